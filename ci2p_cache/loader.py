@@ -1,0 +1,285 @@
+"""Cache + order -> batches on the device. A batch travels as it is stored and becomes floating point there.
+
+Legend: N samples, V views, B batch, C latent channels, H = W latent grid.
+"""
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import fsspec
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from torch import Tensor
+
+from ci2p_cache import order
+from ci2p_cache.codecs import stored_dtype
+from ci2p_cache.errors import InputError, WorkError
+from ci2p_cache.manifest import Manifest
+from ci2p_cache.reader import ViewReader
+from ci2p_cache.spec import CacheSpec
+
+logger = logging.getLogger("ci2p")
+
+Resident = Literal["auto", "cpu", "cuda", "off"]
+PLAIN_VIEW = 0
+_BATCHES_AHEAD = 3
+# A resident cache may take this share of the memory that is free, shared by the processes of the machine.
+_RESIDENT_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Cache:
+    """One finished split of a cache, opened."""
+
+    path: str  # of the cache, a folder or an fsspec URL
+    split: str
+    manifest: Manifest
+    positions: NDArray[np.int64]  # [N] where each stored sample lies; failures have none
+    labels: NDArray[np.int64]  # [N] in [0, num_classes)
+
+    @property
+    def spec(self) -> CacheSpec:
+        return self.manifest.spec
+
+    @property
+    def split_dir(self) -> str:
+        return f"{self.path}/{self.split}"
+
+    @property
+    def num_samples(self) -> int:
+        """Images, each with all its views."""
+        return len(self.positions)
+
+    @property
+    def classes(self) -> list[str]:
+        return self.manifest.classes
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.manifest.classes)
+
+    @property
+    def resident_bytes(self) -> int:
+        """What the whole split takes in memory as stored values, every view of it."""
+        values = len(self.spec.views) * int(np.prod(self.spec.latent_shape))
+        return self.manifest.num_items * values * stored_dtype(self.spec.store).itemsize
+
+
+def open_cache(path: str | Path, split: str) -> Cache:
+    """Opens one split; costs one manifest and a look at every shard's size.
+
+    Raises InputError for a folder that is no cache, a split that is not there or not finished, and WorkError for a
+    shard that is missing or truncated (promise C6).
+    """
+    path = str(path).rstrip("/")
+    split_dir = f"{path}/{split}"
+    filesystem, root = fsspec.core.url_to_fs(split_dir)
+    if not filesystem.exists(f"{root}/manifest.json"):
+        raise InputError(_why_not(filesystem, path, split, root))
+    try:
+        manifest = Manifest.model_validate_json(filesystem.cat_file(f"{root}/manifest.json"))
+    except ValidationError as error:
+        raise InputError(
+            f"{split_dir}/manifest.json is not a manifest of this version of ci2p "
+            f"({error.error_count()} fields differ); encode the cache again"
+        ) from error
+    for shard in manifest.shards:
+        size = filesystem.size(f"{root}/{shard.file}") if filesystem.exists(f"{root}/{shard.file}") else None
+        if size != shard.bytes:
+            state = "is missing" if size is None else f"has {size} bytes instead of {shard.bytes}"
+            raise WorkError(
+                f"{split_dir}/{shard.file} {state}; delete its marker in {split_dir}/shards and run the same "
+                "`ci2p encode` again to restore it"
+            )
+    labels = np.asarray(manifest.labels, dtype=np.int64)
+    positions = np.flatnonzero(labels >= 0)
+    if not len(positions):
+        raise InputError(f"{split_dir} holds no image: all {manifest.num_failed} of its items failed to encode")
+    return Cache(path, split, manifest, positions, labels[positions])
+
+
+def _why_not(filesystem: fsspec.AbstractFileSystem, path: str, split: str, root: str) -> str:
+    if filesystem.exists(f"{root}/spec.json"):
+        done = len(filesystem.glob(f"{root}/shards/*.json"))
+        return f"the cache {path}/{split} is not finished ({done} shards done); run the same `ci2p encode` again"
+    if not filesystem.exists(path if "://" not in path else filesystem._strip_protocol(path)):
+        return f"--shards {path} does not exist; make it with `ci2p encode --out {path}`"
+    return f"--shards {path} holds no {split}/manifest.json, so it is no ci2p cache with a split {split!r}"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B samples, one view each, on the device."""
+
+    latents: Tensor  # [B, C, H, W] float32
+    labels: Tensor  # [B] int64
+    positions: NDArray[np.int64]  # [B] which they are
+
+
+class BatchLoader:
+    """Batches of one split, in an order that is a function of (seed, epoch, step) alone.
+
+    Training (`shuffle=True`): full global batches of `batch_size` samples, every rank the same number of steps, each
+    sample showing the view that `order.view_choice` gives it. Evaluation (`shuffle=False`): every sample once over
+    all ranks, its plain view (or `view`), the last batch short; a rank may run out earlier than another.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        device: torch.device | str = "cpu",
+        shuffle: bool = True,
+        workers: int = 1,
+        resident: Resident = "auto",
+        view: int | None = None,
+    ):
+        """`batch_size` is global; `workers` are decoding threads; `view` pins one view of every sample.
+
+        Raises InputError when the batch does not divide by the ranks, or the cache cannot be resident as asked.
+        """
+        if batch_size < 1 or batch_size % world_size:
+            raise InputError(f"--batch-size {batch_size} does not divide by {world_size} processes; change either")
+        self.cache = cache
+        self.device = torch.device(device)
+        self._batch_size = batch_size
+        self._seed = seed
+        self._rank = rank
+        self._world_size = world_size
+        self._shuffle = shuffle
+        self._view = PLAIN_VIEW if view is None and not shuffle else view
+        self._reader = ViewReader(cache.split_dir, cache.manifest, workers=workers)
+        self._resident = self._load_resident(resident)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The same on every rank when training; this rank's own count at evaluation."""
+        if self._shuffle:
+            return order.steps_per_epoch(self.cache.num_samples, self._batch_size)
+        mine = len(range(self._rank, self.cache.num_samples, self._world_size))
+        return -(-mine // (self._batch_size // self._world_size))
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """Yields the batches of an epoch from `first_step` on, reading ahead in a thread."""
+        plan = self._plan(epoch)
+        with ThreadPoolExecutor(1, thread_name_prefix="ci2p-load") as ahead:
+            pending: deque[tuple[NDArray[np.int64], Future[Tensor]]] = deque()
+            try:
+                for step in range(first_step, self.steps_per_epoch):
+                    samples, views = plan(step)
+                    pending.append((samples, ahead.submit(self._stored, samples, views)))
+                    if len(pending) > _BATCHES_AHEAD:
+                        yield self._batch(*pending.popleft())
+                while pending:
+                    yield self._batch(*pending.popleft())
+            finally:
+                for _, future in pending:
+                    future.cancel()
+
+    def _plan(self, epoch: int) -> "_Plan":
+        num_samples, num_views = self.cache.num_samples, len(self.cache.spec.views)
+        if self._view is None:
+            views = order.view_choice(num_samples, num_views, self._seed, epoch)
+        else:
+            views = np.full(num_samples, self._view)
+        if not self._shuffle:
+            mine = np.arange(self._rank, num_samples, self._world_size)
+            return _Plan(mine, views, self._batch_size // self._world_size, 0, 1)
+        samples = order.epoch_order(num_samples, self._seed, epoch)
+        return _Plan(samples, views, self._batch_size, self._rank, self._world_size)
+
+    def _stored(self, samples: NDArray[np.int64], views: NDArray[np.int64]) -> Tensor:
+        positions = self.cache.positions[samples]
+        if self._resident is not None:
+            where = torch.from_numpy(positions * len(self.cache.spec.views) + views)
+            return self._resident.index_select(0, where.to(self._resident.device))
+        batch = torch.from_numpy(self._reader.read(positions, views))
+        return batch.pin_memory() if self.device.type == "cuda" else batch
+
+    def _batch(self, samples: NDArray[np.int64], future: "Future[Tensor]") -> Batch:
+        stored = future.result().to(self.device, non_blocking=True)
+        labels = torch.from_numpy(self.cache.labels[samples]).to(self.device, non_blocking=True)
+        return Batch(to_latents(stored, self.cache.spec), labels, self.cache.positions[samples])
+
+    def _load_resident(self, resident: Resident) -> Tensor | None:
+        """The whole split as stored values [num_items * V, C, H, W], or None to read it batch by batch."""
+        need = self.cache.resident_bytes
+        local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        fits = need <= _RESIDENT_SHARE * free_memory_bytes() / local_processes
+        if resident == "auto":
+            if not fits and not self._reader.is_local:
+                raise InputError(
+                    f"--shards {self.cache.path} is remote and its {need / 2**30:.1f} GiB do not fit in memory; "
+                    "copy it to a local disk"
+                )
+            resident = "cpu" if fits else "off"
+        if resident == "off":
+            return None
+        if resident == "cuda" and self.device.type != "cuda":
+            raise InputError(f"--resident cuda needs a CUDA device, and --device is {self.device.type}")
+        if resident == "cpu" and not fits:
+            raise InputError(
+                f"--resident cpu needs {need / 2**30:.1f} GiB a process, and half of the free memory is "
+                f"{_RESIDENT_SHARE * free_memory_bytes() / 2**30:.1f} GiB; use --resident off"
+            )
+        spec = self.cache.spec
+        dtype = torch.uint8 if spec.store == "int" else torch.float16
+        target = self.device if resident == "cuda" else torch.device("cpu")
+        whole = torch.zeros(
+            (self.cache.manifest.num_items, len(spec.views), *spec.latent_shape), dtype=dtype, device=target
+        )
+        for positions, values in self._reader.read_shards():
+            whole[torch.from_numpy(positions).to(target)] = torch.from_numpy(values).to(target)
+        logger.info("%s/%s is resident: %.2f GiB", self.cache.path, self.cache.split, need / 2**30)
+        return whole.flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """step -> (samples, views) of one rank in one epoch."""
+
+    samples: NDArray[np.int64]
+    views: NDArray[np.int64]  # by sample
+    batch_size: int
+    rank: int
+    world_size: int
+
+    def __call__(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        batch = order.global_batch(self.samples, step, self.batch_size)
+        mine = order.rank_slice(batch, self.rank, self.world_size)
+        return mine, self.views[mine]
+
+
+def to_latents(stored: Tensor, spec: CacheSpec) -> Tensor:
+    """Stored values [B, C, H, W] (zig-zag uint8 or float16) -> latents float32 on the same device."""
+    if spec.store == "float16":
+        return stored.float()
+    codes = stored.to(torch.int16)
+    assert spec.step is not None
+    return ((codes >> 1) ^ -(codes & 1)).float() * spec.step
+
+
+def free_memory_bytes() -> int:
+    """Memory that this process may still take: what the system, or its container's limit, leaves."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                free = int(line.split()[1]) * 1024
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.exists() and used.exists() and limit.read_text().strip() != "max":
+        free = min(free, int(limit.read_text()) - int(used.read_text()))
+    return max(0, free)

@@ -1,0 +1,38 @@
+"""Which sample comes when, and which of its views: pure functions of (seed, epoch, step) (promises T1 and T2)."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+# Streams of random numbers that must not be one another's copies.
+_ORDER_STREAM = 1
+_VIEW_STREAM = 2
+
+
+def epoch_order(num_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """A permutation of range(num_samples), int64 [N]."""
+    return np.random.default_rng([_ORDER_STREAM, seed, epoch]).permutation(num_samples)
+
+
+def view_choice(num_samples: int, num_views: int, seed: int, epoch: int) -> NDArray[np.int64]:
+    """Which view each sample shows in an epoch, int64 [N] in [0, num_views).
+
+    Every sample starts at a view drawn by a seeded coin and turns to the next one each epoch (alternating flip), so
+    that `num_views` epochs in a row show every view of every sample once.
+    """
+    first = np.random.default_rng([_VIEW_STREAM, seed]).integers(0, num_views, num_samples)
+    return (first + epoch) % num_views
+
+
+def steps_per_epoch(num_samples: int, batch_size: int) -> int:
+    """Full global batches in an epoch; a data set smaller than a batch makes one short step."""
+    return max(1, num_samples // batch_size)
+
+
+def global_batch(order: NDArray[np.int64], step: int, batch_size: int) -> NDArray[np.int64]:
+    """The samples of a step, over all ranks."""
+    return order[step * batch_size : (step + 1) * batch_size]
+
+
+def rank_slice(batch: NDArray[np.int64], rank: int, world_size: int) -> NDArray[np.int64]:
+    """The part of a global batch that one rank takes; the parts together are the batch."""
+    return batch[rank::world_size]

@@ -1,0 +1,112 @@
+"""The seam between a cache on disk and whoever wants views of it: one function from sample ids to a batch.
+
+Both formats reduce to the same thing, a file a shard and where each view's buffer lies in it, so that one reader
+serves both: it memory-maps the shards, reads each shard's index once, and lets threads decode the buffers straight
+into the batch. zarr-python and webdataset are not on this path.
+"""
+
+import itertools
+import mmap
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import fsspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ci2p_cache import tar_store, zarr_store
+from ci2p_cache.codecs import stored_dtype, unpack
+from ci2p_cache.errors import WorkError
+from ci2p_cache.manifest import Manifest, Marker
+from ci2p_cache.spec import CacheSpec
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """An open shard: its bytes and where each view lies in them, int64 [n, V]."""
+
+    data: memoryview
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+
+class ViewReader:
+    """Reads views of one split at random. Safe to share among threads; holds one mapping per shard that was touched."""
+
+    def __init__(self, split_dir: str, manifest: Manifest, *, workers: int = 1):
+        """`split_dir` is a local path, or an fsspec URL from which shards are fetched whole."""
+        self._split_dir = split_dir
+        self._manifest = manifest
+        self._spec: CacheSpec = manifest.spec
+        self._shards: dict[int, _Shard] = {}
+        self._lock = threading.Lock()
+        self._workers = max(1, workers)
+        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="ci2p-decode") if workers > 1 else None
+
+    @property
+    def is_local(self) -> bool:
+        return "://" not in self._split_dir
+
+    def read(
+        self, positions: NDArray[np.int64], views: NDArray[np.int64], out: NDArray[np.generic] | None = None
+    ) -> NDArray[np.generic]:
+        """Stored values [B, C, H, W] (zig-zag uint8 or float16) of B views given by position and view, in that order.
+
+        `out`, if given, is filled and returned. Raises WorkError when a view is missing or damaged.
+        """
+        if out is None:
+            out = np.empty((len(positions), *self._spec.latent_shape), dtype=stored_dtype(self._spec.store))
+        if self._pool is None or len(positions) < 2 * self._workers:
+            self._read_rows(positions, views, out)
+            return out
+        cuts = np.linspace(0, len(positions), self._workers + 1).astype(int)
+        parts = [slice(begin, end) for begin, end in itertools.pairwise(cuts)]
+        for done in [self._pool.submit(self._read_rows, positions[p], views[p], out[p]) for p in parts]:
+            done.result()
+        return out
+
+    def read_shards(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.generic]]]:
+        """Yields (positions [n], stored values [n, V, C, H, W]) shard after shard, failures left out.
+
+        The sequential path, and the only one for a remote cache: each shard is fetched once, whole.
+        """
+        labels = np.asarray(self._manifest.labels)
+        num_views = len(self._spec.views)
+        for shard in range(len(self._manifest.shards)):
+            begin = shard * self._spec.shard_size
+            positions = begin + np.flatnonzero(labels[begin : begin + self._spec.shard_size] >= 0)
+            flat = self.read(np.repeat(positions, num_views), np.tile(np.arange(num_views), len(positions)))
+            yield positions, flat.reshape(len(positions), num_views, *self._spec.latent_shape)
+            if not self.is_local:
+                self._shards.pop(shard, None)
+
+    def _read_rows(self, positions: NDArray[np.int64], views: NDArray[np.int64], out: NDArray[np.generic]) -> None:
+        for row, (position, view) in enumerate(zip(positions.tolist(), views.tolist(), strict=True)):
+            number, place = divmod(position, self._spec.shard_size)
+            shard = self._shards.get(number) or self._open(number)
+            offset, size = int(shard.offsets[place, view]), int(shard.sizes[place, view])
+            if size < 0 or offset + size > len(shard.data):
+                raise WorkError(f"view {view} of position {position} is not in its shard; run `ci2p verify`")
+            unpack(shard.data[offset : offset + size], out[row], self._spec.store)
+
+    def _open(self, number: int) -> _Shard:
+        with self._lock:
+            if number not in self._shards:
+                data = self._fetch(self._manifest.shards[number].file)
+                if self._spec.format == "zarr":
+                    offsets, sizes = zarr_store.view_index(data, self._spec)
+                else:
+                    marker = Marker.model_validate_json(bytes(self._fetch(f"shards/{number:06d}.json")))
+                    offsets, sizes = tar_store.view_index(marker, self._spec)
+                self._shards[number] = _Shard(data, offsets, sizes)
+        return self._shards[number]
+
+    def _fetch(self, name: str) -> memoryview:
+        if not self.is_local:
+            with fsspec.open(f"{self._split_dir}/{name}", "rb") as file:
+                return memoryview(file.read())
+        with (Path(self._split_dir) / name).open("rb") as file:
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

@@ -1,0 +1,138 @@
+"""CacheSpec: everything that decides a stored value, and the fingerprint that two caches are compared by."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from ci2p_cache.errors import InputError
+from ci2p_cache.publish import publish
+
+FORMAT_VERSION = 1
+LATENT_CHANNELS = 192
+ENCODER_STRIDE = 16
+
+
+class CacheSpec(BaseModel):
+    """What one split of a cache holds. Two caches with equal specs hold equal values.
+
+    Device, precision and library versions are recorded in the manifest and are no part of this.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int = FORMAT_VERSION
+    dataset: str
+    split: str
+    items_sha256: str  # of keys and class names in the data set's order: see `hash_items`
+    image_size: int  # pixels, a multiple of 32
+    short_edge: int  # pixels, the short edge before the centre crop
+    resize_mode: Literal["crop", "squash"]
+    interpolation: Literal["bicubic"] = "bicubic"
+    encoder: str
+    weights_sha256: str  # of the analysis transform's tensors, whatever file they came in
+    views: tuple[str, ...]  # ("plain",) or ("plain", "mirror")
+    format: Literal["zarr", "webdataset"]
+    store: Literal["int", "float16"]
+    step: float | None  # quantisation step of the integer store; None for float16
+    shard_size: int  # images a shard
+    seed: int  # of the plan
+
+    @property
+    def latent_size(self) -> int:
+        """Height and width of a latent: 16 at 256 pixels."""
+        return self.image_size // ENCODER_STRIDE
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """[C, H, W] of one view."""
+        return (LATENT_CHANNELS, self.latent_size, self.latent_size)
+
+    @property
+    def spec_id(self) -> str:
+        """The fingerprint: 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def hash_items(keys: Iterable[str], labels: Iterable[int], classes: Iterable[str]) -> str:
+    """SHA-256 over the class names, then every key with its label, in order."""
+    digest = hashlib.sha256()
+    for name in classes:
+        digest.update(f"{name}\n".encode())
+    for key, label in zip(keys, labels, strict=True):
+        digest.update(f"{key}\t{int(label)}\n".encode())
+    return digest.hexdigest()
+
+
+# What may differ between the splits of one cache.
+_OF_ONE_SPLIT = frozenset({"split", "items_sha256"})
+# Which option sets a field; a field that is not here is set by what was given to --dataset and --data-dir.
+_OPTIONS = {
+    "format_version": "the version of ci2p",
+    "image_size": "--image-size",
+    "short_edge": "--short-edge",
+    "resize_mode": "--resize-mode",
+    "weights_sha256": "--weights",
+    "views": "--views",
+    "format": "--format",
+    "store": "--store",
+    "step": "--step",
+    "shard_size": "--shard-size",
+    "seed": "--seed",
+}
+
+
+def first_difference(ours: CacheSpec, theirs: CacheSpec, *, ignoring: frozenset[str] = frozenset()) -> str | None:
+    """The name of the first field in which two specs differ, or None."""
+    for field in CacheSpec.model_fields:
+        if field not in ignoring and getattr(ours, field) != getattr(theirs, field):
+            return field
+    return None
+
+
+def claim_folder(cache: Path, spec: CacheSpec) -> None:
+    """Writes the spec of a split into its folder, or checks it against the one that is there (promise C3).
+
+    The other splits of the cache must agree in all but their items. Raises InputError naming the first field that
+    differs, both values and the way out.
+    """
+    for other in sorted(cache.glob("*/spec.json")):
+        theirs = read_spec(other)
+        same_split = other.parent.name == spec.split
+        field = first_difference(spec, theirs, ignoring=frozenset() if same_split else _OF_ONE_SPLIT)
+        if field is not None:
+            raise InputError(
+                f"{other.parent} holds another cache: {field} is {getattr(theirs, field)!r} there and "
+                f"{getattr(spec, field)!r} in this run ({_OPTIONS.get(field, '--dataset and --data-dir')}); "
+                "give another --out, or the same settings to continue it"
+            )
+    own = cache / spec.split / "spec.json"
+    if not own.exists():
+        publish(own, spec.model_dump_json(indent=1).encode())
+
+
+def read_spec(path: Path) -> CacheSpec:
+    """Raises InputError when the file is no spec of this version."""
+    try:
+        return CacheSpec.model_validate_json(path.read_bytes())
+    except ValueError as error:
+        raise InputError(
+            f"{path} is not a cache spec of this version of ci2p ({str(error).splitlines()[0]}); "
+            "give another --out, or delete the folder"
+        ) from error
+
+
+def refuse_mixture(train: CacheSpec, val: CacheSpec) -> None:
+    """Raises InputError unless two splits hold latents of one kind: same encoder, preprocessing and rounding."""
+    layout = frozenset({"dataset", "format", "shard_size", "seed", "views", "format_version"})
+    field = first_difference(train, val, ignoring=_OF_ONE_SPLIT | layout)
+    if field is not None:
+        raise InputError(
+            f"the two caches hold different latents: {field} is {getattr(train, field)!r} in one "
+            f"({train.dataset}/{train.split}) and {getattr(val, field)!r} in the other ({val.dataset}/{val.split}); "
+            "encode both with the same settings"
+        )

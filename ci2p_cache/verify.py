@@ -1,0 +1,77 @@
+"""Recount and rehash a cache, and say what is wrong (promise C6)."""
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ci2p_cache import zarr_store
+from ci2p_cache.errors import InputError, WorkError
+from ci2p_cache.manifest import Manifest, hash_bytes, read_marker
+from ci2p_cache.plan import num_shards, shard_positions
+
+
+def find_splits(cache: Path) -> list[str]:
+    """The splits of a cache, finished or not. Raises InputError when there is none."""
+    if not cache.is_dir():
+        raise InputError(f"the cache {cache} does not exist")
+    splits = sorted(path.parent.name for path in cache.glob("*/spec.json"))
+    if not splits:
+        raise InputError(f"{cache} is no ci2p cache: it holds no SPLIT/spec.json")
+    return splits
+
+
+def verify_split(cache: Path, split: str) -> list[str]:
+    """Everything that is wrong with one split, a line each; an empty list when every byte is as it was written."""
+    split_dir = cache / split
+    try:
+        manifest = Manifest.model_validate_json((split_dir / "manifest.json").read_bytes())
+    except FileNotFoundError:
+        return [f"{split}: not finished (no manifest.json); run the same `ci2p encode` again"]
+    except ValidationError as error:
+        return [f"{split}/manifest.json: damaged ({error.error_count()} fields)"]
+    spec = manifest.spec
+    problems = []
+    if manifest.spec_id != spec.spec_id:
+        problems.append(f"{split}/manifest.json: spec_id {manifest.spec_id} is not that of its spec, {spec.spec_id}")
+    if len(manifest.shards) != num_shards(manifest.num_items, spec.shard_size):
+        problems.append(f"{split}/manifest.json: {len(manifest.shards)} shards for {manifest.num_items} items")
+    for number, record in enumerate(manifest.shards):
+        problems += _verify_shard(split_dir, manifest, number, record.file)
+    stored = sum(record.num_samples for record in manifest.shards)
+    if not stored == manifest.num_images == sum(label >= 0 for label in manifest.labels):
+        problems.append(f"{split}/manifest.json: {manifest.num_images} images, but its shards hold {stored}")
+    if manifest.num_images + manifest.num_failed != manifest.num_items:
+        problems.append(
+            f"{split}/manifest.json: {manifest.num_images} images and {manifest.num_failed} failures do not make "
+            f"{manifest.num_items} items"
+        )
+    if spec.format == "zarr" and not (split_dir / zarr_store.GROUP / "zarr.json").exists():
+        problems.append(f"{split}/{zarr_store.GROUP}: zarr.json is missing")
+    return problems
+
+
+def _verify_shard(split_dir: Path, manifest: Manifest, number: int, file: str) -> list[str]:
+    record = manifest.shards[number]
+    name = f"{split_dir.name}/{file}"
+    try:
+        marker = read_marker(split_dir, number)
+    except WorkError as error:
+        return [str(error)]
+    if marker is None:
+        return [f"{name}: its marker is missing"]
+    problems = []
+    begin = number * manifest.spec.shard_size
+    planned = shard_positions(number, manifest.num_items, manifest.spec.shard_size)
+    if marker.record != record or marker.labels != manifest.labels[begin : begin + len(planned)]:
+        problems.append(f"{name}: its marker and the manifest disagree")
+    if len(set(marker.keys)) != len(planned):
+        problems.append(f"{name}: {len(set(marker.keys))} keys for {len(planned)} items")
+    path = split_dir / file
+    if not path.exists():
+        return [*problems, f"{name}: missing"]
+    data = path.read_bytes()
+    if len(data) != record.bytes:
+        problems.append(f"{name}: {len(data)} bytes instead of {record.bytes}")
+    elif hash_bytes(data) != record.sha256:
+        problems.append(f"{name}: changed (its sha256 is not the one in its marker)")
+    return problems

@@ -1,0 +1,120 @@
+"""The zarr format: one zarr v3 group whose shards are written whole. The only import of zarr.
+
+    latents.zarr/                attributes: what the values mean
+        latents/                 [num_items, V, C, H, W] uint8 or float16; one view a chunk, `shard_size` images a shard
+            c/7/0/0/0/0          shard 7: the views' buffers one after another, then the index
+        labels/                  [num_items] int32; -1 where the image failed
+
+A shard's index holds (offset, size) of every chunk as little-endian uint64, both 2**64 - 1 for a chunk that is not
+there, and a CRC-32C of it (zarr v3 sharding codec). ci2p writes shards and reads the index by itself, for
+zarr-python handles about 400 views a second one at a time; what zarr-python makes of the same files is held by a test.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import google_crc32c
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, BloscShuffle
+from zarr.storage import MemoryStore
+
+from ci2p_cache.codecs import stored_dtype
+from ci2p_cache.errors import WorkError
+from ci2p_cache.manifest import NO_LABEL
+from ci2p_cache.publish import publish
+from ci2p_cache.spec import CacheSpec
+
+GROUP = "latents.zarr"
+_MISSING = np.uint64(2**64 - 1)
+
+
+def shard_file(shard: int) -> str:
+    """Where a shard lies, relative to the split's folder."""
+    return f"{GROUP}/latents/c/{shard}/0/0/0/0"
+
+
+def shard_bytes(rows: Sequence[Sequence[bytes] | None], spec: CacheSpec) -> bytes:
+    """The file of one shard from its views' buffers: a row per planned position, None where the image failed."""
+    index = np.full((spec.shard_size, len(spec.views), 2), _MISSING, dtype="<u8")
+    parts: list[bytes] = []
+    offset = 0
+    for row, buffers in enumerate(rows):
+        for view, buffer in enumerate(buffers or ()):
+            index[row, view] = offset, len(buffer)
+            parts.append(buffer)
+            offset += len(buffer)
+    footer = index.tobytes()
+    return b"".join([*parts, footer, google_crc32c.value(footer).to_bytes(4, "little")])
+
+
+def view_index(shard: memoryview, spec: CacheSpec) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(offsets, sizes) of every view of a shard, int64 [shard_size, V]; size -1 where there is none.
+
+    Raises WorkError when the index does not carry its own checksum.
+    """
+    num_bytes = spec.shard_size * len(spec.views) * 16
+    footer, checksum = shard[-num_bytes - 4 : -4], shard[-4:]
+    if len(footer) != num_bytes or google_crc32c.value(bytes(footer)) != int.from_bytes(checksum, "little"):
+        raise WorkError("the index of a zarr shard is damaged; run `ci2p verify`")
+    index = np.frombuffer(footer, dtype="<u8").reshape(spec.shard_size, len(spec.views), 2)
+    missing = index[..., 1] == _MISSING
+    offsets = np.where(missing, 0, index[..., 0]).astype(np.int64)
+    sizes = np.where(missing, 0, index[..., 1]).astype(np.int64)
+    sizes[missing] = -1
+    return offsets, sizes
+
+
+def write_metadata(split_dir: Path, spec: CacheSpec, labels: Sequence[int], classes: Sequence[str]) -> None:
+    """Publishes the group's metadata and its labels, which make the shards a zarr that any reader opens."""
+    memory = MemoryStore()
+    group = zarr.create_group(store=memory, zarr_format=3, attributes=_attributes(spec, classes))
+    blosc = BloscCodec(typesize=1, cname="zstd", clevel=5, shuffle=BloscShuffle.bitshuffle)
+    shape = (len(labels), len(spec.views), *spec.latent_shape)
+    group.create_array(
+        "latents",
+        shape=shape,
+        chunks=(1, 1, *spec.latent_shape),
+        shards=(spec.shard_size, len(spec.views), *spec.latent_shape),
+        dtype=stored_dtype(spec.store),
+        compressors=blosc if spec.store == "int" else None,
+        fill_value=0,
+        dimension_names=("image", "view", "channel", "row", "column"),
+    )
+    array = group.create_array(
+        "labels",
+        shape=(len(labels),),
+        chunks=(len(labels),),
+        dtype=np.int32,
+        compressors=None,
+        fill_value=NO_LABEL,
+    )
+    array[:] = np.asarray(labels, dtype=np.int32)
+    for key, data in asyncio.run(_contents(memory)).items():
+        publish(split_dir / GROUP / key, data)
+
+
+async def _contents(memory: MemoryStore) -> dict[str, bytes]:
+    prototype = zarr.core.buffer.default_buffer_prototype()
+    contents = {}
+    async for key in memory.list():
+        value = await memory.get(key, prototype)
+        assert value is not None
+        contents[key] = value.to_bytes()
+    return contents
+
+
+def _attributes(spec: CacheSpec, classes: Sequence[str]) -> dict[str, object]:
+    """What somebody needs who opens the group without ci2p."""
+    if spec.store == "int":
+        meaning = "latent = step * ((v >> 1) ^ -(v & 1)), v a stored value as a signed integer (zig-zag)"
+    else:
+        meaning = "latent = stored value"
+    return {
+        "spec": spec.model_dump(mode="json"),
+        "views": list(spec.views),
+        "classes": list(classes),
+        "meaning": meaning,
+    }

@@ -1,0 +1,72 @@
+"""Image files -> batches of pixels, in worker processes that run ahead of the encoder."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ci2p_cache.manifest import Failure
+from pipeline.encode.datasets.split import ImageSplit
+from pipeline.encode.preprocess import BadImage, Preprocessing, load_pixels
+
+
+@dataclass(frozen=True)
+class PixelBatch:
+    """Some items of a split: the pixels of those that decoded, and why the others did not."""
+
+    indices: list[int]  # of the items that decoded, into the split
+    pixels: Tensor  # uint8 [len(indices), 3, S, S]
+    failures: list[Failure]
+
+
+class _PixelBatches(Dataset[PixelBatch]):
+    """Batch number -> its pixels; what the worker processes hold."""
+
+    def __init__(self, split: ImageSplit, preprocessing: Preprocessing, batches: Sequence[Sequence[int]]):
+        self._split = split
+        self._preprocessing = preprocessing
+        self._batches = batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, number: int) -> PixelBatch:
+        size = self._preprocessing.image_size
+        indices: list[int] = []
+        images: list[NDArray[np.uint8]] = []
+        failures: list[Failure] = []
+        for index in self._batches[number]:
+            try:
+                images.append(load_pixels(self._split.read_bytes(index), self._preprocessing))
+                indices.append(index)
+            except BadImage as error:
+                failures.append(Failure(key=self._split.keys[index], reason=error.reason))
+            except OSError as error:
+                reason = f"cannot be read: {error.strerror or type(error).__name__}"
+                failures.append(Failure(key=self._split.keys[index], reason=reason))
+        pixels = np.stack(images) if images else np.empty((0, 3, size, size), np.uint8)
+        return PixelBatch(indices, torch.from_numpy(pixels), failures)
+
+
+def default_workers() -> int:
+    """One decoding process a core that this process may use, 16 at most."""
+    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def decode_batches(
+    split: ImageSplit, preprocessing: Preprocessing, batches: Sequence[Sequence[int]], *, workers: int, pin: bool
+) -> Iterator[PixelBatch]:
+    """Yields the batches in order, decoded by `workers` processes (0: by this one)."""
+    loader: DataLoader[PixelBatch] = DataLoader(
+        _PixelBatches(split, preprocessing, batches),
+        batch_size=None,
+        num_workers=min(workers, len(batches)),
+        prefetch_factor=4 if workers and batches else None,
+        pin_memory=pin,
+    )
+    yield from loader

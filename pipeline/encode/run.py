@@ -1,0 +1,132 @@
+"""Stage one's run: a data set and settings in, a cache of all its splits and a report out."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ci2p_cache import codecs
+from ci2p_cache.errors import InputError
+from ci2p_cache.spec import CacheSpec, hash_items
+from pipeline.encode.datasets import ImageSplit, open_dataset
+from pipeline.encode.encoder import ENCODER, Encoder, Precision, load_encoder
+from pipeline.encode.preprocess import Preprocessing, ResizeMode, preprocessing
+from pipeline.encode.shard_writer import VIEWS, EncodeOptions, SplitReport, encode_split
+
+
+@dataclass(frozen=True)
+class EncodeReport:
+    """What one call did."""
+
+    cache: Path
+    splits: list[SplitReport]
+
+    def lines(self) -> list[str]:
+        """For people: a line a split, and where the cache is."""
+        return [_line(report) for report in self.splits] + [f"cache: {self.cache}"]
+
+    def measured(self) -> dict[str, dict[str, Any]]:
+        """For --json: split -> what was measured; splits that other ranks still write are left out."""
+        return {report.split: _measured(report, self.cache) for report in self.splits if report.manifest}
+
+
+def encode_dataset(
+    dataset: str,
+    data_dir: str | None,
+    cache: Path,
+    options: EncodeOptions,
+    *,
+    splits: Sequence[str] | None = None,
+    val_fraction: float | None = None,
+    image_size: int = 256,
+    short_edge: int | None = None,
+    resize_mode: ResizeMode = "crop",
+    weights: str = "bundled",
+    device: str = "auto",
+    precision: Precision = "float32",
+) -> EncodeReport:
+    """Encodes the splits of a data set into `cache`, or goes on where a run with the same settings stopped.
+
+    Under torchrun every process writes its own share of the shards, on its own GPU. Raises InputError for wrong
+    settings, before anything is written, and WorkError for an image that cannot be used.
+    """
+    codecs.check_step(options.store, options.step)
+    pre = preprocessing(image_size, short_edge, resize_mode)
+    opened = open_dataset(dataset, data_dir, splits=splits, val_fraction=val_fraction, seed=options.seed)
+    rank, world_size, local_rank = _launched_as()
+    encoder = load_encoder(weights, device, precision, local_rank=local_rank)
+    specs = {name: make_spec(dataset, name, split, pre, encoder, options) for name, split in opened.items()}
+    reports = [
+        encode_split(split, specs[name], pre, encoder, cache, options, rank=rank, world_size=world_size)
+        for name, split in opened.items()
+    ]
+    return EncodeReport(cache, reports)
+
+
+def make_spec(
+    dataset: str, split_name: str, split: ImageSplit, pre: Preprocessing, encoder: Encoder, options: EncodeOptions
+) -> CacheSpec:
+    """What a run with these settings stores. Raises InputError for a step or shard size outside of its range."""
+    codecs.check_step(options.store, options.step)
+    if options.shard_size < 1:
+        raise InputError(f"--shard-size is {options.shard_size}: a shard holds one image or more")
+    return CacheSpec(
+        dataset=dataset,
+        split=split_name,
+        items_sha256=hash_items(split.keys, split.labels, split.classes),
+        image_size=pre.image_size,
+        short_edge=pre.short_edge,
+        resize_mode=pre.resize_mode,
+        interpolation=pre.interpolation,
+        encoder=ENCODER,
+        weights_sha256=encoder.weights_sha256,
+        views=VIEWS[options.views],
+        format=options.format,
+        store=options.store,
+        step=options.step if options.store == "int" else None,
+        shard_size=options.shard_size,
+        seed=options.seed,
+    )
+
+
+def _launched_as() -> tuple[int, int, int]:
+    """(rank, world size, local rank) as torchrun sets them; (0, 1, 0) when it did not launch this process."""
+    rank, world_size, local_rank = (os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    return int(rank or 0), int(world_size or 1), int(local_rank or 0)
+
+
+def _line(report: SplitReport) -> str:
+    if report.manifest is None:
+        return f"{report.split}: this process wrote its {report.num_encoded} images; other processes still write"
+    measured = _measured(report, Path())
+    views = report.manifest.spec.views
+    rate = f", {report.images_per_s:.1f} images/s" if report.num_encoded else ", nothing left to do"
+    return (
+        f"{report.split}: {measured['num_images']} images, {measured['num_views']} views ({' + '.join(views)}), "
+        f"{measured['num_failed']} failed; {measured['bytes_per_view']:.0f} bytes a view, "
+        f"{measured['bits_per_pixel']:.3f} bits a pixel, {measured['ratio_to_float16']:.1f} times smaller than float16"
+        f"{rate} ({report.seconds:.0f} s)"
+    )
+
+
+def _measured(report: SplitReport, cache: Path) -> dict[str, Any]:
+    manifest = report.manifest
+    assert manifest is not None
+    spec = manifest.spec
+    bytes_per_view = manifest.bytes_total / max(1, manifest.num_views)
+    channels, height, width = spec.latent_shape
+    return {
+        "num_images": manifest.num_images,
+        "num_views": manifest.num_views,
+        "num_failed": manifest.num_failed,
+        "bytes_total": manifest.bytes_total,
+        "bytes_per_view": bytes_per_view,
+        "bits_per_pixel": 8 * bytes_per_view / spec.image_size**2,
+        "ratio_to_float16": 2 * channels * height * width / max(1.0, bytes_per_view),
+        "num_encoded": report.num_encoded,
+        "images_per_s": report.images_per_s,
+        "seconds": report.seconds,
+        "spec_id": spec.spec_id,
+        "out": str(cache),
+    }

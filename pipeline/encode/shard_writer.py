@@ -1,0 +1,263 @@
+"""One split's shards: items -> pixels -> latents -> stored buffers -> files and markers, resumable shard by shard.
+
+Legend: B images, V views, S image size, C = 192, H = W = S / 16.
+"""
+
+import importlib.metadata
+import platform
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ci2p_cache import codecs, plan, tar_store, zarr_store
+from ci2p_cache.errors import WorkError
+from ci2p_cache.manifest import (
+    NO_LABEL,
+    Failure,
+    Manifest,
+    Marker,
+    ShardRecord,
+    hash_bytes,
+    make_manifest,
+    read_marker,
+    write_manifest,
+    write_marker,
+)
+from ci2p_cache.publish import publish, remove_leftovers
+from ci2p_cache.spec import CacheSpec, claim_folder
+from pipeline.encode.datasets.split import ImageSplit
+from pipeline.encode.decoding import decode_batches
+from pipeline.encode.encoder import Encoder
+from pipeline.encode.preprocess import Preprocessing
+from pipeline.progress import progress
+
+OnError = Literal["stop", "skip"]
+VIEWS = {"flip": ("plain", "mirror"), "plain": ("plain",)}
+_PACKING_THREADS = 4
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """How a cache is written. The first five decide stored values; the others how fast and how strictly."""
+
+    format: Literal["zarr", "webdataset"] = "zarr"
+    store: codecs.Store = "int"
+    step: float = 1.0
+    views: Literal["flip", "plain"] = "flip"
+    shard_size: int = 1024  # images
+    seed: int = 0
+    batch_size: int = 32  # images
+    workers: int = 1  # decoding processes
+    on_error: OnError = "stop"
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """What one call did for one split; `manifest` is None while other ranks have shards to write."""
+
+    split: str
+    manifest: Manifest | None
+    num_encoded: int  # images encoded by this call
+    seconds: float
+
+    @property
+    def images_per_s(self) -> float:
+        return self.num_encoded / self.seconds if self.num_encoded else 0.0
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One stored image: its views' buffers and the range of its dequantised latents."""
+
+    buffers: tuple[bytes, ...]
+    low: float
+    high: float
+
+
+def encode_split(
+    split: ImageSplit,
+    spec: CacheSpec,
+    pre: Preprocessing,
+    encoder: Encoder,
+    cache: Path,
+    options: EncodeOptions,
+    *,
+    rank: int = 0,
+    world_size: int = 1,
+) -> SplitReport:
+    """Writes the shards of a split that are not there yet, then its manifest once all are (promises C2, C3 and C4).
+
+    Each of `world_size` processes writes its own shards; whichever sees the last marker writes the manifest. Raises
+    InputError when the folder holds another spec, and WorkError for an image that cannot be used under
+    `--on-error stop`; finished shards stay.
+    """
+    claim_folder(cache, spec)
+    split_dir = cache / spec.split
+    positions_to_item = plan.plan_order(split.keys, spec.seed)
+    num_items = len(positions_to_item)
+    todo = [
+        shard
+        for shard in plan.shards_of_rank(num_items, spec.shard_size, rank, world_size)
+        if not _is_written(split_dir, shard, spec)
+    ]
+    begin = time.monotonic()
+    shards = [positions_to_item[plan.shard_positions(shard, num_items, spec.shard_size)] for shard in todo]
+    num_encoded = sum(map(len, shards))
+    if todo:
+        (split_dir / "manifest.json").unlink(missing_ok=True)
+        _write_shards(split, spec, pre, encoder, split_dir, options, dict(zip(todo, shards, strict=True)), num_items)
+    manifest = _finish(split, spec, split_dir, num_items)
+    return SplitReport(spec.split, manifest, num_encoded, time.monotonic() - begin)
+
+
+def _is_written(split_dir: Path, shard: int, spec: CacheSpec) -> bool:
+    """A shard is there when its marker is, of this spec, and its file is as long as the marker says."""
+    marker = read_marker(split_dir, shard)
+    if marker is None or marker.spec_id != spec.spec_id:
+        return False
+    file = split_dir / marker.record.file
+    return file.exists() and file.stat().st_size == marker.record.bytes
+
+
+def _write_shards(
+    split: ImageSplit,
+    spec: CacheSpec,
+    pre: Preprocessing,
+    encoder: Encoder,
+    split_dir: Path,
+    options: EncodeOptions,
+    shards: dict[int, NDArray[np.int64]],
+    num_items: int,
+) -> None:
+    """Three things overlap: worker processes decode, the device encodes, threads compress and write."""
+    batches = [
+        (shard, items[start : start + options.batch_size].tolist())
+        for shard, items in shards.items()
+        for start in range(0, len(items), options.batch_size)
+    ]
+    decoded = decode_batches(
+        split, pre, [items for _, items in batches], workers=options.workers, pin=encoder.device.type == "cuda"
+    )
+    recorded = _recorded(encoder)
+    done_before = num_items - sum(map(len, shards.values()))
+    with (
+        ThreadPoolExecutor(_PACKING_THREADS, thread_name_prefix="ci2p-pack") as packers,
+        ThreadPoolExecutor(1, thread_name_prefix="ci2p-write") as writer,
+        progress(f"encode {spec.split}", num_items, "images", start=done_before) as advance,
+    ):
+        writing: Future[None] | None = None
+        rows: dict[int, Future[_Row]] = {}
+        failures: list[Failure] = []
+        for number, (batch, (shard, items)) in enumerate(zip(decoded, batches, strict=True)):
+            if batch.failures and options.on_error == "stop":
+                raise WorkError(_stopped_at(batch.failures[0], spec, split_dir))
+            failures += batch.failures
+            if batch.indices:
+                latents_BVCHW = encoder.views(batch.pixels, spec.views).cpu().numpy()
+                for item, latents_VCHW in zip(batch.indices, latents_BVCHW, strict=True):
+                    rows[item] = packers.submit(_pack_row, latents_VCHW, split.keys[item], spec)
+            advance(len(items), f"{len(failures)} failed" if failures else "")
+            if number + 1 == len(batches) or batches[number + 1][0] != shard:
+                if writing is not None:
+                    writing.result()
+                writing = writer.submit(
+                    _write_shard, split, spec, split_dir, shard, shards[shard], rows, failures, recorded
+                )
+                rows, failures = {}, []
+        if writing is not None:
+            writing.result()
+
+
+def _stopped_at(failure: Failure, spec: CacheSpec, split_dir: Path) -> str:
+    return (
+        f"{spec.split} image {failure.key}: {failure.reason}; mend or remove it, or use --on-error skip to leave such "
+        f"images out and list them in the manifest (finished shards in {split_dir} are kept)"
+    )
+
+
+def _pack_row(latents_VCHW: NDArray[np.float32], key: str, spec: CacheSpec) -> _Row:
+    try:
+        stored = codecs.quantise(latents_VCHW, spec.store, spec.step)
+    except WorkError as error:
+        raise WorkError(f"{spec.split} image {key}: {error}") from error
+    values = codecs.dequantise(stored, spec.store, spec.step)
+    buffers = tuple(codecs.pack(view, spec.store) for view in stored)
+    return _Row(buffers, float(values.min()), float(values.max()))
+
+
+def _write_shard(
+    split: ImageSplit,
+    spec: CacheSpec,
+    split_dir: Path,
+    shard: int,
+    items: NDArray[np.int64],
+    pending: dict[int, "Future[_Row]"],
+    failures: Sequence[Failure],
+    recorded: dict[str, Any],
+) -> None:
+    """The shard's file, then its marker: both published whole, in this order."""
+    rows = {item: future.result() for item, future in pending.items()}
+    keys = [split.keys[item] for item in items.tolist()]
+    labels = [int(split.labels[item]) if item in rows else NO_LABEL for item in items.tolist()]
+    buffers = [rows[item].buffers if item in rows else None for item in items.tolist()]
+    offsets = sizes = None
+    if spec.format == "zarr":
+        file, data = zarr_store.shard_file(shard), zarr_store.shard_bytes(buffers, spec)
+    else:
+        file = tar_store.shard_file(shard)
+        data, offsets, sizes = tar_store.shard_bytes(keys, labels, buffers)
+    remove_leftovers(split_dir / file)
+    publish(split_dir / file, data)
+    marker = Marker(
+        spec_id=spec.spec_id,
+        shard=shard,
+        record=ShardRecord(file=file, num_samples=len(rows), bytes=len(data), sha256=hash_bytes(data)),
+        keys=keys,
+        labels=labels,
+        failures=sorted(failures, key=lambda failure: failure.key),
+        value_range=(
+            min((row.low for row in rows.values()), default=0.0),
+            max((row.high for row in rows.values()), default=0.0),
+        ),
+        recorded=recorded,
+        view_offsets=offsets,
+        view_bytes=sizes,
+    )
+    write_marker(split_dir, marker)
+
+
+def _finish(split: ImageSplit, spec: CacheSpec, split_dir: Path, num_items: int) -> Manifest | None:
+    """The manifest, if every marker is there."""
+    markers = list(_markers(split_dir, plan.num_shards(num_items, spec.shard_size)))
+    if len(markers) < plan.num_shards(num_items, spec.shard_size):
+        return None
+    manifest = make_manifest(spec, split.classes, markers)
+    if not (split_dir / "manifest.json").exists():
+        if spec.format == "zarr":
+            zarr_store.write_metadata(split_dir, spec, manifest.labels, manifest.classes)
+        write_manifest(split_dir, manifest)
+    return manifest
+
+
+def _markers(split_dir: Path, num_shards: int) -> Iterator[Marker]:
+    for shard in range(num_shards):
+        marker = read_marker(split_dir, shard)
+        if marker is None:
+            return
+        yield marker
+
+
+def _recorded(encoder: Encoder) -> dict[str, Any]:
+    names = ("ci2p", "torch", "compressai", "numpy", "pillow", "numcodecs")
+    return {
+        "device": encoder.device.type,
+        "precision": encoder.precision,
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in names},
+    }

@@ -96,8 +96,7 @@ def open_cache(path: str | Path, split: str) -> Cache:
         if size != shard.bytes:
             state = "is missing" if size is None else f"has {size} bytes instead of {shard.bytes}"
             raise WorkError(
-                f"{split_dir}/{shard.file} {state}; delete its marker in {split_dir}/shards and run the same "
-                "`ci2p encode` again to restore it"
+                f"{split_dir}/{shard.file} {state}; run the same `ci2p encode` again to restore it"
             )
     labels = np.asarray(manifest.labels, dtype=np.int64)
     positions = np.flatnonzero(labels >= 0)

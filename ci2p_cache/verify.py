@@ -73,5 +73,5 @@ def _verify_shard(split_dir: Path, manifest: Manifest, number: int, file: str) -
     if len(data) != record.bytes:
         problems.append(f"{name}: {len(data)} bytes instead of {record.bytes}")
     elif hash_bytes(data) != record.sha256:
-        problems.append(f"{name}: changed (its sha256 is not the one in its marker)")
+        problems.append(f"{name}: changed (its sha256 is not that of its marker); delete it and encode again")
     return problems

@@ -65,6 +65,12 @@ def cache(cache_format: str, image_folder: Path, tmp_path_factory: pytest.TempPa
     return encode_folder(image_folder, tmp_path_factory.mktemp("cache") / cache_format, format=cache_format)
 
 
+@pytest.fixture(scope="session")
+def zarr_cache(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished integer cache of `image_folder` in the default format. Not to be changed."""
+    return encode_folder(image_folder, tmp_path_factory.mktemp("cache") / "zarr")
+
+
 def run_ci2p(
     *arguments: str | Path, cwd: Path | None = None, timeout: float = 240, **env: str
 ) -> "subprocess.CompletedProcess[str]":

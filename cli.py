@@ -3,6 +3,7 @@
 import errno
 import json
 import logging
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, NoReturn
 
 import click
 
-from ci2p_cache.errors import Ci2pError
+from ci2p_cache.errors import Ci2pError, InputError
 
 
 class _Door(click.Group):
@@ -150,6 +151,164 @@ def encode(
     for line in report.lines():
         _print(json_file, line)
     _write_json(json_file, report.measured())
+
+
+@main.command()
+@click.option("--shards", required=True, metavar="CACHE", help="A finished cache: a folder, or an fsspec URL.")
+@click.option("--model", help="ci2p_vit_base, ci2p_vit_small or ci2p_vit_tiny. Default: the recipe's.")
+@click.option("--recipe", default="paper-animals10", show_default=True, metavar="NAME|FILE")
+@click.option("--out", type=click.Path(path_type=Path), metavar="RUN", help="Default: runs/MODEL-CACHE-SEED.")
+@click.option("--epochs", type=int)
+@click.option("--batch-size", type=int, help="Over all processes together.")
+@click.option("--lr", type=float)
+@click.option("--seed", type=int)
+@click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"]))
+@click.option("--compile/--no-compile", "compile_model", default=None, help="torch.compile the model.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Anything else in the recipe.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Decoding threads.")
+@click.option("--resident", type=click.Choice(["auto", "cpu", "cuda", "off"]), default="auto", show_default=True)
+@click.option("--max-minutes", type=click.FloatRange(min=0, min_open=True), help="End after so long, resumably.")
+@_json_option
+def train(
+    shards: str,
+    recipe: str,
+    out: Path | None,
+    settings: tuple[str, ...],
+    compile_model: bool | None,
+    device: str,
+    workers: int,
+    resident: Any,
+    max_minutes: float | None,
+    json_file: str | None,
+    **overrides: Any,
+) -> None:
+    """Stage two: train a model from a cache of latents.
+
+    Run the same command again to resume. Several GPUs: torchrun --nproc-per-node 8 -m cli train ...
+    """
+    from pipeline.train.data import open_training_data
+    from pipeline.train.loop import train as train_model
+    from pipeline.train.recipe import load_recipe, parse_setting
+    from pipeline.train.run_folder import default_run
+
+    given = dict(map(parse_setting, settings)) | {k: v for k, v in overrides.items() if v is not None}
+    resolved = load_recipe(recipe, given | ({} if compile_model is None else {"compile": compile_model}))
+    data = open_training_data(shards, workers=workers, resident=resident)
+    run = out or default_run(resolved.model, shards, resolved.seed)
+    result = train_model(resolved, data, run, device=device, max_minutes=max_minutes)
+    measured = {
+        "best_top1": result.best_top1,
+        "final_top1": result.final_top1,
+        "epochs": result.epochs,
+        "images_per_s": result.images_per_s,
+        "seconds": result.seconds,
+        "params": result.params,
+        "run": str(result.run),
+    }
+    if int(os.environ.get("RANK", "0")) == 0:
+        best = "not evaluated yet" if result.best_top1 is None else f"best top-1 {100 * result.best_top1:.2f} %"
+        state = "finished" if result.finished else "not finished; run the same command to go on"
+        _print(json_file, f"{best}, {result.epochs} epochs in {result.seconds:.0f} s ({state})")
+        _print(json_file, f"run: {result.run}")
+        _write_json(json_file, measured)
+
+
+@main.command("eval")
+@click.option("--checkpoint", metavar="RUN|FILE", help="Default: the newest run under runs/.")
+@click.option("--shards", metavar="CACHE", help="Default: the cache that the model was trained from.")
+@click.option("--images", metavar="DIR", help="Raw images instead, through the encoder that made the cache.")
+@click.option("--split", default="val", show_default=True)
+@click.option("--tta", is_flag=True, help="Average over the views.")
+@click.option("--weights", default="bundled", show_default=True, metavar="bundled|zoo|FILE", help="For --images.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--workers", type=click.IntRange(0), help="Decoding threads, or processes for --images.")
+@_json_option
+def evaluate(
+    checkpoint: str | None,
+    shards: str | None,
+    images: str | None,
+    split: str,
+    tta: bool,
+    weights: str,
+    device: str,
+    batch_size: int,
+    workers: int | None,
+    json_file: str | None,
+) -> None:
+    """Measure a trained model, on a cache or on raw images."""
+    from pipeline.evaluate.run import evaluate as evaluate_model
+
+    if shards and images:
+        raise InputError("--shards and --images exclude each other; give one of them")
+    report = evaluate_model(
+        checkpoint,
+        shards=shards,
+        images=images,
+        split=split,
+        tta=tta,
+        weights=weights,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+    )
+    for line in report.lines():
+        _print(json_file, line)
+    _write_json(json_file, report.measured())
+
+
+@main.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE...")
+@click.option("--checkpoint", metavar="RUN|FILE", help="Default: the newest run under runs/.")
+@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="How many classes to print.")
+@click.option("--weights", default="bundled", show_default=True, metavar="bundled|zoo|FILE", help="The encoder's.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@_json_option
+def predict(
+    files: tuple[Path, ...], checkpoint: str | None, top: int, weights: str, device: str, json_file: str | None
+) -> None:
+    """Classes and probabilities of image files."""
+    from pipeline.evaluate.run import predict as predict_images
+
+    predictions = predict_images(checkpoint, files, weights=weights, device=device)
+    for file, shares in predictions.items():
+        likeliest = sorted(shares.items(), key=lambda item: -item[1])[:top]
+        _print(json_file, f"{file}: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in likeliest))
+    _write_json(json_file, predictions)
+
+
+@main.command()
+@click.argument("cache", type=click.Path(path_type=Path))
+@_json_option
+def inspect(cache: Path, json_file: str | None) -> None:
+    """What is in a cache: spec, classes, counts, bytes per view, bits per pixel, value range."""
+    from ci2p_cache.summary import describe_split, summarise_split
+    from ci2p_cache.verify import find_splits
+
+    summaries = {split: summarise_split(cache, split) for split in find_splits(cache)}
+    for summary in summaries.values():
+        for line in describe_split(summary):
+            _print(json_file, line)
+    _write_json(json_file, summaries)
+
+
+@main.command()
+@click.argument("cache", type=click.Path(path_type=Path))
+@_json_option
+def verify(cache: Path, json_file: str | None) -> None:
+    """Recount and rehash a cache; exit status 1 and a list when anything is missing, truncated or changed."""
+    from ci2p_cache.errors import WorkError
+    from ci2p_cache.verify import find_splits, verify_split
+
+    problems = {split: verify_split(cache, split) for split in find_splits(cache)}
+    for split, found in problems.items():
+        for line in found or [f"{split}: every shard is as it was written"]:
+            _print(json_file, line)
+    _write_json(json_file, problems)
+    count = sum(map(len, problems.values()))
+    if count:
+        raise WorkError(f"{cache} has {count} problems; they are listed above")
 
 
 if __name__ == "__main__":

@@ -95,9 +95,7 @@ def open_cache(path: str | Path, split: str) -> Cache:
         size = filesystem.size(f"{root}/{shard.file}") if filesystem.exists(f"{root}/{shard.file}") else None
         if size != shard.bytes:
             state = "is missing" if size is None else f"has {size} bytes instead of {shard.bytes}"
-            raise WorkError(
-                f"{split_dir}/{shard.file} {state}; run the same `ci2p encode` again to restore it"
-            )
+            raise WorkError(f"{split_dir}/{shard.file} {state}; run the same `ci2p encode` again to restore it")
     labels = np.asarray(manifest.labels, dtype=np.int64)
     positions = np.flatnonzero(labels >= 0)
     if not len(positions):

@@ -78,9 +78,12 @@ def test_one_resize_equals_resize_then_crop(width: int, height: int, size: int, 
 def test_a_very_long_image_costs_no_giant(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[tuple[int, int]] = []
     resize = Image.Image.resize
-    monkeypatch.setattr(
-        Image.Image, "resize", lambda self, size, *a, **k: (made.append(size), resize(self, size, *a, **k))[1]
-    )
+
+    def counting_resize(image: Image.Image, size: tuple[int, int], *args: Any, **options: Any) -> Image.Image:
+        made.append(size)
+        return resize(image, size, *args, **options)
+
+    monkeypatch.setattr(Image.Image, "resize", counting_resize)
     pixels = load_pixels(encoded(Image.fromarray(noise(1, 5000))), preprocessing())
     assert max(width * height for width, height in made) <= 256 * 256
     middle = noise(1, 5000)[2499:2501, 0].astype(int)  # the crop sees less than one source pixel
@@ -130,6 +133,7 @@ def test_exif_orientation(orientation: int, file_format: str) -> None:
     assert np.array_equal(load_pixels(data, SMALL), plain(upright))
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_damaged_exif_leaves_the_picture_as_it_is_stored() -> None:
     image = Image.fromarray(noise(60, 44))
     data = encoded(image, "PNG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xff garbage")
@@ -299,6 +303,8 @@ def test_real_photographs_agree_with_torchvision() -> None:
     paths = sorted(Path(folder, "imagenette", "val").rglob("*.JPEG"))[::400]
     assert paths
     for path in paths:
-        image = Image.open(path).convert("RGB")
-        expected = resized_then_cropped(image, 256, 292)
-        assert np.abs(load_pixels(path.read_bytes(), preprocessing()) - expected).max() <= 1
+        with Image.open(path) as image:
+            expected = resized_then_cropped(image.convert("RGB"), 256, 292)
+        difference = np.abs(load_pixels(path.read_bytes(), preprocessing()) - expected)
+        assert np.mean(difference > 0) < 0.005
+        assert difference.max() <= 2  # two roundings that fall the other way on top of one another

@@ -9,6 +9,7 @@ from typing import Any
 from ci2p_cache import codecs
 from ci2p_cache.errors import InputError
 from ci2p_cache.spec import CacheSpec, hash_items
+from ci2p_cache.summary import size_figures
 from pipeline.encode.datasets import ImageSplit, open_dataset
 from pipeline.encode.encoder import ENCODER, Encoder, Precision, load_encoder
 from pipeline.encode.preprocess import Preprocessing, ResizeMode, preprocessing
@@ -114,16 +115,12 @@ def _measured(report: SplitReport, cache: Path) -> dict[str, Any]:
     manifest = report.manifest
     assert manifest is not None
     spec = manifest.spec
-    bytes_per_view = manifest.bytes_total / max(1, manifest.num_views)
-    channels, height, width = spec.latent_shape
     return {
         "num_images": manifest.num_images,
         "num_views": manifest.num_views,
         "num_failed": manifest.num_failed,
         "bytes_total": manifest.bytes_total,
-        "bytes_per_view": bytes_per_view,
-        "bits_per_pixel": 8 * bytes_per_view / spec.image_size**2,
-        "ratio_to_float16": 2 * channels * height * width / max(1.0, bytes_per_view),
+        **size_figures(manifest),
         "num_encoded": report.num_encoded,
         "images_per_s": report.images_per_s,
         "seconds": report.seconds,

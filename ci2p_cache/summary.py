@@ -1,0 +1,76 @@
+"""What is in a cache, in figures and in lines."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ci2p_cache.errors import InputError
+from ci2p_cache.manifest import Manifest
+from ci2p_cache.plan import num_shards
+from ci2p_cache.spec import read_spec
+
+
+def size_figures(manifest: Manifest) -> dict[str, float]:
+    """bytes_per_view, bits_per_pixel and ratio_to_float16 of the shard files, their indexes and headers included."""
+    bytes_per_view = manifest.bytes_total / max(1, manifest.num_views)
+    channels, height, width = manifest.spec.latent_shape
+    return {
+        "bytes_per_view": bytes_per_view,
+        "bits_per_pixel": 8 * bytes_per_view / manifest.spec.image_size**2,
+        "ratio_to_float16": 2 * channels * height * width / max(1.0, bytes_per_view),
+    }
+
+
+def summarise_split(cache: Path, split: str) -> dict[str, Any]:
+    """The figures of one split, as JSON types; of an unfinished one its spec and how far it is.
+
+    Raises InputError when the manifest is not of this version.
+    """
+    split_dir = cache / split
+    path = split_dir / "manifest.json"
+    spec = read_spec(split_dir / "spec.json")
+    base = {"split": split, "finished": path.exists(), "spec_id": spec.spec_id, "spec": spec.model_dump(mode="json")}
+    if not path.exists():
+        return base | {"num_shards_done": len(list((split_dir / "shards").glob("*.json")))}
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except ValueError as error:
+        raise InputError(f"{path} is not a manifest of this version of ci2p; run `ci2p verify {cache}`") from error
+    images = Counter(label for label in manifest.labels if label >= 0)
+    return base | {
+        "num_images": manifest.num_images,
+        "num_views": manifest.num_views,
+        "num_failed": manifest.num_failed,
+        "num_shards": num_shards(manifest.num_items, spec.shard_size),
+        "bytes_total": manifest.bytes_total,
+        **size_figures(manifest),
+        "value_range": list(manifest.value_range),
+        "classes": {name: images[label] for label, name in enumerate(manifest.classes)},
+        "failures": [failure.model_dump() for failure in manifest.failures],
+        "recorded": manifest.recorded,
+    }
+
+
+def describe_split(summary: dict[str, Any]) -> list[str]:
+    """A summary for people."""
+    spec = summary["spec"]
+    stored = f"integers, step {spec['step']:g}" if spec["store"] == "int" else "float16"
+    lines = [
+        f"{summary['split']}: {spec['dataset']} at {spec['image_size']} px ({spec['resize_mode']} from a short edge of "
+        f"{spec['short_edge']}), views {' + '.join(spec['views'])}, {spec['format']}, {stored}, "
+        f"spec {summary['spec_id']}",
+        f"  encoder {spec['encoder']}, weights {spec['weights_sha256'][:16]}",
+    ]
+    if not summary["finished"]:
+        return [*lines, f"  not finished: {summary['num_shards_done']} shards done"]
+    low, high = summary["value_range"]
+    classes = list(summary["classes"].items())
+    shown = ", ".join(f"{name} {count}" for name, count in classes[:10]) + (", ..." if len(classes) > 10 else "")
+    lines += [
+        f"  {summary['num_images']} images, {summary['num_views']} views, {summary['num_failed']} failed, "
+        f"{summary['num_shards']} shards, {summary['bytes_total'] / 2**20:.1f} MiB",
+        f"  {summary['bytes_per_view']:.0f} bytes a view, {summary['bits_per_pixel']:.3f} bits a pixel, "
+        f"{summary['ratio_to_float16']:.1f} times smaller than float16; latents from {low:g} to {high:g}",
+        f"  {len(classes)} classes: {shown}",
+    ]
+    return lines + [f"  failed: {failure['key']}: {failure['reason']}" for failure in summary["failures"]]

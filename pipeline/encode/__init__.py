@@ -1,0 +1,1 @@
+"""Stage one: image file -> datasets -> pixels -> frozen encoder -> latents -> the cache."""

@@ -1,0 +1,74 @@
+"""What a split of a data set is, and the one that all data sets here hand out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.encode.datasets.keys import PackedStrings
+
+
+class ImageSplit(Protocol):
+    """One split of a data set: a sorted list of items that are read by index.
+
+    Picklable, so that worker processes can read it, spawned ones too.
+    """
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names for people, in the order of the labels; no two are the same."""
+
+    @property
+    def keys(self) -> Sequence[str]:
+        """A name for each item: unique, sorted, the same on every machine, e.g. "n01440764/n01440764_10026"."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """[num_items], indices into `classes`."""
+
+    def read_bytes(self, index: int) -> bytes:
+        """The encoded image file of an item. Raises OSError when it cannot be read."""
+
+
+class ImageSource(Protocol):
+    """Where encoded images lie: a folder, tars, a table. Picklable."""
+
+    def read(self, row: int) -> bytes:
+        """The encoded image in a row of the source. Raises OSError when it cannot be read."""
+
+
+@dataclass(frozen=True, eq=False)
+class SourceSplit:
+    """An ImageSplit whose item i is row `rows[i]` of a source."""
+
+    classes: tuple[str, ...]
+    keys: PackedStrings
+    labels: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    source: ImageSource
+
+    def read_bytes(self, index: int) -> bytes:
+        return self.source.read(int(self.rows[index]))
+
+    def subset(self, indices: NDArray[np.int64]) -> "SourceSplit":
+        """The items at `indices`, which must be ascending so that the keys stay sorted."""
+        assert np.all(np.diff(indices) > 0), "indices must be ascending"
+        keys = PackedStrings(self.keys[i] for i in indices.tolist())
+        return SourceSplit(self.classes, keys, self.labels[indices], self.rows[indices], self.source)
+
+
+def sorted_split(
+    classes: tuple[str, ...], keys: Sequence[str], labels: Sequence[int], source: ImageSource
+) -> SourceSplit:
+    """A split of a source whose row i has `keys[i]` and `labels[i]`; the items are put in the order of their keys."""
+    assert len(set(classes)) == len(classes), "two classes have one name"
+    rows = sorted(range(len(keys)), key=keys.__getitem__)
+    return SourceSplit(
+        classes=classes,
+        keys=PackedStrings(keys[row] for row in rows),
+        labels=np.array([labels[row] for row in rows], dtype=np.int64),
+        rows=np.array(rows, dtype=np.int64),
+        source=source,
+    )

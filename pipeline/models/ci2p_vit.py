@@ -1,0 +1,85 @@
+"""CI2P-ViT: PatchReshape, twelve ViT blocks, LayerNorm, mean over the tokens, linear classifier.
+
+    latents [B,192,16,16] -> PatchReshape -> tokens [B,64,D] -> 12 blocks -> LayerNorm
+        -> mean -> features [B,D] -> linear -> logits [B,K]
+
+No class token and no positional embedding, as in the paper: a token knows its neighbours through
+PatchReshape's convolutions alone. The blocks are timm's: pre-norm, qkv with bias, exact GELU. `ci2p_vit_base`
+is the paper's; the others keep its shape at another width.
+"""
+
+from functools import partial
+from typing import Any
+
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from pipeline.models.patch_reshape import LATENT_CHANNELS, STRIDE, PatchReshape
+
+LATENT_SIZE = 16
+"""The grid of a 256 x 256 image's latent."""
+
+_MODEL_NAMES = ("ci2p_vit_tiny", "ci2p_vit_small", "ci2p_vit_base")
+
+default_cfgs = generate_default_cfgs(
+    {
+        name: {
+            "num_classes": 1000,
+            "input_size": (LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE),
+            "fixed_input_size": True,
+            "pool_size": None,
+            # Latents are taken as the encoder gives them.
+            "mean": (0.0,) * LATENT_CHANNELS,
+            "std": (1.0,) * LATENT_CHANNELS,
+            "first_conv": "patch_embed.blocks.0.expand.conv",
+            "classifier": "head",
+        }
+        for name in _MODEL_NAMES
+    }
+)
+
+
+def _ci2p_vit(
+    variant: str,
+    pretrained: bool,
+    *,
+    latent_channels: int = LATENT_CHANNELS,
+    latent_size: int | tuple[int, int] = LATENT_SIZE,
+    **kwargs: Any,
+) -> VisionTransformer:
+    settings: dict[str, Any] = {
+        "img_size": latent_size,
+        "in_chans": latent_channels,
+        "patch_size": STRIDE,
+        "embed_layer": PatchReshape,
+        "depth": 12,
+        "class_token": False,
+        "pos_embed": "none",
+        "global_pool": "avg",
+        # By itself timm would put the last LayerNorm behind an average pool; the paper's stands before it.
+        "fc_norm": False,
+        "norm_layer": partial(nn.LayerNorm, eps=1e-6),
+    }
+    return build_model_with_cfg(VisionTransformer, variant, pretrained, **(settings | kwargs))
+
+
+@register_model
+def ci2p_vit_base(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """The paper's CI2P-ViT: width 768, 12 heads, MLP 3072; 87,470,698 parameters with 10 classes.
+
+    Takes `latent_channels` (192) and `latent_size` (16, an image's side over 16) beside timm's own arguments.
+    """
+    return _ci2p_vit("ci2p_vit_base", pretrained, **({"embed_dim": 768, "num_heads": 12} | kwargs))
+
+
+@register_model
+def ci2p_vit_small(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """Width 384, 6 heads, MLP 1536. Arguments as for `ci2p_vit_base`."""
+    return _ci2p_vit("ci2p_vit_small", pretrained, **({"embed_dim": 384, "num_heads": 6} | kwargs))
+
+
+@register_model
+def ci2p_vit_tiny(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """Width 192, 3 heads, MLP 768. Arguments as for `ci2p_vit_base`."""
+    return _ci2p_vit("ci2p_vit_tiny", pretrained, **({"embed_dim": 192, "num_heads": 3} | kwargs))

@@ -1,0 +1,100 @@
+"""PatchReshape: a latent's grid becomes the transformer's tokens (Zhao & Sun, section on PatchReshape).
+
+    latents [B,192,16,16]
+      IR(192,  768, 192, k=3, stride 1)   with shortcut
+      IR(192, 1152,   D, k=5, stride 2)
+    grid    [B,D,8,8]  ->  tokens [B,64,D]
+
+D is 768 in the paper. For another width only the last block's output count changes; its middle stays at 1152.
+"""
+
+# B batch, C latent channels (192), H=W latent grid (16), N tokens (64), D width (768)
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.models.inverted_residual import InvertedResidual
+
+LATENT_CHANNELS = 192
+STRIDE = 2
+"""Latent positions per token and side: a token covers 2 x 2 latents, 32 x 32 pixels."""
+
+_SECOND_MID_CHANNELS = 1152
+
+
+class PatchReshape(nn.Module):
+    """The patch embedding of a timm VisionTransformer that reads latents instead of pixels.
+
+    Takes the arguments timm gives an `embed_layer`; `img_size` is the latent's grid and `in_chans` its
+    channels. Being convolutional it accepts any grid; only a learned positional embedding ties a model to one.
+    """
+
+    def __init__(
+        self,
+        img_size: int | tuple[int, int] = 16,
+        patch_size: int | tuple[int, int] = STRIDE,
+        in_chans: int = LATENT_CHANNELS,
+        embed_dim: int = 768,
+        norm_layer: type[nn.Module] | None = None,
+        flatten: bool = True,
+        output_fmt: str | None = None,
+        bias: bool = False,
+        strict_img_size: bool = False,
+        dynamic_img_pad: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        """Builds the two blocks.
+
+        `patch_size` must be 2, the blocks' own stride. `output_fmt` "NHWC" (which timm asks for under
+        `dynamic_img_size`) or `flatten=False` leave the grid unflattened. `bias`, `strict_img_size` and
+        `dynamic_img_pad` are taken because timm passes them, and ignored: the convolutions have no bias, and
+        every grid will do.
+        """
+        super().__init__()
+        assert _pair(patch_size) == (STRIDE, STRIDE), f"patch_size is {STRIDE} latents, not {patch_size}"
+        assert output_fmt in (None, "NCHW", "NHWC"), output_fmt
+        self.patch_size = (STRIDE, STRIDE)
+        self.flatten = flatten and output_fmt is None
+        self.output_fmt = output_fmt or "NCHW"
+        self.set_input_size(img_size)
+        self.blocks = nn.Sequential(
+            InvertedResidual(in_chans, 4 * in_chans, in_chans, kernel_size=3, stride=1),
+            InvertedResidual(in_chans, _SECOND_MID_CHANNELS, embed_dim, kernel_size=5, stride=STRIDE),
+        )
+        self.norm = norm_layer(embed_dim) if norm_layer is not None else nn.Identity()
+        self.to(device=device, dtype=dtype)
+
+    def set_input_size(
+        self, img_size: int | tuple[int, int] | None, patch_size: int | tuple[int, int] | None = None
+    ) -> None:
+        """Sets the latent grid that `grid_size` and `num_patches` are told for; timm calls it."""
+        assert patch_size is None or _pair(patch_size) == self.patch_size, patch_size
+        if img_size is None:
+            return
+        self.img_size = _pair(img_size)
+        self.grid_size = self.dynamic_feat_size(self.img_size)
+        self.num_patches = self.grid_size[0] * self.grid_size[1]
+
+    def feat_ratio(self, as_scalar: bool = True) -> int | tuple[int, int]:
+        """Latent positions per token and side."""
+        return STRIDE if as_scalar else self.patch_size
+
+    def dynamic_feat_size(self, img_size: tuple[int, int]) -> tuple[int, int]:
+        """The token grid of a latent grid: half of it, rounded up."""
+        return -(-img_size[0] // STRIDE), -(-img_size[1] // STRIDE)
+
+    def forward(self, latents_BCHW: Tensor) -> Tensor:
+        """float [B,C,H,W] -> tokens, float [B,N,D], row by row; or the grid, as `output_fmt` says."""
+        grid_BDHW: Tensor = self.blocks(latents_BCHW.contiguous(memory_format=torch.channels_last))
+        if self.flatten:
+            tokens_BND: Tensor = self.norm(grid_BDHW.flatten(2).transpose(1, 2))
+            return tokens_BND
+        grid_BHWD: Tensor = self.norm(grid_BDHW.permute(0, 2, 3, 1))
+        return grid_BHWD if self.output_fmt == "NHWC" else grid_BHWD.permute(0, 3, 1, 2)
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

@@ -1,0 +1,124 @@
+"""Checkpoint: everything a killed run needs to go on as if it had never stopped (promise T3).
+
+The order of samples, the views, the stochastic depth and the learning rate are functions of seed, epoch and step, so
+that no generator's state has to be saved: two integers say where the run is.
+"""
+
+import dataclasses
+import io
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ci2p_cache.errors import WorkError
+from ci2p_cache.publish import publish
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run is, and what it has to remember of its way there."""
+
+    epoch: int = 0
+    """Epochs finished."""
+    step: int = 0
+    """Steps done in the epoch that is running."""
+    loss_sum: float = 0.0
+    """Over those steps."""
+    epoch_seconds: float = 0.0
+    """Spent on those steps."""
+    num_images: int = 0
+    """Trained on in the finished epochs."""
+    train_seconds: float = 0.0
+    """Spent on the steps of the finished epochs, over all interruptions."""
+    total_seconds: float = 0.0
+    """Spent on everything so far: finished epochs with their evaluation, and the steps of this one."""
+    best_top1: float = -1.0
+    """In [0, 1]; negative until the first evaluation."""
+    best_epoch: int = 0
+    last_top1: float = -1.0
+
+    def advance(self, step: int, loss_sum: float, seconds: float) -> "Progress":
+        """`step` steps of the epoch are done, the latest of them in `seconds`."""
+        return dataclasses.replace(
+            self,
+            step=step,
+            loss_sum=loss_sum,
+            epoch_seconds=self.epoch_seconds + seconds,
+            total_seconds=self.total_seconds + seconds,
+        )
+
+    def next_epoch(self, *, num_images: int, eval_seconds: float) -> "Progress":
+        """The epoch is over, having shown `num_images`."""
+        return dataclasses.replace(
+            self,
+            epoch=self.epoch + 1,
+            step=0,
+            loss_sum=0.0,
+            epoch_seconds=0.0,
+            num_images=self.num_images + num_images,
+            train_seconds=self.train_seconds + self.epoch_seconds,
+            total_seconds=self.total_seconds + eval_seconds,
+        )
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run at one step."""
+
+    progress: Progress
+    model: dict[str, Any]
+    optimizer: dict[str, Any]
+    precision: dict[str, Any]
+    """The float16 loss scale; empty for other precisions."""
+
+
+def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
+    """Publishes a checkpoint in one piece. Raises OSError when the disk refuses; the previous file then stays."""
+    buffer = io.BytesIO()
+    torch.save(
+        {
+            "format_version": FORMAT_VERSION,
+            "progress": dataclasses.asdict(checkpoint.progress),
+            "model": checkpoint.model,
+            "optimizer": checkpoint.optimizer,
+            "precision": checkpoint.precision,
+        },
+        buffer,
+    )
+    publish(path, buffer.getvalue())
+
+
+def load_checkpoint(path: Path) -> Checkpoint | None:
+    """Reads a checkpoint into CPU memory, or None when there is none. Unpickles tensors and plain values only.
+
+    Raises WorkError when the file is damaged or of another version.
+    """
+    try:
+        # A file that is no zip archive makes torch fall back to its old format, and fail there with any of these.
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        return None
+    except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise WorkError(f"{path} is damaged ({_first_line(error)}); delete it to start the run afresh") from error
+    if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
+        raise WorkError(f"{path} is no checkpoint of this version of ci2p; give another --out")
+    return Checkpoint(Progress(**content["progress"]), content["model"], content["optimizer"], content["precision"])
+
+
+def refuse_non_finite(model: nn.Module, step: int) -> None:
+    """Raises WorkError when a weight is infinite or no number: such a model must not replace a good checkpoint."""
+    for name, value in model.state_dict().items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise WorkError(
+                f"{name} is no longer finite after step {step}; the last checkpoint is good: lower lr, or set grad_clip"
+            )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]

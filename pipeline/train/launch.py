@@ -1,0 +1,75 @@
+"""Launch: the device, the precision and the other processes, through Lightning Fabric."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from ci2p_cache.errors import InputError
+
+_FABRIC_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
+    "float32": "32-true",
+    "bfloat16": "bf16-mixed",
+    "float16": "16-mixed",
+}
+
+
+def launch(device: str, precision: str) -> Fabric:
+    """Joins the processes that torchrun started, or stands alone.
+
+    `device` is auto, cpu, cuda, cuda:N or mps; under torchrun each process takes the device of its local rank.
+    Raises InputError for a device that is not there, or a precision that it cannot do.
+    """
+    accelerator, _, index = _resolve(device).partition(":")
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if precision == "float16" and accelerator == "cpu":
+        raise InputError("precision float16 needs a GPU; on the cpu use bfloat16 or float32")
+    if index and world_size > 1:
+        raise InputError(f"--device {device} under torchrun would put every process on it; use --device {accelerator}")
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=[int(index)] if index else local_world_size,
+        num_nodes=world_size // local_world_size,
+        strategy="ddp" if world_size > 1 else "auto",
+        precision=_FABRIC_PRECISION[precision],
+    )
+    fabric.launch()
+    return fabric
+
+
+def _resolve(device: str) -> str:
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    kind, _, index = device.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdigit())):
+        raise InputError(f"--device {device!r} is unknown; use auto, cpu, cuda, cuda:N or mps")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise InputError("--device mps: this machine has none; use --device auto")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise InputError(f"--device {device}: torch finds {torch.cuda.device_count()} CUDA devices; use --device auto")
+    return device
+
+
+def step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
+    """The seed of torch's generator for one step on one rank (stochastic depth); no state to save, none to lose."""
+    return int(np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1, np.uint64)[0])
+
+
+@contextmanager
+def deterministic_on_cpu(device: torch.device) -> Iterator[None]:
+    """Bit-for-bit repeatable kernels on the CPU, where they cost nothing; a GPU's atomics are left alone."""
+    settings: Any = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled(), settings.fill_uninitialized_memory
+    if device.type == "cpu":
+        torch.use_deterministic_algorithms(True)
+        settings.fill_uninitialized_memory = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        settings.fill_uninitialized_memory = before[1]

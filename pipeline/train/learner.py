@@ -1,0 +1,78 @@
+"""Learner: a model with its optimiser and schedule on its device; it takes a batch and a step's number and learns."""
+
+# B batch, C latent channels (192), H=W latent grid (16), K classes
+
+from typing import Any, cast
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from pipeline.train.checkpoint import Checkpoint, Progress
+from pipeline.train.data import Batch
+from pipeline.train.optimizer import build_optimizer, build_schedule
+from pipeline.train.recipe import Recipe
+
+
+class Learner:
+    """Everything of a run that changes with a step."""
+
+    def __init__(self, fabric: Fabric, model: nn.Module, recipe: Recipe, steps_per_epoch: int) -> None:
+        if fabric.world_size > 1 and fabric.device.type == "cuda":
+            # Statistics over the global batch, as on one device: the result does not depend on how many ranks share
+            # it. torch has no such layer for the CPU, where each rank normalises by its own part.
+            model = cast(Any, nn.SyncBatchNorm).convert_sync_batchnorm(model)
+        self.model = model
+        """The bare module, for its weights and for evaluation."""
+        self._fabric = fabric
+        self._recipe = recipe
+        self._optimizer = build_optimizer(model, recipe)
+        forward = cast(nn.Module, torch.compile(model)) if recipe.compile else model
+        self._wrapped, self._stepper = fabric.setup(forward, self._optimizer)
+        self._schedule = build_schedule(self._optimizer, recipe, steps_per_epoch)
+        self._wrapped.train()
+
+    def learn(self, batch: Batch, step: int, seed: int) -> Tensor:
+        """One optimiser step on a batch: the step's number in the run sets the rate, `seed` the stochastic depth.
+
+        Returns this rank's loss from before the step, float32 [], still on the device.
+        """
+        self._schedule.step_update(step)
+        torch.manual_seed(seed)
+        logits_BK = self._wrapped(batch.latents)
+        loss = cross_entropy(logits_BK, batch.labels, label_smoothing=self._recipe.label_smoothing)
+        self._fabric.backward(loss)
+        if self._recipe.grad_clip > 0:
+            self._fabric.clip_gradients(
+                self._wrapped, self._stepper, max_norm=self._recipe.grad_clip, error_if_nonfinite=False
+            )
+        self._stepper.step()
+        self._stepper.zero_grad()
+        return loss.detach()
+
+    @property
+    def lr(self) -> float:
+        """The rate of the step that was last learnt."""
+        return float(self._optimizer.param_groups[0]["lr"])
+
+    def checkpoint(self, progress: Progress) -> Checkpoint:
+        """The run as it stands; the tensors are the live ones."""
+        return Checkpoint(
+            progress,
+            self.model.state_dict(),
+            self._optimizer.state_dict(),
+            self._fabric.strategy.precision.state_dict(),
+        )
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Takes over a checkpoint's weights and moments."""
+        self.model.load_state_dict(checkpoint.model)
+        self._optimizer.load_state_dict(checkpoint.optimizer)
+        self._fabric.strategy.precision.load_state_dict(checkpoint.precision)
+
+    def share_statistics(self) -> None:
+        """Makes rank 0's running statistics everybody's, so that all ranks evaluate, and save, one model."""
+        if self._fabric.world_size > 1:
+            for buffer in self.model.buffers():
+                torch.distributed.broadcast(buffer, src=0)

@@ -1,0 +1,238 @@
+"""The training loop: batches of latents in, a run folder out. One walk from top to bottom.
+
+Steps and epochs are counted from 0 inside; metrics and messages speak of epochs from 1. Whatever is random is a
+function of (seed, epoch, step), so that a resumed run is the run (promise T3).
+"""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from lightning_fabric import Fabric
+
+from ci2p_cache.errors import InputError
+from pipeline.models import create_model
+from pipeline.train.checkpoint import Progress, load_checkpoint, refuse_non_finite, save_checkpoint
+from pipeline.train.data import Batches, Share, TrainingData
+from pipeline.train.deadlines import Deadlines
+from pipeline.train.launch import deterministic_on_cpu, launch, step_seed
+from pipeline.train.learner import Learner
+from pipeline.train.loss_log import LossLog
+from pipeline.train.metrics_log import EpochMetrics, MetricsLog
+from pipeline.train.progress_bar import ProgressBar
+from pipeline.train.recipe import Recipe
+from pipeline.train.run_folder import (
+    CHECKPOINT,
+    ModelBuilder,
+    build_model,
+    claim_run,
+    resolve_config,
+    save_best,
+    writing_to,
+)
+from pipeline.train.validation import validate
+
+logger = logging.getLogger("ci2p")
+
+# A GPU runs ahead of the host until it is asked for a loss; asking rarely keeps it busy. A CPU loses nothing by it.
+_STEPS_PER_EXCHANGE = {"cpu": 1, "cuda": 16, "mps": 16}
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run has come to, over all its interruptions."""
+
+    run: Path
+    finished: bool
+    epochs: int
+    """Finished ones."""
+    best_top1: float | None
+    """In [0, 1]; None before the first evaluation."""
+    final_top1: float | None
+    images_per_s: float
+    """Training steps alone; 0 before the first."""
+    seconds: float
+    params: int
+
+
+def train(
+    recipe: Recipe,
+    data: TrainingData,
+    run: Path,
+    *,
+    device: str = "auto",
+    max_minutes: float | None = None,
+    build: ModelBuilder = create_model,
+) -> TrainResult:
+    """Trains until the recipe's last epoch or `max_minutes`, from the run folder's checkpoint if it has one.
+
+    Under torchrun every process calls this; rank 0 writes. Raises InputError for a run folder that holds another
+    run, a batch that does not divide by the processes, or a device that is not there; WorkError when a loss or a
+    weight is no longer finite (the last checkpoint stays as it was), the disk refuses, or the checkpoint is damaged.
+    """
+    deadlines = Deadlines(checkpoint_every_minutes=recipe.checkpoint_every_minutes, max_minutes=max_minutes)
+    fabric = launch(device, recipe.precision)
+    share = Share(fabric.global_rank, fabric.world_size, fabric.device)
+    is_writer = fabric.is_global_zero
+    _refuse_uneven(recipe, data, share)
+
+    torch.manual_seed(recipe.seed)
+    config = resolve_config(recipe, data, device=str(share.device), world_size=share.world_size)
+    model = build_model(config, build)
+    params = sum(parameter.numel() for parameter in model.parameters())
+    if is_writer:
+        claim_run(run, config)
+    fabric.barrier()
+    checkpoint = load_checkpoint(run / CHECKPOINT)
+    progress = checkpoint.progress if checkpoint is not None else Progress()
+    if progress.epoch >= recipe.epochs:
+        if is_writer:
+            logger.info("%s is finished: best top-1 %.2f %%", run, 100 * progress.best_top1)
+        return _result(run, recipe, progress, params)
+
+    train_batches = data.train_batches(
+        share, batch_size=recipe.batch_size, seed=recipe.seed, flip=recipe.flip != "none"
+    )
+    val_batches = data.val_batches(share, batch_size=recipe.batch_size)
+    steps_per_epoch = train_batches.steps_per_epoch
+    images_per_step = min(recipe.batch_size, data.num_train)
+    learner = Learner(fabric, model, recipe, steps_per_epoch)
+    if checkpoint is not None:
+        learner.restore(checkpoint)
+        if is_writer:
+            logger.info("%s resumes in epoch %d after step %d", run, progress.epoch + 1, progress.step)
+
+    def save(progress: Progress) -> None:
+        refuse_non_finite(learner.model, progress.epoch * steps_per_epoch + progress.step)
+        if is_writer:
+            with writing_to(run):
+                save_checkpoint(run / CHECKPOINT, learner.checkpoint(progress))
+        deadlines.saved()
+
+    with ExitStack() as stack:
+        stack.enter_context(deterministic_on_cpu(share.device))
+        steps_done = progress.epoch * steps_per_epoch + progress.step
+        log = stack.enter_context(MetricsLog(run, progress.epoch, steps_done)) if is_writer else None
+        bar = stack.enter_context(ProgressBar(recipe.epochs * steps_per_epoch, steps_done, visible=is_writer))
+        stop = False
+        while progress.epoch < recipe.epochs and not stop:
+            # Train: the epoch's steps, with checkpoints between them.
+            for exchange in _steps(fabric, learner, train_batches, recipe, progress, share, deadlines):
+                progress, stop = exchange.progress, exchange.stop
+                rate = progress.step * images_per_step / progress.epoch_seconds
+                loss = progress.loss_sum / progress.step
+                bar.show(progress.epoch * steps_per_epoch + progress.step, progress.epoch + 1, loss, rate)
+                if progress.step < steps_per_epoch:
+                    if exchange.checkpoint or stop:
+                        save(progress)
+                    if stop:
+                        break
+            if progress.step < steps_per_epoch:
+                break
+
+            # Evaluate.
+            epoch, started = progress.epoch + 1, time.monotonic()
+            top1 = top5 = None
+            is_best = False
+            if epoch % recipe.eval_every == 0 or epoch == recipe.epochs:
+                learner.share_statistics()
+                top1, top5 = validate(fabric, learner.model, val_batches, len(data.classes))
+                is_best = top1 > progress.best_top1
+                progress = replace(progress, last_top1=top1)
+                if is_best:
+                    progress = replace(progress, best_top1=top1, best_epoch=epoch)
+            eval_seconds = time.monotonic() - started
+
+            # Record. Metrics and best weights before the checkpoint: a kill in between repeats the epoch and writes
+            # them again, while a checkpoint that came first would never see them written.
+            metrics = EpochMetrics(
+                epoch=epoch,
+                step=epoch * steps_per_epoch,
+                train_loss=progress.loss_sum / progress.step,
+                val_top1=top1,
+                val_top5=top5,
+                lr=learner.lr,
+                images_per_s=progress.step * images_per_step / progress.epoch_seconds,
+                seconds=progress.epoch_seconds + eval_seconds,
+            )
+            refuse_non_finite(learner.model, metrics.step)
+            if log is not None:
+                with writing_to(run):
+                    log.write(metrics)
+                    if is_best:
+                        save_best(run, learner.model)
+                logger.info("%s", metrics.line(recipe.epochs))
+            progress = progress.next_epoch(num_images=progress.step * images_per_step, eval_seconds=eval_seconds)
+            save(progress)
+    if is_writer and progress.epoch < recipe.epochs:
+        logger.info("%s stopped in time in epoch %d; run the same command to go on", run, progress.epoch + 1)
+    fabric.barrier()
+    return _result(run, recipe, progress, params)
+
+
+@dataclass(frozen=True)
+class _Exchange:
+    """Where all ranks stand together: losses settled, and what rank 0's clock wants."""
+
+    progress: Progress
+    checkpoint: bool
+    stop: bool
+
+
+def _steps(
+    fabric: Fabric,
+    learner: Learner,
+    batches: Batches,
+    recipe: Recipe,
+    progress: Progress,
+    share: Share,
+    deadlines: Deadlines,
+) -> Iterator[_Exchange]:
+    """Learns the rest of an epoch, and yields at every exchange; the time until it is resumed does not count."""
+    num_steps = batches.steps_per_epoch
+    losses = LossLog(progress.loss_sum, progress.step)
+    lap = time.monotonic()
+    for step, batch in enumerate(batches.epoch(progress.epoch, progress.step), start=progress.step):
+        run_step = progress.epoch * num_steps + step
+        loss = learner.learn(batch, run_step, step_seed(recipe.seed, progress.epoch, step, share.rank))
+        losses.add(loss, run_step, learner.lr)
+
+        every = recipe.checkpoint_every_steps
+        is_due = every > 0 and (run_step + 1) % every == 0
+        is_exchange = (step + 1) % _STEPS_PER_EXCHANGE[share.device.type] == 0
+        if not (is_due or is_exchange or step + 1 == num_steps):
+            continue
+        by_clock, stop = losses.exchange(fabric, deadlines.checkpoint_is_due, deadlines.time_is_up)
+        seconds = time.monotonic() - lap
+        progress = progress.advance(losses.num_steps, losses.loss_sum, seconds)
+        yield _Exchange(progress, checkpoint=is_due or by_clock, stop=stop)
+        lap = time.monotonic()
+
+
+def _refuse_uneven(recipe: Recipe, data: TrainingData, share: Share) -> None:
+    if recipe.batch_size % share.world_size:
+        raise InputError(
+            f"batch_size = {recipe.batch_size} does not divide by {share.world_size} processes; change either"
+        )
+    if share.world_size > 1 and data.num_train < recipe.batch_size:
+        raise InputError(
+            f"batch_size = {recipe.batch_size} is more than the {data.num_train} training samples, which cannot "
+            "be shared evenly; lower batch_size, or use one process"
+        )
+
+
+def _result(run: Path, recipe: Recipe, progress: Progress, params: int) -> TrainResult:
+    return TrainResult(
+        run=run,
+        finished=progress.epoch >= recipe.epochs,
+        epochs=progress.epoch,
+        best_top1=progress.best_top1 if progress.best_epoch else None,
+        final_top1=progress.last_top1 if progress.best_epoch else None,
+        images_per_s=progress.num_images / progress.train_seconds if progress.num_images else 0.0,
+        seconds=progress.total_seconds,
+        params=params,
+    )

@@ -1,0 +1,100 @@
+"""Metrics log: metrics.jsonl, a line per epoch, and TensorBoard's events where TensorBoard is installed."""
+
+import json
+import logging
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from ci2p_cache.publish import publish
+
+logger = logging.getLogger("ci2p")
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """What one epoch came to."""
+
+    epoch: int
+    """Epochs finished: the first line says 1."""
+    step: int
+    """Steps done since the run began."""
+    train_loss: float
+    """Mean over the epoch's steps, label smoothing included."""
+    val_top1: float | None
+    """Share of validation samples in [0, 1]; None when the epoch was not evaluated."""
+    val_top5: float | None
+    """The same among the five likeliest classes, or among all when there are fewer."""
+    lr: float
+    """Of the epoch's last step."""
+    images_per_s: float
+    """Training steps alone."""
+    seconds: float
+    """The epoch with its evaluation."""
+
+    def line(self, num_epochs: int) -> str:
+        """For people."""
+        top1 = "not evaluated" if self.val_top1 is None else f"top-1 {100 * self.val_top1:.2f} %"
+        return (
+            f"epoch {self.epoch} of {num_epochs}: loss {self.train_loss:.4f}, {top1}, lr {self.lr:.3g}, "
+            f"{self.images_per_s:.1f} images/s, {self.seconds:.1f} s"
+        )
+
+
+class MetricsLog:
+    """Appends to a run's metrics.jsonl; a context manager."""
+
+    def __init__(self, run: Path, epochs_done: int, steps_done: int) -> None:
+        """Drops the lines of epochs that a checkpoint of `epochs_done` epochs does not know, since they come again."""
+        self._path = run / "metrics.jsonl"
+        _keep_epochs(self._path, epochs_done)
+        self._writer = _open_tensorboard(run, steps_done)
+
+    def write(self, metrics: EpochMetrics) -> None:
+        """Appends the line of an epoch."""
+        line = json.dumps(asdict(metrics))
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        if self._writer is not None:
+            for name, value in asdict(metrics).items():
+                if name not in ("epoch", "step") and value is not None:
+                    self._writer.add_scalar(name, value, metrics.step)
+            self._writer.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._writer is not None:
+            self._writer.close()
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl as they stand, without a last line that a kill cut short."""
+    return _whole_lines(run / "metrics.jsonl")
+
+
+def _keep_epochs(path: Path, epochs_done: int) -> None:
+    if path.exists():
+        lines = [line for line in _whole_lines(path) if line["epoch"] <= epochs_done]
+        publish(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+def _whole_lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines(True) if line.endswith("\n")]
+
+
+def _open_tensorboard(run: Path, steps_done: int) -> Any:
+    """A SummaryWriter that hides events beyond `steps_done`, or None without TensorBoard."""
+    if find_spec("tensorboard") is None:
+        logger.debug("TensorBoard is not installed; no events are written")
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(run), purge_step=steps_done + 1)

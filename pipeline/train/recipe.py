@@ -1,0 +1,155 @@
+"""Recipe: every setting that decides what a training run computes, with the paper's values as defaults."""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from ci2p_cache.errors import InputError
+
+PAPER_WARMUP_EPOCHS = 20.0
+_EPOCHS_PER_WARMUP_EPOCH = 15  # the paper's 300 epochs to its 20
+
+_Rate = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Recipe(BaseModel):
+    """A training recipe. Sources: paper (lr, betas, epochs, flip), its authors' configuration (the rest), or "ours"."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    model: str = "ci2p_vit_base"
+    epochs: int = Field(300, ge=1)
+    batch_size: int = Field(128, ge=1)
+    """Samples per optimiser step, over all ranks together."""
+    lr: float = Field(1e-4, gt=0)
+    min_lr: float = Field(1.25e-6, ge=0)
+    """Where the cosine ends."""
+    warmup_lr: float = Field(1e-6, ge=0)
+    """Where the linear warm-up starts; ours, the paper gives none."""
+    warmup_epochs: float = Field(PAPER_WARMUP_EPOCHS, ge=0)
+    """Unless given: a fifteenth of the epochs, 20 at most, so that a short run keeps the paper's proportion."""
+    betas: tuple[_Rate, _Rate] = (0.9, 0.999)
+    weight_decay: float = Field(0.05, ge=0)
+    """On matrices and kernels only; biases and normalisation weights have none."""
+    label_smoothing: _Rate = 0.1
+    drop_path: _Rate = 0.1
+    """Stochastic depth of the last block; the blocks before it rise to it linearly."""
+    grad_clip: float = Field(0.0, ge=0)
+    """Largest gradient norm; 0 is off, as in the paper."""
+    flip: Literal["alternating", "none"] = "alternating"
+    """Which view a sample shows: plain and mirrored in turn (the paper: a coin each time), or always the plain one."""
+    seed: int = Field(0, ge=0, lt=2**32)
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Of the matrix products; weights, optimiser and loss are float32 throughout."""
+    compile: bool = False
+    eval_every: int = Field(1, ge=1)
+    """Epochs between evaluations; the last epoch is always evaluated."""
+    checkpoint_every_minutes: float = Field(10.0, gt=0)
+    checkpoint_every_steps: int = Field(0, ge=0)
+    """Steps between checkpoints inside an epoch; 0 leaves it to the clock."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_warmup(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "warmup_epochs" not in values:
+            epochs = values.get("epochs", cls.model_fields["epochs"].default)
+            if isinstance(epochs, int):
+                warmup_epochs = min(PAPER_WARMUP_EPOCHS, epochs / _EPOCHS_PER_WARMUP_EPOCH)
+                return {**values, "warmup_epochs": max(0.0, warmup_epochs)}
+        return values
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(
+                f"warmup_epochs = {self.warmup_epochs:g} leaves nothing of epochs = {self.epochs}; "
+                f"give more epochs, a smaller warmup_epochs, or no warmup_epochs (it is then epochs / 15)"
+            )
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr = {self.min_lr:g} is above lr = {self.lr:g}; lower min_lr or raise lr")
+        return self
+
+
+def load_recipe(name_or_path: str | Path, overrides: Mapping[str, object] | None = None) -> Recipe:
+    """Reads a packaged recipe by name or a TOML file by path, then lays `overrides` over it.
+
+    An override of None counts as not given. Raises InputError, in one line, for a recipe that is not there or not TOML,
+    for an unknown key (naming the nearest right one) and for a value out of bounds (naming field, value and bounds).
+    """
+    source, text = _read(name_or_path)
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"recipe {source} is not TOML: {error}") from None
+    given = {key: value for key, value in (overrides or {}).items() if value is not None}
+    try:
+        return Recipe.model_validate({**values, **given})
+    except ValidationError as error:
+        raise InputError(_first_complaint(error, source, given)) from None
+
+
+def parse_setting(text: str) -> tuple[str, object]:
+    """Splits one `--set key=value`; the value is read as TOML, and a bare word as a string.
+
+    Raises InputError when there is no `=` or the value is no single TOML value.
+    """
+    key, equals, value = text.partition("=")
+    key, value = key.strip(), value.strip()
+    if not equals or not key or not value:
+        raise InputError(f"--set {text!r} is not of the form key=value, as in --set weight_decay=0.1")
+    try:
+        parsed = tomllib.loads(f"value = {value}")
+    except tomllib.TOMLDecodeError:
+        if re.fullmatch(r"[A-Za-z][\w.-]*", value):
+            return key, value
+        raise InputError(
+            f"--set {key}: {value!r} is no TOML value; numbers are written 0.1, lists [0.9, 0.999]"
+        ) from None
+    if set(parsed) != {"value"}:
+        raise InputError(f"--set {key}: {value!r} is more than one TOML value")
+    return key, parsed["value"]
+
+
+def recipe_names() -> list[str]:
+    """The recipes that come with ci2p, in alphabetical order."""
+    folder = resources.files("pipeline.recipes")
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def _read(name_or_path: str | Path) -> tuple[str, str]:
+    """Where the recipe lies, for messages, and its text."""
+    name = str(name_or_path)
+    if name in recipe_names():
+        return name, (resources.files("pipeline.recipes") / f"{name}.toml").read_text(encoding="utf-8")
+    try:
+        return name, Path(name).read_text(encoding="utf-8")
+    except (FileNotFoundError, IsADirectoryError):
+        nearest = difflib.get_close_matches(name, recipe_names(), n=1)
+        hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(recipe_names())}"
+        raise InputError(f"recipe '{name}' is neither a file nor one of ci2p's; {hint}") from None
+    except UnicodeDecodeError:
+        raise InputError(f"recipe {name} is not TOML: it is not UTF-8 text") from None
+
+
+def _first_complaint(error: ValidationError, source: str, given: Mapping[str, object]) -> str:
+    """One line from pydantic's list: an unknown key first, since a misspelling is the likeliest cause of the rest."""
+    complaints = sorted(error.errors(), key=lambda complaint: complaint["type"] != "extra_forbidden")
+    complaint = complaints[0]
+    if not complaint["loc"]:
+        return f"recipe {source}: {complaint['msg'].removeprefix('Value error, ')}"
+    key = str(complaint["loc"][0])
+    where = f"given for recipe {source}" if key in given else f"in recipe {source}"
+    if complaint["type"] == "extra_forbidden":
+        keys = list(Recipe.model_fields)
+        nearest = difflib.get_close_matches(key, keys, n=1)
+        hint = f"did you mean '{nearest[0]}'?" if nearest else f"known keys: {', '.join(keys)}"
+        return f"unknown key '{key}' {where}; {hint}"
+    field = key + "".join(f"[{part}]" for part in complaint["loc"][1:])
+    message = complaint["msg"][:1].lower() + complaint["msg"][1:]
+    return f"{field} = {complaint['input']!r} {where}: {message}"

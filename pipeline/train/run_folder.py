@@ -1,0 +1,209 @@
+"""Run folder: where a training run leaves everything, and where it is found again.
+
+RUN/config.json        everything that was resolved: recipe, model, data, versions, device
+    metrics.jsonl      a line per epoch
+    last.ckpt          what a resume needs
+    best.safetensors   the weights with the best validation top-1
+    events.*           TensorBoard's, where it is installed
+"""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Protocol
+
+import safetensors.torch
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from ci2p_cache.errors import InputError, WorkError
+from ci2p_cache.publish import publish
+from pipeline.models import create_model
+from pipeline.train.checkpoint import load_checkpoint
+from pipeline.train.data import TrainingData
+from pipeline.train.recipe import Recipe
+
+logger = logging.getLogger("ci2p")
+
+CONFIG, CHECKPOINT, BEST = "config.json", "last.ckpt", "best.safetensors"
+_RECORDED_PACKAGES = ("ci2p", "torch", "timm", "lightning-fabric")
+# What two runs may differ in and still compute the same thing.
+_FREE_FIELDS = frozenset({"compile", "checkpoint_every_minutes", "checkpoint_every_steps"})
+
+
+class ModelBuilder(Protocol):
+    """Builds a model from what a run folder knows of it; `pipeline.models.create_model` is one."""
+
+    def __call__(
+        self, name: str, *, num_classes: int, latent_size: int, latent_channels: int, drop_path: float
+    ) -> nn.Module: ...
+
+
+class DataRecord(BaseModel):
+    """What a run was trained on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    path: str
+    fingerprint: str
+    spec: dict[str, Any]
+    """The cache's own, whole: how to turn an image into what the model reads."""
+    classes: tuple[str, ...]
+    input_shape: tuple[int, int, int]
+
+
+class RunConfig(BaseModel):
+    """config.json."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format_version: int = 1
+    recipe: Recipe
+    data: DataRecord
+    device: str
+    world_size: int
+    versions: dict[str, str]
+
+
+def default_run(model: str, cache: str | Path, seed: int, root: Path = Path("runs")) -> Path:
+    """`runs/<model>-<cache>-<seed>`."""
+    return root / f"{model}-{Path(str(cache).rstrip('/')).name}-{seed}"
+
+
+def newest_run(root: Path = Path("runs")) -> Path:
+    """The run under `root` that was written to last. Raises InputError when there is none."""
+    runs = [config.parent for config in root.glob(f"*/{CONFIG}")]
+    if not runs:
+        raise InputError(f"there is no run under {root}/; train one with `ci2p train`, or name one with --checkpoint")
+    return max(runs, key=lambda run: max(file.stat().st_mtime for file in run.iterdir()))
+
+
+def read_config(run: Path) -> RunConfig:
+    """Raises InputError when the folder is no run, or one of another version."""
+    path = run / CONFIG
+    try:
+        return RunConfig.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{run} is no run of `ci2p train`: it has no {CONFIG}") from None
+    except ValidationError as error:
+        field = ".".join(str(part) for part in error.errors()[0]["loc"]) or "the file"
+        raise InputError(f"{path} is not of this version of ci2p ({field}); give another --out") from None
+
+
+def resolve_config(recipe: Recipe, data: TrainingData, *, device: str, world_size: int) -> RunConfig:
+    """Everything that config.json says of a run that is about to begin."""
+    return RunConfig(
+        recipe=recipe,
+        data=DataRecord(
+            path=data.path,
+            fingerprint=data.fingerprint,
+            spec=data.spec,
+            classes=data.classes,
+            input_shape=data.input_shape,
+        ),
+        device=device,
+        world_size=world_size,
+        versions={package: metadata.version(package) for package in _RECORDED_PACKAGES},
+    )
+
+
+def build_model(config: RunConfig, build: ModelBuilder = create_model) -> nn.Module:
+    """The model of a run with fresh weights."""
+    channels, size, _ = config.data.input_shape
+    return build(
+        config.recipe.model,
+        num_classes=len(config.data.classes),
+        latent_size=size,
+        latent_channels=channels,
+        drop_path=config.recipe.drop_path,
+    )
+
+
+def claim_run(run: Path, config: RunConfig) -> None:
+    """Writes a run's config, or checks it against the one that is there.
+
+    A run that never came to a checkpoint holds nothing to protect. Raises InputError naming the first field that
+    would change the result, both values and the way out.
+    """
+    if (run / CHECKPOINT).exists():
+        refuse_other_run(run, read_config(run), config)
+    with writing_to(run):
+        publish(run / CONFIG, (config.model_dump_json(indent=2) + "\n").encode())
+
+
+@contextmanager
+def writing_to(run: Path) -> Iterator[None]:
+    """Turns what a disk says no with (full, read-only) into a WorkError that names the run."""
+    try:
+        yield
+    except OSError as error:
+        raise WorkError(
+            f"{run} cannot be written to ({error.strerror or error}); mend that and run the same command again"
+        ) from error
+
+
+def refuse_other_run(run: Path, theirs: RunConfig, ours: RunConfig) -> None:
+    """Raises InputError unless `ours` continues `theirs`."""
+    pairs: list[tuple[str, object, object]] = [
+        (field, getattr(theirs.recipe, field), getattr(ours.recipe, field))
+        for field in Recipe.model_fields
+        if field not in _FREE_FIELDS
+    ]
+    pairs.append(("classes", theirs.data.classes, ours.data.classes))
+    pairs.append(("input_shape", theirs.data.input_shape, ours.data.input_shape))
+    pairs.append(("data", f"{theirs.data.path} {theirs.data.fingerprint}", f"{ours.data.path} {ours.data.fingerprint}"))
+    for field, there, here in pairs:
+        same = theirs.data.fingerprint == ours.data.fingerprint if field == "data" else there == here
+        if not same:
+            raise InputError(
+                f"{run} holds another run: {field} is {there!r} there and {here!r} in this command; "
+                "give another --out, or the same settings to go on with it"
+            )
+
+
+def save_best(run: Path, model: nn.Module) -> None:
+    """Publishes the weights as best.safetensors."""
+    # safetensors writes plain row-major tensors; the convolutions' weights lie channels-last.
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    publish(run / BEST, safetensors.torch.save(weights))
+
+
+def load_model(run_or_file: str | Path, build: ModelBuilder = create_model) -> tuple[nn.Module, RunConfig]:
+    """The trained model of a run, on the CPU, in evaluation mode, and the run's config.
+
+    A folder gives its best weights; a run that was stopped before its first evaluation has none yet, and gives its
+    last ones, saying so. A file is `best.safetensors` or `last.ckpt` with its `config.json` beside it.
+    Raises InputError when there is no such run or file, WorkError when the weights are damaged or do not fit.
+    """
+    path = Path(run_or_file)
+    if not path.exists():
+        raise InputError(f"{path} does not exist; train it with `ci2p train`")
+    run, weights_path = (path, path / BEST) if path.is_dir() else (path.parent, path)
+    config = read_config(run)
+    if not weights_path.exists():
+        weights_path = run / CHECKPOINT
+        if not weights_path.exists():
+            raise InputError(f"{run} has no weights yet: it was stopped before its first checkpoint")
+        logger.info("%s has not been evaluated yet; taking its last weights", run)
+    model = build_model(config, build)
+    try:
+        model.load_state_dict(_read_weights(weights_path))
+    except RuntimeError as error:
+        raise WorkError(
+            f"{weights_path} does not fit {config.recipe.model}: {str(error).splitlines()[-1].strip()}"
+        ) from error
+    return model.eval(), config
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        try:
+            return safetensors.torch.load_file(path)
+        except SafetensorError as error:
+            raise WorkError(f"{path} is damaged ({error})") from error
+    checkpoint = load_checkpoint(path)
+    assert checkpoint is not None
+    return checkpoint.model

@@ -1,0 +1,318 @@
+"""Tars of images: which split a tar belongs to, which sample a file, local and remote, and what is refused."""
+
+import http.server
+import io
+import json
+import multiprocessing
+import re
+import tarfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import fsspec
+import pytest
+
+from ci2p_cache.errors import InputError
+from pipeline.encode.datasets import ImageSplit, open_dataset
+from pipeline.encode.datasets.tar_members import TarMembers
+from pipeline.encode.datasets.tar_urls import expand_braces, find_tars, split_of
+
+
+def tar_of(files: Mapping[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def samples(keys: Sequence[str], num_classes: int = 2) -> bytes:
+    files = {}
+    for number, key in enumerate(keys):
+        files[f"{key}.jpg"] = f"image {key}".encode()
+        files[f"{key}.cls"] = str(number % num_classes).encode()
+    return tar_of(files)
+
+
+def write(root: Path, tars: Mapping[str, bytes]) -> str:
+    for name, data in tars.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return str(root)
+
+
+def open_tars(
+    data_dir: str | None, splits: tuple[str, ...] | None = None, val_fraction: float | None = None
+) -> dict[str, ImageSplit]:
+    return open_dataset("webdataset", data_dir, splits=splits, val_fraction=val_fraction, seed=0)
+
+
+def items(split: ImageSplit) -> list[tuple[str, int, bytes]]:
+    return [(key, int(split.labels[i]), split.read_bytes(i)) for i, key in enumerate(split.keys)]
+
+
+TRAIN_ITEMS = [("a", 0, b"image a"), ("b", 1, b"image b"), ("c", 0, b"image c")]
+VAL_ITEMS = [("a", 0, b"image a"), ("d", 1, b"image d")]
+
+
+@pytest.mark.parametrize(
+    ("train", "val"),
+    [
+        (["train/0.tar", "train/1.tar"], "val/0.tar"),
+        (["train/0.tar", "train/1.tar"], "test/0.tar"),
+        (["set-train-000.tar", "set-train-001.tar"], "set-val-000.tar"),
+        (["Train_0.tar", "Train_1.tar"], "Validation_0.tar"),
+    ],
+)
+def test_local_folders(tmp_path: Path, train: list[str], val: str) -> None:
+    data_dir = write(
+        tmp_path, {train[0]: samples(["b", "c"][::-1]), train[1]: samples(["a"]), val: samples(["a", "d"])}
+    )
+    opened = open_tars(data_dir)
+    assert items(opened["train"]) == [("a", 0, b"image a"), ("b", 1, b"image b"), ("c", 0, b"image c")]
+    assert items(opened["val"]) == VAL_ITEMS
+    assert opened["train"].classes == opened["val"].classes == ("0", "1")
+
+
+@pytest.mark.parametrize(
+    ("tar", "split"),
+    [
+        ("/data/train/000.tar", "train"),
+        ("s3://training-sets/birds/000.tar", ""),
+        ("s3://training/val-000.tar", "val"),
+        ("/x/ILSVRC2012_img_val.tar", "val"),
+        ("/x/validation/7.tar", "val"),
+        ("/x/test/7.tar", "test"),
+        ("/x/interval/7.tar", ""),
+        ("/x/restrained-7.tar", ""),
+        ("/train/val/7.tar", "val"),
+        ("/x/train/not-val-but-train.tar", ""),
+        ("/x/test-run/000.tar", ""),
+    ],
+)
+def test_the_split_of_a_tar(tar: str, split: str) -> None:
+    assert split_of(tar) == split
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("a.tar", ["a.tar"]),
+        ("{train,val}.tar", ["train.tar", "val.tar"]),
+        ("{08..11}", ["08", "09", "10", "11"]),
+        ("{8..11}", ["8", "9", "10", "11"]),
+        ("{a,b}-{1..2}", ["a-1", "a-2", "b-1", "b-2"]),
+        (
+            "s3://b/{train,val}/{000..001}.tar",
+            [f"s3://b/{s}/{i}.tar" for s in ("train", "val") for i in ("000", "001")],
+        ),
+    ],
+)
+def test_braces(pattern: str, names: list[str]) -> None:
+    assert expand_braces(pattern) == names
+
+
+def test_patterns_of_local_tars(tmp_path: Path) -> None:
+    write(tmp_path, {f"{name}-{i}.tar": b"" for name in ("train", "val", "other") for i in range(3)})
+    found = find_tars(f"{tmp_path}/{{train,val}}-{{0..1}}.tar")
+    assert [Path(tar).name for tar in (*found.train, *found.val)] == [
+        "train-0.tar",
+        "train-1.tar",
+        "val-0.tar",
+        "val-1.tar",
+    ]
+    found = find_tars(f"{tmp_path}/train-*.tar")
+    assert [Path(tar).name for tar in found.train] == ["train-0.tar", "train-1.tar", "train-2.tar"]
+
+
+def test_tars_that_do_not_say_are_held_out_from(tmp_path: Path) -> None:
+    data_dir = write(tmp_path, {"0.tar": samples([f"{i:02d}" for i in range(40)]), "1.tar": samples(["90", "91"])})
+    opened = open_tars(data_dir)
+    assert (len(opened["train"].keys), len(opened["val"].keys)) == (38, 4)
+    assert not set(opened["train"].keys) & set(opened["val"].keys)
+    assert len(open_tars(data_dir, val_fraction=0.5)["val"].keys) in (20, 21, 22)
+
+
+def test_labels_images_and_names(tmp_path: Path) -> None:
+    tar = tar_of(
+        {
+            "./x/1.jpeg": b"1", "x/1.json": b'{"label": 2, "caption": "."}',
+            "x/2.seg.png": b"mask", "x/2.PNG": b"2", "x/2.txt": b"words", "x/2.cls": b" 1\n",
+            "x/2.json": b'{"label": 0}', "3.v1.webp": b"no image", "3.webp": b"3", "3.cls": b"0", "3.json": b"[]",
+        }
+    )  # fmt: skip
+    data_dir = write(tmp_path, {"train.tar": tar, "val.tar": samples(["a"]), "classes.txt": b"ant\nbee\n\ncat \n"})
+    opened = open_tars(data_dir)
+    assert items(opened["train"]) == [("3", 0, b"3"), ("x/1", 2, b"1"), ("x/2", 1, b"2")]
+    assert opened["train"].classes == opened["val"].classes == ("ant", "bee", "cat")
+    write(tmp_path, {"in/train/0.tar": tar, "in/classes.txt": b"a\nb\nc"})
+    assert open_tars(f"{tmp_path}/in", ("train",))["train"].classes == ("a", "b", "c")
+
+
+def test_without_names_both_splits_count_the_classes(tmp_path: Path) -> None:
+    data_dir = write(tmp_path, {"train.tar": samples(list("abcd"), 4), "val.tar": samples(list("ab"), 2)})
+    assert open_tars(data_dir, ("val",))["val"].classes == ("0", "1", "2", "3")
+
+
+def test_keys_that_repeat_among_tars_get_the_tars_name(tmp_path: Path) -> None:
+    tars = {"train-1.tar": samples(["a", "b"]), "train-0.tar": samples(["a"]), "val.tar": samples(["a"])}
+    opened = open_tars(write(tmp_path, tars))
+    assert opened["train"].keys == ["train-0/a", "train-1/a", "train-1/b"]
+    assert opened["val"].keys == ["a"]
+    write(tmp_path, {"train/train-0.tar": samples(["a"])})
+    with pytest.raises(InputError, match="two tars have the name and the sample train-0/a"):
+        open_tars(str(tmp_path))
+
+
+def test_more_tars_than_are_kept_open(tmp_path: Path) -> None:
+    data_dir = write(tmp_path, {f"train/{i:03d}.tar": samples([f"k{i:03d}"]) for i in range(70)})
+    split = open_tars(data_dir, ("train",))["train"]
+    for _ in range(2):
+        assert [split.read_bytes(i) for i in range(70)] == [f"image k{i:03d}".encode() for i in range(70)]
+    source: Any = split.source  # type: ignore[attr-defined]
+    assert isinstance(source, TarMembers)
+    assert len(source._descriptors) == 64
+
+
+def test_memory_urls() -> None:
+    filesystem = fsspec.filesystem("memory")
+    for name, data in {
+        "train-0.tar": samples(["a", "b"]),
+        "val-0.tar": samples(["a", "d"]),
+        "classes.txt": b"x\ny",
+    }.items():
+        filesystem.pipe_file(f"/birds/{name}", data)
+    for data_dir in ("memory://birds", "memory://birds/{train,val}-{0..0}.tar", "memory://birds/*-0.tar"):
+        opened = open_tars(data_dir)
+        assert items(opened["train"]) == TRAIN_ITEMS[:2]
+        assert items(opened["val"]) == VAL_ITEMS
+        assert opened["val"].classes == ("x", "y")
+    with pytest.raises(InputError, match=r"--data-dir memory://nothing: there are no \.tar files"):
+        open_tars("memory://nothing")
+    with pytest.raises(InputError, match=r"cannot read memory://birds/train-7\.tar"):
+        open_tars("memory://birds/train-{7..8}.tar", ("train",))
+
+
+class RangeHandler(http.server.BaseHTTPRequestHandler):
+    """Serves `files` whole or by range, and writes down what was asked for."""
+
+    files: ClassVar[Mapping[str, bytes]] = {}
+    log: ClassVar[list[str | None]] = []
+
+    def do_HEAD(self) -> None:
+        self._answer(with_body=False)
+
+    def do_GET(self) -> None:
+        self._answer(with_body=True)
+
+    def _answer(self, with_body: bool) -> None:
+        data = self.files.get(self.path)
+        if data is None:
+            self.send_error(404)
+            return
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        body = data if wanted is None else data[int(wanted[1]) : int(wanted[2]) + 1]
+        self.send_response(200 if wanted is None else 206)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Accept-Ranges", "bytes")
+        if wanted is not None:
+            self.send_header("Content-Range", f"bytes {wanted[1]}-{wanted[2]}/{len(data)}")
+        self.end_headers()
+        if with_body:
+            self.log.append(self.headers.get("Range"))
+            self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    RangeHandler.files = {"/train-0.tar": samples(["a", "b"]), "/val-0.tar": samples(["a", "d"])}
+    RangeHandler.log = []
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), RangeHandler) as running:
+        thread = threading.Thread(target=running.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+        thread.join()
+
+
+def test_http_reads_ranges_in_this_process_and_in_others(server: str) -> None:
+    pytest.importorskip("aiohttp")
+    opened = open_tars(f"{server}/{{train,val}}-0.tar")
+    RangeHandler.log.clear()
+    assert items(opened["train"]) == TRAIN_ITEMS[:2]
+    assert RangeHandler.log == ["bytes=512-518", "bytes=2560-2566"]
+    for method in ("fork", "spawn"):
+        with multiprocessing.get_context(method).Pool(1) as pool:
+            assert pool.apply(items, (opened["val"],)) == VAL_ITEMS
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a.jpg": b"x", "b.jpg": b"x", "b.cls": b"0"}, "sample a has no label"),
+        ({"a.cls": b"0"}, "sample a has no image"),
+        ({"a.jpg": b"x", "a.json": b'{"class": 1}'}, "sample a has no label"),
+        ({"a.jpg": b"x", "a.png": b"x", "a.cls": b"0"}, "sample a has 2 images"),
+        ({"a.jpg": b"x", "a.cls": b"cat"}, "a.cls is not a label"),
+        ({"a.jpg": b"x", "a.cls": b"-1"}, "a.cls is not a label"),
+        ({"a.jpg": b"x", "a.json": b"{"}, "a.json is not a label"),
+        ({"a.jpg": b"x", "a.json": json.dumps({"label": 1.5}).encode()}, "a.json is not a label"),
+        ({"a.jpg": b"x", "a.json": json.dumps({"label": True}).encode()}, "a.json is not a label"),
+        ({"a.txt": b"x"}, "hold no samples"),
+    ],
+)
+def test_samples_that_are_refused(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
+    data_dir = write(tmp_path, {"train.tar": tar_of(files), "val.tar": samples(["a"])})
+    with pytest.raises(InputError) as caught:
+        open_tars(data_dir)
+    assert str(caught.value).startswith(f"--data-dir: {tmp_path}/train.tar")
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("tars", "fraction", "message"),
+    [
+        ({}, None, "there are no .tar files; expected a folder with train/*.tar"),
+        ({"train.tar": samples(["a"])}, None, "there are train tars and no val tars"),
+        ({"val.tar": samples(["a"])}, None, "there are val tars and no train tars"),
+        ({"train.tar": b"", "more.tar": b""}, None, "more.tar does not say whether it is train or val"),
+        ({"train.tar": samples(["a"]), "val.tar": samples(["a"])}, 0.1, "--val-fraction 0.1: "),
+        ({"train.tar": b"no tar" * 200, "val.tar": b""}, None, "train.tar is cut short or is no uncompressed tar"),
+        *(({"train.tar": samples("ab")[:size]}, None, "train.tar is cut short") for size in (1600, 2048, 2100, 2560)),
+        ({"train.tar": samples("ab"), "val.tar": samples("a"), "classes.txt": b"x"}, None, "sample b has label 1"),
+        ({"train.tar": samples(["a"]), "val.tar": samples(["a"]), "classes.txt": b"x\nx"}, None, "names a class twice"),
+    ],
+)  # fmt: skip
+def test_tars_that_are_refused(tmp_path: Path, tars: dict[str, bytes], fraction: float | None, message: str) -> None:
+    data_dir = write(tmp_path, tars)
+    with pytest.raises(InputError) as caught:
+        open_tars(data_dir, ("train",) if "cut short" in message else None, val_fraction=fraction)
+    assert message in str(caught.value)
+    assert str(tmp_path) in str(caught.value)
+
+
+def test_links_in_a_tar_are_refused(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        link = tarfile.TarInfo("b.jpg")
+        link.type, link.linkname = tarfile.LNKTYPE, "a.jpg"
+        tar.addfile(link)
+    with pytest.raises(InputError, match=r"b\.jpg is a link or a special file"):
+        open_tars(write(tmp_path, {"train.tar": buffer.getvalue()}), ("train",))
+
+
+def test_what_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--dataset webdataset needs --data-dir"):
+        open_tars(None)
+    with pytest.raises(InputError, match=r"there is no file or folder .*/none; expected"):
+        open_tars(f"{tmp_path}/none")
+    with pytest.raises(InputError, match=r"--data-dir: cannot (list|read) nosuchprotocol://"):
+        open_tars("nosuchprotocol://bucket/*.tar")

@@ -1,0 +1,410 @@
+"""The loop: it learns, a killed run is the run (T3), it reads no pixel (T4), and it refuses by name."""
+
+import ast
+import json
+import logging
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ci2p_cache.errors import InputError, WorkError
+from pipeline.models import create_model
+from pipeline.train.checkpoint import load_checkpoint, refuse_non_finite
+from pipeline.train.data import open_training_data
+from pipeline.train.launch import step_seed
+from pipeline.train.loop import train
+from pipeline.train.metrics_log import MetricsLog, read_metrics
+from pipeline.train.optimizer import build_optimizer, build_schedule
+from pipeline.train.recipe import Recipe
+from pipeline.train.run_folder import default_run, load_model, newest_run, read_config
+from tests.toy_training import Killed, ToyData, build_small, toy_recipe, train_toy
+
+REPOSITORY = Path(__file__).parents[1]
+CLOCKS = ("images_per_s", "seconds")
+
+
+def tensors_of(value: Any, name: str = "") -> dict[str, Any]:
+    """Every tensor and plain value of a nested state, by path."""
+    if isinstance(value, dict):
+        return {k: v for key, inner in value.items() for k, v in tensors_of(inner, f"{name}/{key}").items()}
+    if isinstance(value, list | tuple):
+        return {k: v for key, inner in enumerate(value) for k, v in tensors_of(inner, f"{name}/{key}").items()}
+    return {name: value}
+
+
+def assert_same_run(ours: Path, theirs: Path) -> None:
+    """Bit for bit: weights, moments, progress, best weights and metrics; clocks excepted."""
+    left, right = load_checkpoint(ours / "last.ckpt"), load_checkpoint(theirs / "last.ckpt")
+    assert left is not None and right is not None
+    for field in ("model", "optimizer", "precision"):
+        states = [tensors_of(getattr(checkpoint, field)) for checkpoint in (left, right)]
+        assert states[0].keys() == states[1].keys()
+        for name, value in states[0].items():
+            other = states[1][name]
+            same = torch.equal(value, other) if isinstance(value, torch.Tensor) else value == other
+            assert same, f"{field}{name} differs"
+    for field in ("epoch", "step", "loss_sum", "best_top1", "best_epoch", "last_top1", "num_images"):
+        assert getattr(left.progress, field) == getattr(right.progress, field), field
+    assert (ours / "best.safetensors").read_bytes() == (theirs / "best.safetensors").read_bytes()
+    lines = [[{k: v for k, v in line.items() if k not in CLOCKS} for line in read_metrics(r)] for r in (ours, theirs)]
+    assert lines[0] == lines[1]
+
+
+@pytest.fixture(scope="module")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three epochs that were never interrupted."""
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    train_toy(run)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("epoch", "step", "every"),
+    [(0, 0, 1), (0, 3, 1), (0, 3, 2), (1, 0, 0), (1, 4, 3), (2, 2, 0), (2, 4, 1)],
+)
+def test_t3_killed_and_resumed_is_never_killed(
+    whole_run: Path, tmp_path: Path, epoch: int, step: int, every: int
+) -> None:
+    with pytest.raises(Killed):
+        train_toy(tmp_path / "run", ToyData(fault=("kill", epoch, step)), checkpoint_every_steps=every)
+    torch.manual_seed(12345)  # whatever else the process drew meanwhile
+    torch.rand(7)
+    assert train_toy(tmp_path / "run", checkpoint_every_steps=every).finished
+    assert_same_run(tmp_path / "run", whole_run)
+
+
+def test_t3_holds_under_a_real_sigkill(whole_run: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.toy_training", str(tmp_path / "run"), "2"]
+    victim = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    metrics, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 120
+    while not metrics.exists() and time.monotonic() < deadline:
+        assert victim.poll() is None, "it ended before it could be killed"
+        time.sleep(0.02)
+    time.sleep(0.25)  # into the second epoch
+    victim.send_signal(signal.SIGKILL)
+    assert victim.wait() == -signal.SIGKILL
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=200)
+    assert done.stdout.split() == ["3"]
+    # Another process may split sums over another number of threads; within one machine it does not.
+    assert_same_run(tmp_path / "run", whole_run)
+
+
+def test_t3_a_run_stopped_in_time_goes_on_as_itself(whole_run: Path, tmp_path: Path) -> None:
+    for _ in range(20):
+        result = train(toy_recipe(), ToyData(), tmp_path / "run", device="cpu", max_minutes=0, build=build_small)
+        if result.finished:
+            break
+    assert result.finished
+    assert_same_run(tmp_path / "run", whole_run)
+
+
+def test_a_stop_in_time_leaves_a_checkpoint_after_one_step(tmp_path: Path) -> None:
+    result = train(toy_recipe(), ToyData(), tmp_path, device="cpu", max_minutes=0, build=build_small)
+    assert not result.finished and result.epochs == 0 and result.best_top1 is None
+    checkpoint = load_checkpoint(tmp_path / "last.ckpt")
+    assert checkpoint is not None and (checkpoint.progress.epoch, checkpoint.progress.step) == (0, 1)
+    model, _ = load_model(tmp_path, build_small)  # no evaluation yet: the last weights
+    assert torch.equal(model.state_dict()["head.weight"], checkpoint.model["head.weight"])
+
+
+def test_a_finished_run_says_so_and_does_nothing(whole_run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = {path.name: path.read_bytes() for path in whole_run.iterdir() if path.name != "config.json"}
+    with caplog.at_level(logging.INFO, "ci2p"):
+        result = train_toy(whole_run, ToyData(fault=("kill", 0, 0)))
+    assert result.finished and result.epochs == 3
+    assert "is finished" in caplog.text
+    assert {path.name: path.read_bytes() for path in whole_run.iterdir() if path.name != "config.json"} == before
+
+
+def test_it_learns_a_separable_problem(tmp_path: Path) -> None:
+    result = train_toy(tmp_path, epochs=8, drop_path=0.0)
+    lines = read_metrics(tmp_path)
+    assert lines[-1]["train_loss"] < 0.75 * lines[0]["train_loss"]
+    assert result.final_top1 is not None and result.final_top1 >= 0.95
+    assert result.best_top1 == max(line["val_top1"] for line in lines)
+    assert result.images_per_s > 0 and result.seconds > 0
+
+
+def test_a_run_folder_holds_what_the_contract_names(whole_run: Path) -> None:
+    lines = read_metrics(whole_run)
+    keys = ["epoch", "step", "train_loss", "val_top1", "val_top5", "lr", "images_per_s", "seconds"]
+    assert [list(line) for line in lines] == [keys] * 3
+    assert [(line["epoch"], line["step"]) for line in lines] == [(1, 5), (2, 10), (3, 15)]
+    assert all(0 <= line["val_top1"] <= line["val_top5"] == 1.0 for line in lines)  # three classes only
+    config = read_config(whole_run)
+    assert config.recipe == toy_recipe()
+    assert config.data.classes == ToyData().classes and config.data.path == "caches/toy"
+    assert config.versions["torch"] == torch.__version__.partition("+")[0] or config.versions["torch"]
+    names = {path.name for path in whole_run.iterdir() if not path.name.startswith("events.")}
+    assert names == {"config.json", "metrics.jsonl", "last.ckpt", "best.safetensors"}
+
+
+def test_the_best_weights_come_back_and_reproduce_their_accuracy(whole_run: Path) -> None:
+    model, config = load_model(whole_run, build_small)
+    assert not model.training
+    for name, value in load_file(whole_run / "best.safetensors").items():
+        assert torch.equal(model.state_dict()[name], value)
+    correct = total = 0
+    for batch in ToyData().val_batches(_alone(), batch_size=8).epoch(0):
+        with torch.no_grad():
+            correct += int((model(batch.latents).argmax(1) == batch.labels).sum())
+        total += len(batch.labels)
+    assert correct / total == pytest.approx(max(line["val_top1"] for line in read_metrics(whole_run)))
+    last, _ = load_model(whole_run / "last.ckpt", build_small)
+    assert config.recipe.epochs == 3 and last is not None
+
+
+def _alone() -> Any:
+    from pipeline.train.data import Share
+
+    return Share(0, 1, torch.device("cpu"))
+
+
+def test_evaluation_only_when_due(tmp_path: Path) -> None:
+    train_toy(tmp_path, eval_every=2)
+    assert [line["val_top1"] is None for line in read_metrics(tmp_path)] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr": 1e-3}, r"lr is 0\.002 there and 0\.001 in this command; give another --out"),
+        ({"epochs": 4}, r"epochs is 3 there and 4 in this command"),
+        ({"precision": "bfloat16"}, r"precision is 'float32' there and 'bfloat16'"),
+    ],
+)
+def test_a_run_folder_of_another_run_is_refused(whole_run: Path, settings: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        train_toy(whole_run, **settings)
+
+
+def test_a_run_on_other_data_is_refused(whole_run: Path) -> None:
+    with pytest.raises(InputError, match=r"data is 'caches/toy toy' there and 'caches/toy other' in this command"):
+        train_toy(whole_run, ToyData(fingerprint="other"))
+    assert train_toy(whole_run, ToyData(path="elsewhere/toy")).finished  # a cache may move
+
+
+def test_what_changes_no_result_may_differ_on_resume(whole_run: Path) -> None:
+    assert train_toy(whole_run, checkpoint_every_minutes=1.0, checkpoint_every_steps=2, compile=True).finished
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_spares_its_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(WorkError, match=r"the loss is nan at step 8 \(lr \d"):
+        train_toy(tmp_path, ToyData(fault=("nan", 1, 3)))
+    checkpoint = load_checkpoint(tmp_path / "last.ckpt")
+    assert checkpoint is not None and checkpoint.progress.epoch == 1
+    assert all(bool(torch.isfinite(value.float()).all()) for value in checkpoint.model.values())
+
+
+def test_a_model_with_a_weight_that_is_no_number_is_not_saved() -> None:
+    model = torch.nn.Linear(2, 2)
+    refuse_non_finite(model, 7)
+    with torch.no_grad():
+        model.bias[1] = float("inf")
+    with pytest.raises(WorkError, match=r"bias is no longer finite after step 7; the last checkpoint is good"):
+        refuse_non_finite(model, 7)
+
+
+def test_a_damaged_checkpoint_is_named(whole_run: Path, tmp_path: Path) -> None:
+    train(toy_recipe(), ToyData(), tmp_path, device="cpu", max_minutes=0, build=build_small)
+    whole = (tmp_path / "last.ckpt").read_bytes()
+    for broken in (whole[: len(whole) // 2], b"", b"not a checkpoint"):
+        (tmp_path / "last.ckpt").write_bytes(broken)
+        with pytest.raises(WorkError, match=r"last\.ckpt is damaged .*; delete it"):
+            train_toy(tmp_path)
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path: Path) -> None:
+    class Payload:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (os.mkdir, (str(tmp_path / "it ran"),))
+
+    (tmp_path / "last.ckpt").write_bytes(pickle.dumps(Payload()))
+    with pytest.raises(WorkError):
+        load_checkpoint(tmp_path / "last.ckpt")
+    torch.save(Payload(), tmp_path / "last.ckpt")
+    with pytest.raises(WorkError):
+        load_checkpoint(tmp_path / "last.ckpt")
+    assert not (tmp_path / "it ran").exists()
+
+
+def test_metrics_lines_beyond_the_checkpoint_and_half_lines_are_dropped(tmp_path: Path) -> None:
+    lines = [json.dumps({"epoch": epoch, "val_top1": 0.5}) for epoch in (1, 2, 3)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + '\n{"epoch": 4, "val')
+    assert [line["epoch"] for line in read_metrics(tmp_path)] == [1, 2, 3]
+    with MetricsLog(tmp_path, 2, 10):
+        pass
+    assert [line["epoch"] for line in read_metrics(tmp_path)] == [1, 2]
+
+
+def test_weight_decay_spares_biases_and_norms() -> None:
+    model = create_model("ci2p_vit_tiny", num_classes=10)
+    groups = build_optimizer(model, Recipe()).param_groups
+    decayed = {id(parameter) for group in groups if group["weight_decay"] == 0.05 for parameter in group["params"]}
+    for name, parameter in model.named_parameters():
+        assert (id(parameter) in decayed) == (parameter.ndim > 1), name
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.05}
+    assert all(group["betas"] == (0.9, 0.999) for group in groups)
+
+
+def test_the_schedule_is_the_paper_s_and_a_function_of_the_step() -> None:
+    optimizer = build_optimizer(torch.nn.Linear(2, 2), Recipe())
+    schedule = build_schedule(optimizer, Recipe(), steps_per_epoch=10)
+
+    def rate(step: int) -> float:
+        schedule.step_update(step)
+        return float(optimizer.param_groups[0]["lr"])
+
+    assert rate(0) == pytest.approx(1e-6)
+    assert rate(100) == pytest.approx((1e-6 + 1e-4) / 2)
+    assert rate(200) == pytest.approx(1e-4)
+    assert rate(1600) == pytest.approx((1e-4 + 1.25e-6) / 2)
+    assert rate(2999) == pytest.approx(1.25e-6, rel=1e-3)
+    assert rate(100) == pytest.approx((1e-6 + 1e-4) / 2)
+    for epochs in (1, 2, 5):  # a run of few steps has a schedule too
+        short = build_schedule(optimizer, Recipe.model_validate({"epochs": epochs}), steps_per_epoch=1)
+        short.step_update(epochs - 1)
+
+
+def test_a_step_s_seed_is_its_own() -> None:
+    seeds = {step_seed(s, e, t, r) for s in range(3) for e in range(3) for t in range(3) for r in range(3)}
+    assert len(seeds) == 81
+    assert step_seed(1, 2, 3, 0) == step_seed(1, 2, 3, 0)
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "message"),
+    [
+        ("gpu", "float32", r"--device 'gpu' is unknown; use auto, cpu, cuda"),
+        ("cpu", "float16", r"precision float16 needs a GPU"),
+        ("cuda:99", "float32", r"--device cuda:99: torch finds \d+ CUDA devices"),
+    ],
+)
+def test_devices_are_refused_by_name(tmp_path: Path, device: str, precision: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        train(toy_recipe(precision=precision), ToyData(), tmp_path, device=device, build=build_small)
+    assert not (tmp_path / "config.json").exists()
+
+
+def test_bfloat16_and_clipping_train_too(tmp_path: Path) -> None:
+    result = train_toy(tmp_path, precision="bfloat16", grad_clip=1.0, epochs=8, drop_path=0.0)
+    assert result.final_top1 is not None and result.final_top1 >= 0.9
+
+
+def test_names_of_runs(tmp_path: Path) -> None:
+    assert default_run("ci2p_vit_base", "caches/animals10/", 3) == Path("runs/ci2p_vit_base-animals10-3")
+    assert default_run("m", "s3://bucket/pets", 0) == Path("runs/m-pets-0")
+    with pytest.raises(InputError, match="there is no run under"):
+        newest_run(tmp_path)
+    for age, name in ((20, "old"), (5, "new")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        os.utime(tmp_path / name / "config.json", (time.time() - age,) * 2)
+    assert newest_run(tmp_path) == tmp_path / "new"
+    with pytest.raises(InputError, match="is no run of `ci2p train`"):
+        read_config(tmp_path)
+
+
+def test_on_a_real_cache(cache: Path, tmp_path: Path) -> None:
+    """Store -> loader -> model -> loss, and a resume, in both formats."""
+    data = open_training_data(cache)
+    recipe = Recipe.model_validate({"model": "ci2p_vit_tiny", "epochs": 2, "batch_size": 7, "seed": 4})
+    whole = train(recipe, data, tmp_path / "whole", device="cpu")
+    assert whole.finished and whole.final_top1 is not None
+    assert read_metrics(tmp_path / "whole")[-1]["step"] == 6
+    for _ in range(6):
+        train(recipe, data, tmp_path / "run", device="cpu", max_minutes=0)
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    model, config = load_model(tmp_path / "run")
+    assert config.data.spec["image_size"] == 32
+    assert model(torch.zeros(1, *config.data.input_shape)).shape == (1, 3)
+
+
+T4 = """
+import sys, importlib.abc
+class Refuse(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "compressai" or name.startswith("pipeline.encode"):
+            raise ImportError(f"stage two must not import {name}")
+sys.meta_path.insert(0, Refuse())
+import PIL.Image
+def refuse(*arguments, **keywords):
+    raise AssertionError("stage two must not open an image")
+PIL.Image.open = refuse
+from pathlib import Path
+from pipeline.train.data import open_training_data
+from pipeline.train.loop import train
+from pipeline.train.recipe import load_recipe
+recipe = load_recipe("quick", {"epochs": 1, "batch_size": 8})
+assert train(recipe, open_training_data(sys.argv[1]), Path(sys.argv[2]), device="cpu").finished
+"""
+
+
+def test_t4_stage_two_imports_no_codec_and_opens_no_image(cache: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", T4, str(cache), str(tmp_path)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_t4_no_file_of_stage_two_names_stage_one() -> None:
+    for file in sorted((REPOSITORY / "pipeline" / "train").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            for name in names:
+                assert not name.startswith(("compressai", "pipeline.encode", "PIL", "click")), f"{file} imports {name}"
+
+
+DDP = """
+import sys
+from pathlib import Path
+from ci2p_cache.errors import InputError
+from tests.toy_training import train_toy
+if sys.argv[2] == "uneven":
+    try:
+        train_toy(Path(sys.argv[1]), batch_size=9)
+    except InputError as error:
+        assert "batch_size = 9 does not divide by 2 processes" in str(error)
+    else:
+        raise AssertionError("a batch of 9 was accepted")
+else:
+    assert train_toy(Path(sys.argv[1]), drop_path=0.0).finished
+"""
+
+
+@pytest.mark.parametrize("case", ["even", "uneven"])
+def test_two_processes_train_one_model(tmp_path: Path, case: str) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(DDP)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*torchrun, str(script), str(tmp_path / "run"), case],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    if case == "even":
+        lines = read_metrics(tmp_path / "run")
+        assert [line["step"] for line in lines] == [5, 10, 15]
+        # 21 validation samples over two ranks: each counted once.
+        assert all((line["val_top1"] * 21) == pytest.approx(round(line["val_top1"] * 21), abs=1e-4) for line in lines)
+        assert read_config(tmp_path / "run").world_size == 2

@@ -1,0 +1,142 @@
+"""A separable toy problem in memory and a small CI2P-ViT, for tests of the loop. As a script it trains, to be killed.
+
+python -m tests.toy_training RUN [checkpoint_every_steps]
+"""
+
+# B batch, C latent channels (8), H=W latent grid (4)
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+import pipeline.models
+from pipeline.train.data import Share
+from pipeline.train.loop import TrainResult, train
+from pipeline.train.recipe import Recipe
+
+# isort: split
+import timm
+
+CLASSES = ("left", "right", "neither")
+SHAPE = (8, 4, 4)
+
+
+class Killed(BaseException):
+    """Stands for a SIGKILL: nothing in the library may catch it."""
+
+
+@dataclass(frozen=True)
+class ToyBatch:
+    latents: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class ToyBatches:
+    latents: Tensor
+    labels: Tensor
+    batch_size: int
+    share: Share
+    seed: int | None
+    fault: tuple[str, int, int] | None  # ("kill" or "nan", epoch, step)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        if self.seed is None:
+            return -(-len(self.labels) // self.batch_size)
+        return max(1, len(self.labels) // self.batch_size)
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[ToyBatch]:
+        order = torch.arange(len(self.labels))
+        if self.seed is not None:
+            generator = torch.Generator().manual_seed(1000 * self.seed + epoch)
+            order = torch.randperm(len(self.labels), generator=generator)
+        for step in range(first_step, self.steps_per_epoch):
+            if self.fault == ("kill", epoch, step):
+                raise Killed
+            mine = order[step * self.batch_size : (step + 1) * self.batch_size][
+                self.share.rank :: self.share.world_size
+            ]
+            latents = self.latents[mine]
+            if self.fault == ("nan", epoch, step):
+                latents = latents * float("nan")
+            yield ToyBatch(latents.to(self.share.device), self.labels[mine].to(self.share.device))
+
+
+@dataclass(frozen=True)
+class ToyData:
+    """40 training and 21 validation samples; a class is a direction among the channels, under noise."""
+
+    fault: tuple[str, int, int] | None = None
+    fingerprint: str = "toy"
+    path: str = "caches/toy"
+    classes: tuple[str, ...] = CLASSES
+    input_shape: tuple[int, int, int] = SHAPE
+    num_train: int = 40
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return {"dataset": "toy"}
+
+    def train_batches(self, share: Share, *, batch_size: int, seed: int, flip: bool) -> ToyBatches:
+        return ToyBatches(*_samples(self.num_train, 1), batch_size, share, seed, self.fault)
+
+    def val_batches(self, share: Share, *, batch_size: int) -> ToyBatches:
+        return ToyBatches(*_samples(21, 2), batch_size, share, None, None)
+
+
+def _samples(count: int, seed: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % len(CLASSES)
+    directions_KC = 4 * torch.eye(len(CLASSES), SHAPE[0])
+    noise = torch.randn(count, *SHAPE, generator=generator)
+    return noise + directions_KC[labels][:, :, None, None], labels
+
+
+def build_small(name: str, *, num_classes: int, latent_size: int, latent_channels: int, drop_path: float) -> nn.Module:
+    """CI2P-ViT with two blocks of width 24."""
+    assert pipeline.models.model_names()
+    model: nn.Module = timm.create_model(
+        name,
+        num_classes=num_classes,
+        latent_size=latent_size,
+        latent_channels=latent_channels,
+        drop_path_rate=drop_path,
+        depth=2,
+        embed_dim=24,
+        num_heads=2,
+    )
+    return model
+
+
+def toy_recipe(**settings: object) -> Recipe:
+    """3 epochs of 5 steps, with everything that draws random numbers switched on."""
+    return Recipe.model_validate(
+        {"model": "ci2p_vit_tiny", "epochs": 3, "batch_size": 8, "lr": 2e-3, "drop_path": 0.3} | settings
+    )
+
+
+def train_toy(run: Path, data: ToyData | None = None, **settings: object) -> TrainResult:
+    return train(toy_recipe(**settings), data or ToyData(), run, device="cpu", build=build_small)
+
+
+if __name__ == "__main__":
+
+    class _Slow(ToyBatches):
+        def epoch(self, epoch: int, first_step: int = 0) -> Iterator[ToyBatch]:
+            for batch in super().epoch(epoch, first_step):
+                time.sleep(0.1)  # gives the killer time to strike between steps
+                yield batch
+
+    class _SlowData(ToyData):
+        def train_batches(self, share: Share, *, batch_size: int, seed: int, flip: bool) -> ToyBatches:
+            return _Slow(*_samples(self.num_train, 1), batch_size, share, seed, None)
+
+    result = train_toy(Path(sys.argv[1]), _SlowData(), checkpoint_every_steps=int(sys.argv[2]))
+    sys.stdout.write(f"{result.epochs}\n")

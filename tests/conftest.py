@@ -71,12 +71,12 @@ def zarr_cache(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return encode_folder(image_folder, tmp_path_factory.mktemp("cache") / "zarr")
 
 
-def run_ci2p(
+def run_python(
     *arguments: str | Path, cwd: Path | None = None, timeout: float = 240, **env: str
 ) -> "subprocess.CompletedProcess[str]":
-    """`ci2p ARGUMENTS` in a process of its own, not on a terminal."""
+    """`python ARGUMENTS` in a process of its own, not on a terminal, with the project importable."""
     return subprocess.run(
-        [sys.executable, "-m", "cli", *map(str, arguments)],
+        [sys.executable, *map(str, arguments)],
         capture_output=True,
         text=True,
         cwd=cwd,
@@ -84,6 +84,11 @@ def run_ci2p(
         env=os.environ | {"PYTHONPATH": str(REPOSITORY)} | env,
         check=False,
     )
+
+
+def run_ci2p(*arguments: str | Path, cwd: Path | None = None, **env: str) -> "subprocess.CompletedProcess[str]":
+    """`ci2p ARGUMENTS`, as a user calls it."""
+    return run_python("-m", "cli", *arguments, cwd=cwd, **env)
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -1,4 +1,4 @@
-"""Tars of images: which split a tar belongs to, which sample a file, local and remote, and what is refused."""
+"""Tars of images: which sample a file belongs to, local and remote, and what is refused."""
 
 import http.server
 import io
@@ -17,7 +17,6 @@ import pytest
 from ci2p_cache.errors import InputError
 from pipeline.encode.datasets import ImageSplit, open_dataset
 from pipeline.encode.datasets.tar_members import TarMembers
-from pipeline.encode.datasets.tar_urls import expand_braces, find_tars, split_of
 
 
 def tar_of(files: Mapping[str, bytes]) -> bytes:
@@ -77,57 +76,6 @@ def test_local_folders(tmp_path: Path, train: list[str], val: str) -> None:
     assert items(opened["train"]) == [("a", 0, b"image a"), ("b", 1, b"image b"), ("c", 0, b"image c")]
     assert items(opened["val"]) == VAL_ITEMS
     assert opened["train"].classes == opened["val"].classes == ("0", "1")
-
-
-@pytest.mark.parametrize(
-    ("tar", "split"),
-    [
-        ("/data/train/000.tar", "train"),
-        ("s3://training-sets/birds/000.tar", ""),
-        ("s3://training/val-000.tar", "val"),
-        ("/x/ILSVRC2012_img_val.tar", "val"),
-        ("/x/validation/7.tar", "val"),
-        ("/x/test/7.tar", "test"),
-        ("/x/interval/7.tar", ""),
-        ("/x/restrained-7.tar", ""),
-        ("/train/val/7.tar", "val"),
-        ("/x/train/not-val-but-train.tar", ""),
-        ("/x/test-run/000.tar", ""),
-    ],
-)
-def test_the_split_of_a_tar(tar: str, split: str) -> None:
-    assert split_of(tar) == split
-
-
-@pytest.mark.parametrize(
-    ("pattern", "names"),
-    [
-        ("a.tar", ["a.tar"]),
-        ("{train,val}.tar", ["train.tar", "val.tar"]),
-        ("{08..11}", ["08", "09", "10", "11"]),
-        ("{8..11}", ["8", "9", "10", "11"]),
-        ("{a,b}-{1..2}", ["a-1", "a-2", "b-1", "b-2"]),
-        (
-            "s3://b/{train,val}/{000..001}.tar",
-            [f"s3://b/{s}/{i}.tar" for s in ("train", "val") for i in ("000", "001")],
-        ),
-    ],
-)
-def test_braces(pattern: str, names: list[str]) -> None:
-    assert expand_braces(pattern) == names
-
-
-def test_patterns_of_local_tars(tmp_path: Path) -> None:
-    write(tmp_path, {f"{name}-{i}.tar": b"" for name in ("train", "val", "other") for i in range(3)})
-    found = find_tars(f"{tmp_path}/{{train,val}}-{{0..1}}.tar")
-    assert [Path(tar).name for tar in (*found.train, *found.val)] == [
-        "train-0.tar",
-        "train-1.tar",
-        "val-0.tar",
-        "val-1.tar",
-    ]
-    found = find_tars(f"{tmp_path}/train-*.tar")
-    assert [Path(tar).name for tar in found.train] == ["train-0.tar", "train-1.tar", "train-2.tar"]
 
 
 def test_tars_that_do_not_say_are_held_out_from(tmp_path: Path) -> None:
@@ -203,6 +151,7 @@ class RangeHandler(http.server.BaseHTTPRequestHandler):
 
     files: ClassVar[Mapping[str, bytes]] = {}
     log: ClassVar[list[str | None]] = []
+    broken: ClassVar[set[str]] = set()
 
     def do_HEAD(self) -> None:
         self._answer(with_body=False)
@@ -211,6 +160,9 @@ class RangeHandler(http.server.BaseHTTPRequestHandler):
         self._answer(with_body=True)
 
     def _answer(self, with_body: bool) -> None:
+        if self.path in self.broken:
+            self.send_error(500)
+            return
         data = self.files.get(self.path)
         if data is None:
             self.send_error(404)
@@ -235,6 +187,7 @@ class RangeHandler(http.server.BaseHTTPRequestHandler):
 def server() -> Iterator[str]:
     RangeHandler.files = {"/train-0.tar": samples(["a", "b"]), "/val-0.tar": samples(["a", "d"])}
     RangeHandler.log = []
+    RangeHandler.broken = set()
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), RangeHandler) as running:
         thread = threading.Thread(target=running.serve_forever)
         thread.start()
@@ -252,6 +205,17 @@ def test_http_reads_ranges_in_this_process_and_in_others(server: str) -> None:
     for method in ("fork", "spawn"):
         with multiprocessing.get_context(method).Pool(1) as pool:
             assert pool.apply(items, (opened["val"],)) == VAL_ITEMS
+
+
+def test_http_that_fails(server: str) -> None:
+    pytest.importorskip("aiohttp")
+    train = open_tars(f"{server}/train-{{0..0}}.tar", ("train",))["train"]
+    RangeHandler.broken = {"/train-0.tar"}
+    with pytest.raises(OSError, match="the server answered 500"):
+        train.read_bytes(0)
+    for missing in ("train-0", "train-1"):
+        with pytest.raises(InputError, match=f"--data-dir: cannot read {server}/{missing}.tar: "):
+            open_tars(f"{server}/{missing}.tar", ("train",))
 
 
 @pytest.mark.parametrize(

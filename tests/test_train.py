@@ -69,7 +69,7 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ("epoch", "step", "every"),
-    [(0, 0, 1), (0, 3, 1), (0, 3, 2), (1, 0, 0), (1, 4, 3), (2, 2, 0), (2, 4, 1)],
+    [(0, 0, 1), (0, 3, 2), (1, 0, 0), (1, 4, 3), (2, 4, 1)],
 )
 def test_t3_killed_and_resumed_is_never_killed(
     whole_run: Path, tmp_path: Path, epoch: int, step: int, every: int
@@ -117,12 +117,12 @@ def test_a_stop_in_time_leaves_a_checkpoint_after_one_step(tmp_path: Path) -> No
 
 
 def test_a_finished_run_says_so_and_does_nothing(whole_run: Path, caplog: pytest.LogCaptureFixture) -> None:
-    before = {path.name: path.read_bytes() for path in whole_run.iterdir() if path.name != "config.json"}
+    before = {path.name: path.read_bytes() for path in whole_run.iterdir()}
     with caplog.at_level(logging.INFO, "ci2p"):
         result = train_toy(whole_run, ToyData(fault=("kill", 0, 0)))
     assert result.finished and result.epochs == 3
     assert "is finished" in caplog.text
-    assert {path.name: path.read_bytes() for path in whole_run.iterdir() if path.name != "config.json"} == before
+    assert {path.name: path.read_bytes() for path in whole_run.iterdir()} == before
 
 
 def test_it_learns_a_separable_problem(tmp_path: Path) -> None:
@@ -318,13 +318,13 @@ def test_on_a_real_cache(cache: Path, tmp_path: Path) -> None:
     """Store -> loader -> model -> loss, and a resume, in both formats."""
     data = open_training_data(cache)
     recipe = Recipe.model_validate({"model": "ci2p_vit_tiny", "epochs": 2, "batch_size": 7, "seed": 4})
-    whole = train(recipe, data, tmp_path / "whole", device="cpu")
+    whole = train(recipe, data, tmp_path / "whole", device="cpu", build=build_small)
     assert whole.finished and whole.final_top1 is not None
     assert read_metrics(tmp_path / "whole")[-1]["step"] == 6
-    for _ in range(6):
-        train(recipe, data, tmp_path / "run", device="cpu", max_minutes=0)
+    while not train(recipe, data, tmp_path / "run", device="cpu", max_minutes=0, build=build_small).finished:
+        pass
     assert_same_run(tmp_path / "run", tmp_path / "whole")
-    model, config = load_model(tmp_path / "run")
+    model, config = load_model(tmp_path / "run", build_small)
     assert config.data.spec["image_size"] == 32
     assert model(torch.zeros(1, *config.data.input_shape)).shape == (1, 3)
 
@@ -391,7 +391,7 @@ else:
 def test_two_processes_train_one_model(tmp_path: Path, case: str) -> None:
     script = tmp_path / "script.py"
     script.write_text(DDP)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*torchrun, str(script), str(tmp_path / "run"), case],

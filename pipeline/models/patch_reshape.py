@@ -10,7 +10,7 @@ D is 768 in the paper. For another width only the last block's output count chan
 
 # B batch, C latent channels (192), H=W latent grid (16), N tokens (64), D width (768)
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,8 @@ class PatchReshape(nn.Module):
         )
         self.norm = norm_layer(embed_dim) if norm_layer is not None else nn.Identity()
         self.to(device=device, dtype=dtype)
+        # Channels-last through both blocks: depthwise kernels run faster so, and tokens come out without a copy.
+        cast(Any, self).to(memory_format=torch.channels_last)
 
     def set_input_size(
         self, img_size: int | tuple[int, int] | None, patch_size: int | tuple[int, int] | None = None

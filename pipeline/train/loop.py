@@ -29,9 +29,10 @@ from pipeline.train.run_folder import (
     CHECKPOINT,
     ModelBuilder,
     build_model,
-    claim_run,
+    check_run,
     resolve_config,
     save_best,
+    write_config,
     writing_to,
 )
 from pipeline.train.validation import validate
@@ -84,9 +85,7 @@ def train(
     config = resolve_config(recipe, data, device=str(share.device), world_size=share.world_size)
     model = build_model(config, build)
     params = sum(parameter.numel() for parameter in model.parameters())
-    if is_writer:
-        claim_run(run, config)
-    fabric.barrier()
+    check_run(run, config)
     checkpoint = load_checkpoint(run / CHECKPOINT)
     progress = checkpoint.progress if checkpoint is not None else Progress()
     if progress.epoch >= recipe.epochs:
@@ -94,6 +93,8 @@ def train(
             logger.info("%s is finished: best top-1 %.2f %%", run, 100 * progress.best_top1)
         return _result(run, recipe, progress, params)
 
+    if is_writer:
+        write_config(run, config)
     train_batches = data.train_batches(
         share, batch_size=recipe.batch_size, seed=recipe.seed, flip=recipe.flip != "none"
     )

@@ -122,14 +122,18 @@ def build_model(config: RunConfig, build: ModelBuilder = create_model) -> nn.Mod
     )
 
 
-def claim_run(run: Path, config: RunConfig) -> None:
-    """Writes a run's config, or checks it against the one that is there.
+def check_run(run: Path, config: RunConfig) -> None:
+    """Sees to it that `config` continues the run that a folder holds, if it holds one.
 
-    A run that never came to a checkpoint holds nothing to protect. Raises InputError naming the first field that
+    A run that never came to a checkpoint has nothing to protect. Raises InputError naming the first field that
     would change the result, both values and the way out.
     """
     if (run / CHECKPOINT).exists():
         refuse_other_run(run, read_config(run), config)
+
+
+def write_config(run: Path, config: RunConfig) -> None:
+    """Publishes config.json."""
     with writing_to(run):
         publish(run / CONFIG, (config.model_dump_json(indent=2) + "\n").encode())
 

@@ -52,23 +52,9 @@ def open_class_folders(
     val_name = next((name for name in ("val", "test") if name in names), None)
     if val_name is not None:
         refuse_fraction(val_fraction, f"{root / val_name} holds the validation images")
-        train = _named(root / "train", name_classes) if "train" in names else None
-        if train is None and "train" in splits:
+        if "train" not in names and "train" in splits:
             raise InputError(f"--data-dir {root}: there is {val_name}/ but no train/; {LAYOUT}")
-        val = _named(root / val_name, name_classes)
-        classes = tuple(sorted(set((train or val).values())))
-        unknown = sorted(folder for folder, name in val.items() if name not in classes)
-        if unknown:
-            raise InputError(
-                f"--data-dir {root}: {val_name}/ has the class {unknown[0]}, which train/ has not; "
-                f"add it to train/ or take it out of {val_name}/"
-            )
-        opened = {}
-        if "train" in splits and train is not None:
-            opened["train"] = class_split(root / "train", train, classes)
-        if "val" in splits:
-            opened["val"] = class_split(root / val_name, val, classes)
-        return opened
+        return _open_parted(root, "train" if "train" in names else val_name, val_name, splits, name_classes)
     whole = class_split(root / "train", _named(root / "train", name_classes))
     if val_fraction is not None:
         return hold_out(whole, val_fraction, seed)
@@ -78,6 +64,24 @@ def open_class_folders(
             f"--data-dir {root}: no val/ or test/ (found {found}); add one, or hold images out with --val-fraction 0.1"
         )
     return {"train": whole}
+
+
+def _open_parted(
+    root: Path, train_name: str, val_name: str, splits: Sequence[str], name_classes: NameClasses
+) -> dict[str, SourceSplit]:
+    """Both folders' splits, with the classes of the training images; val may lack some of them, never add one."""
+    folders = {"train": train_name, "val": val_name}
+    named = {split: _named(root / folder, name_classes) for split, folder in folders.items()}
+    if not named["train"]:
+        raise _no_classes(root / train_name)
+    classes = tuple(sorted(set(named["train"].values())))
+    unknown = sorted(folder for folder, name in named["val"].items() if name not in classes)
+    if unknown:
+        raise InputError(
+            f"--data-dir {root}: {val_name}/ has the class {unknown[0]}, which train/ has not; "
+            f"add it to train/ or take it out of {val_name}/"
+        )
+    return {split: class_split(root / folders[split], named[split], classes) for split in splits}
 
 
 def data_folder(data_dir: str | None, dataset: str, layout: str) -> Path:
@@ -104,9 +108,7 @@ def class_split(root: Path, class_of_folder: Mapping[str, str], classes: tuple[s
     class, or a class without images.
     """
     if not class_of_folder:
-        loose = any(is_image_name(entry.name) for entry in _entries(str(root)))
-        what = "images lie in it directly, without class folders" if loose else "there is no class folder in it"
-        raise InputError(f"--data-dir {root}: {what}; {LAYOUT}")
+        raise _no_classes(root)
     if classes is None:
         classes = tuple(sorted(set(class_of_folder.values())))
     label_of_class = {name: label for label, name in enumerate(classes)}
@@ -160,6 +162,12 @@ def warn_of_others(root: Path, others: Sequence[str]) -> None:
     if others:
         shown = ", ".join(sorted(others)[:3]) + (", ..." if len(others) > 3 else "")
         logger.warning("%s: %d files without an image's extension are left out: %s", root, len(others), shown)
+
+
+def _no_classes(folder: Path) -> InputError:
+    loose = any(is_image_name(entry.name) for entry in _entries(str(folder)))
+    what = "images lie in it directly, without class folders" if loose else "there is no class folder in it"
+    return InputError(f"--data-dir {folder}: {what}; {LAYOUT}")
 
 
 def _named(folder: Path, name_classes: NameClasses) -> dict[str, str]:

@@ -57,7 +57,7 @@ def open_imagenet(
     if "train" in splits:
         assert wnids is not None
         tar = base / TRAIN_TAR
-        files = _train_of_tar(tar) if tar.is_file() else _train_of_folders(base / "train", wnids)
+        files = _train_of_tar(tar) if tar.is_file() else _of_class_folders(base / "train", wnids)
         opened["train"] = _split(*files, wnids, truth, where=base)
     if "val" in splits:
         tar = base / VAL_TAR
@@ -93,10 +93,18 @@ def _train_wnids(base: Path) -> list[str] | None:
             return sorted(_wnid_of_tar(member, tar_path) for member in file_members(tar, str(tar_path)))
     if not (base / "train").is_dir():
         return None
-    wnids = [name for name in subfolders(base / "train") if _WNID.fullmatch(name)]
+    wnids = _wnid_folders(base / "train")
     if not wnids:
         raise InputError(f"--data-dir {base}: train/ holds no folders such as n01440764/; {LAYOUT}")
     return wnids
+
+
+def _wnid_folders(folder: Path) -> list[str]:
+    names = subfolders(folder)
+    others = [name for name in names if not _WNID.fullmatch(name)]
+    if others:
+        logger.warning("%s: folders that are named like no class are left out: %s", folder, ", ".join(others[:3]))
+    return [name for name in names if _WNID.fullmatch(name)]
 
 
 def _wnid_of_tar(member: tarfile.TarInfo, tar_path: Path) -> str:
@@ -127,16 +135,16 @@ def _train_of_tar(tar_path: Path) -> tuple[list[str], ImageSource]:
     return names, TarMembers([str(tar_path)], [0] * len(names), offsets, sizes)
 
 
-def _train_of_folders(train: Path, wnids: Sequence[str]) -> tuple[list[str], ImageSource]:
+def _of_class_folders(folder: Path, wnids: Sequence[str]) -> tuple[list[str], ImageSource]:
     names: list[str] = []
     others: list[str] = []
     for wnid in wnids:
-        images = image_files(train, wnid, others)
+        images = image_files(folder, wnid, others)
         if not images:
-            raise InputError(f"--data-dir {train}: the class folder {wnid}/ holds no images; fill or remove it")
+            raise InputError(f"--data-dir {folder}: the class folder {wnid}/ holds no images; fill or remove it")
         names += images
-    warn_of_others(train, others)
-    return names, FolderFiles(str(train), PackedStrings(names))
+    warn_of_others(folder, others)
+    return names, FolderFiles(str(folder), PackedStrings(names))
 
 
 def _val_of_tar(tar_path: Path, truth: ImagenetTruth | None) -> tuple[list[str], ImageSource]:
@@ -156,9 +164,9 @@ def _val_of_tar(tar_path: Path, truth: ImagenetTruth | None) -> tuple[list[str],
 def _val_of_folder(val: Path, truth: ImagenetTruth | None) -> tuple[list[str], ImageSource]:
     if not val.is_dir():
         raise InputError(f"--data-dir {val.parent}: there is neither {VAL_TAR} nor val/; {FROM}")
-    wnids = [name for name in subfolders(val) if _WNID.fullmatch(name)]
+    wnids = _wnid_folders(val)
     if wnids:
-        return _train_of_folders(val, wnids)
+        return _of_class_folders(val, wnids)
     others: list[str] = []
     files = [name.removeprefix("./") for name in image_files(val, ".", others)]
     if not files:

@@ -1,6 +1,8 @@
 """Files inside of tars, read where they lie: found once by their headers, then by (tar, offset, size)."""
 
+import errno
 import os
+import sys
 import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -36,7 +38,7 @@ class TarMembers:
         tar, offset, size = self.tars[self.tar_of_row[row]], int(self.offsets[row]), int(self.sizes[row])
         data = _read_remote(tar, offset, size) if is_url(tar) else self._read_local(tar, offset, size)
         if len(data) != size:
-            raise OSError(f"{tar}: {len(data)} of {size} bytes at {offset}; the file has changed since it was listed")
+            raise OSError(errno.EIO, f"{len(data)} of {size} bytes: the tar has changed since it was listed", tar)
         return data
 
     def _read_local(self, tar: str, offset: int, size: int) -> bytes:
@@ -83,6 +85,8 @@ def tar_headers(path: str) -> Iterator[tarfile.TarFile]:
         ) from error
     except OSError as error:
         raise InputError(f"--data-dir: cannot read {path}: {error.strerror or error}") from error
+    except _http_errors() as error:
+        raise InputError(f"--data-dir: cannot read {path}: {error}") from error
 
 
 def file_members(tar: tarfile.TarFile, path: str) -> Iterator[tarfile.TarInfo]:
@@ -112,5 +116,16 @@ def _open(path: str) -> AbstractContextManager[IO[bytes]]:
 
 def _read_remote(url: str, offset: int, size: int) -> bytes:
     filesystem, path = fsspec.core.url_to_fs(url)  # fsspec keeps one per process and address
-    data: bytes = filesystem.cat_file(path, start=offset, end=offset + size)
+    try:
+        data: bytes = filesystem.cat_file(path, start=offset, end=offset + size)
+    except _http_errors() as error:
+        raise OSError(
+            errno.EIO, f"the server answered {getattr(error, 'status', type(error).__name__)}", url
+        ) from error
     return data
+
+
+def _http_errors() -> tuple[type[Exception], ...]:
+    """What fsspec lets through of its HTTP client, if that is loaded: a status of 500, say, is no OSError."""
+    client = sys.modules.get("aiohttp")
+    return () if client is None else (client.ClientError,)

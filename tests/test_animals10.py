@@ -1,0 +1,57 @@
+"""Animals-10 in Italian and in English."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.encode.datasets import open_dataset
+from pipeline.encode.datasets.animals10 import ENGLISH
+from tests.test_datasets import fill, real_images, refusal
+
+__all__ = ["real_images"]  # a fixture
+
+
+def test_animals10_as_kaggle_serves_it(tmp_path: Path) -> None:
+    names = [f"raw-img/{name}/{i}.jpeg" for name in ENGLISH for i in range(10)]
+    data_dir = fill(tmp_path, [*names, "translate.py"])
+    opened = open_dataset("animals10", data_dir, splits=None, val_fraction=None, seed=0)
+    train, val = opened["train"], opened["val"]
+    english = ("butterfly", "cat", "chicken", "cow", "dog", "elephant", "horse", "sheep", "spider", "squirrel")
+    assert train.classes == val.classes == english
+    assert np.bincount(val.labels).tolist() == [2] * 10
+    assert {
+        key.partition("/")[0]: english[label] for key, label in zip(train.keys, train.labels, strict=True)
+    } == ENGLISH
+    inner = open_dataset("animals10", f"{data_dir}/raw-img", splits=None, val_fraction=None, seed=0)
+    assert inner["val"].keys == val.keys
+
+
+@pytest.mark.parametrize("val_name", ["test", "val"])
+def test_animals10_parted_already(tmp_path: Path, val_name: str) -> None:
+    names = [f"train/{italian}/1.jpg" for italian in ENGLISH] + [
+        f"{val_name}/{name}/1.jpg" for name in ENGLISH.values()
+    ]
+    data_dir = fill(tmp_path, names)
+    opened = open_dataset("animals10", data_dir, splits=None, val_fraction=None, seed=0)
+    assert "dog/1" in opened["val"].keys
+    assert "cane/1" in opened["train"].keys
+    assert opened["val"].labels[list(opened["val"].keys).index("dog/1")] == 4
+    assert opened["train"].labels[list(opened["train"].keys).index("cane/1")] == 4
+    assert "--val-fraction 0.2" in refusal("animals10", data_dir, None, 0.2)
+
+
+def test_animals10_names_the_animal_that_is_missing(tmp_path: Path) -> None:
+    data_dir = fill(tmp_path, [f"{name}/{i}.jpg" for name in ENGLISH if name != "ragno" for i in range(2)])
+    message = refusal("animals10", data_dir)
+    assert message.startswith(f"--data-dir {tmp_path}: no folder for ragno (spider); expected")
+    fill(tmp_path, ["ragno/1.jpg", "spider/1.jpg"])
+    assert "ragno and spider are the same animal" in refusal("animals10", data_dir)
+
+
+@pytest.mark.real_data
+def test_real_animals(real_images: Path) -> None:
+    data_dir = str(real_images / "animals10-sample")
+    opened = open_dataset("animals10", data_dir, splits=None, val_fraction=None, seed=0)
+    assert {name: len(split.keys) for name, split in opened.items()} == {"train": 260, "val": 60}
+    assert not set(opened["train"].keys) & set(opened["val"].keys)

@@ -1,0 +1,226 @@
+"""The door: what a user types, what they get, and what they read when they are wrong."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import CLASSES, encode_folder, files_of, run_ci2p, write_image_folder
+
+SMALL = ("--image-size", "32", "--shard-size", "8", "--device", "cpu", "--workers", "1")
+
+
+def refused(finished: "subprocess.CompletedProcess[str]", status: int = 2) -> str:
+    """The one line that a refused command prints."""
+    assert finished.returncode == status, finished.stderr
+    assert "Traceback" not in finished.stderr
+    errors = [line for line in finished.stderr.splitlines() if line.startswith("Error:")]
+    assert len(errors) == 1 and finished.stderr.strip().endswith(errors[0])
+    return errors[0]
+
+
+def test_help_answers_quickly_for_every_command() -> None:
+    """The contract's half second, with room for a busy machine: importing torch alone takes longer than this limit."""
+    for command in ((), ("encode",), ("train",), ("eval",), ("predict",), ("inspect",), ("verify",)):
+        best = float("inf")
+        for _ in range(3):
+            begin = time.monotonic()
+            finished = run_ci2p(*command, "--help")
+            best = min(best, time.monotonic() - begin)
+        assert finished.returncode == 0 and "Usage:" in finished.stdout
+        assert best < 1.0
+
+
+def test_the_options_are_frozen() -> None:
+    """The contract's options; a change here is a change for every user."""
+    import cli
+
+    options = {
+        name: sorted(option for parameter in command.params for option in parameter.opts if option.startswith("--"))
+        for name, command in cli.main.commands.items()
+    }
+    golden = json.loads((Path(__file__).parent / "golden_options.json").read_text())
+    assert options == golden
+
+
+@pytest.fixture(scope="module")
+def journey(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which a user has encoded a folder of images and trained on it, all defaults but the sizes."""
+    home = tmp_path_factory.mktemp("home")
+    write_image_folder(home / "images", train=8, val=4)
+    encoded = run_ci2p(
+        "encode", "--dataset", "folder", "--data-dir", "images", *SMALL, "--json", "encode.json", cwd=home
+    )
+    assert encoded.returncode == 0, encoded.stderr
+    trained = run_ci2p(
+        *("train", "--shards", "caches/folder", "--model", "ci2p_vit_tiny", "--epochs", "3", "--batch-size", "8"),
+        *("--set", "lr=1e-3", "--device", "cpu", "--json", "train.json"),
+        cwd=home,
+    )
+    assert trained.returncode == 0, trained.stderr
+    return home
+
+
+def test_three_commands_lead_from_images_to_an_accuracy(journey: Path) -> None:
+    encoded = json.loads((journey / "encode.json").read_text())
+    assert (encoded["train"]["num_images"], encoded["train"]["num_views"]) == (24, 48)
+    assert encoded["val"]["num_images"] == 12 and encoded["val"]["num_failed"] == 0
+    assert encoded["train"]["out"] == "caches/folder"
+    trained = json.loads((journey / "train.json").read_text())
+    assert trained["epochs"] == 3 and trained["run"] == "runs/ci2p_vit_tiny-folder-0"
+    lines = [json.loads(line) for line in (journey / trained["run"] / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert max(line["val_top1"] for line in lines) == pytest.approx(trained["best_top1"])
+
+    evaluated = run_ci2p("eval", "--device", "cpu", "--json", "-", cwd=journey)
+    assert evaluated.returncode == 0, evaluated.stderr
+    scores = json.loads(evaluated.stdout)
+    assert scores["top1"] == pytest.approx(trained["best_top1"], abs=1e-6)
+    assert scores["num_images"] == sum(map(sum, scores["confusion"])) == 12
+    assert set(scores["per_class"]) == set(CLASSES)
+    assert scores["top1"] == pytest.approx(sum(scores["confusion"][k][k] for k in range(3)) / 12)
+
+
+def test_raw_images_and_the_cache_give_the_same_scores(journey: Path) -> None:
+    for flags in ((), ("--tta",)):
+        on = [
+            json.loads(run_ci2p("eval", "--device", "cpu", "--json", "-", *flags, *source, cwd=journey).stdout)
+            for source in ((), ("--images", "images", "--workers", "0"), ("--images", "images/val"))
+        ]
+        assert on[0]["confusion"] == on[1]["confusion"] == on[2]["confusion"]
+        assert on[0]["ece"] == pytest.approx(on[1]["ece"], abs=1e-5)
+
+
+def test_predict_names_classes_with_probabilities(journey: Path) -> None:
+    image = journey / "images" / "val" / "red" / "000.png"
+    finished = run_ci2p("predict", image, "--device", "cpu", "--json", "-", cwd=journey)
+    shares = json.loads(finished.stdout)[str(image)]
+    assert set(shares) == set(CLASSES) and sum(shares.values()) == pytest.approx(1, abs=1e-5)
+    assert "%" in finished.stderr
+
+
+def test_the_same_commands_again_change_nothing_and_say_so(journey: Path) -> None:
+    before = files_of(journey)
+    again = run_ci2p("encode", "--dataset", "folder", "--data-dir", "images", *SMALL, cwd=journey)
+    assert again.returncode == 0 and "nothing left to do" in again.stdout
+    trained = run_ci2p(
+        *("train", "--shards", "caches/folder", "--model", "ci2p_vit_tiny", "--epochs", "3", "--batch-size", "8"),
+        *("--set", "lr=1e-3", "--device", "cpu"),
+        cwd=journey,
+    )
+    assert trained.returncode == 0 and "is finished" in trained.stderr
+    after = files_of(journey)
+    assert {name for name in before if before[name] != after.get(name)} <= {"runs/ci2p_vit_tiny-folder-0/config.json"}
+
+
+def test_inspect_and_verify(journey: Path, tmp_path: Path) -> None:
+    inspected = run_ci2p("inspect", "caches/folder", "--json", "inspect.json", cwd=journey)
+    assert inspected.returncode == 0 and "24 images, 48 views, 0 failed" in inspected.stdout
+    summary = json.loads((journey / "inspect.json").read_text())
+    assert summary["train"]["classes"] == {"blue": 8, "green": 8, "red": 8}
+    assert run_ci2p("verify", "caches/folder", cwd=journey).returncode == 0
+    damaged = shutil.copytree(journey / "caches" / "folder", tmp_path / "damaged")
+    shard = damaged / "val" / "latents.zarr" / "latents" / "c" / "1" / "0" / "0" / "0" / "0"
+    shard.write_bytes(shard.read_bytes()[:-1] + b"!")
+    found = run_ci2p("verify", damaged)
+    assert "val/latents.zarr/latents/c/1/0/0/0/0: changed" in found.stdout
+    assert "1 problems" in refused(found, status=1)
+
+
+def test_the_environment_sets_options(journey: Path) -> None:
+    finished = run_ci2p("eval", cwd=journey, CI2P_EVAL_CHECKPOINT="runs/nothing")
+    assert "runs/nothing does not exist" in refused(finished)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("encode", "--dataset", "folder", "--data-dir", "nowhere"), "--data-dir nowhere: there is no such folder"),
+        (("encode", "--dataset", "folder", "--data-dir", "flat"), "images lie in it directly, without class folders"),
+        (("encode", "--dataset", "folder", "--data-dir", "empty"), "there is no class folder in it"),
+        (("encode", "--dataset", "foldre"), "'foldre' is not one of"),
+        (("encode",), "Missing option '--dataset'"),
+        (("encode", "--dataset", "folder", "--data-dir", "images", "--image-size", "250"), "--image-size 250"),
+        (("encode", "--dataset", "folder", "--data-dir", "images", "--step", "0"), "--step is 0"),
+        (("encode", "--dataset", "folder", "--data-dir", "images", "--weights", "no.pth"), "--weights no.pth: no such"),
+        (("encode", "--dataset", "folder", "--data-dir", "images", "--device", "cuda:99"), "--device cuda:99"),
+        (("encode", "--dataset", "folder", "--data-dir", "images", "--out", "caches/folder"), "holds another cache"),
+        (("train", "--shards", "nowhere"), "--shards nowhere does not exist; make it with `ci2p encode"),
+        (("train", "--shards", "images"), "holds no train/manifest.json"),
+        (("train", "--shards", "caches/folder", "--model", "ci2p_vit_tinny"), "ci2p_vit_tinny"),
+        (("train", "--shards", "caches/folder", "--set", "weight_decy=0.1"), "did you mean 'weight_decay'?"),
+        (("train", "--shards", "caches/folder", "--recipe", "typo.toml"), "did you mean 'label_smoothing'?"),
+        (("train", "--shards", "caches/folder", "--lr", "-1"), "lr = -1.0"),
+        (("train", "--shards", "caches/folder", "--resident", "cuda", "--device", "cpu"), "--resident cuda needs"),
+        (("eval", "--checkpoint", "runs/none"), "runs/none does not exist"),
+        (("eval", "--images", "nowhere"), "--images nowhere: there is no such folder"),
+        (("eval", "--images", "empty"), "bears the name of a class of the model"),
+        (("predict", "images/none.png"), "images/none.png: No such file"),
+        (("inspect", "empty"), "empty is no ci2p cache"),
+    ],
+)
+def test_wrong_input_is_refused_in_one_line(journey: Path, arguments: tuple[str, ...], message: str) -> None:
+    (journey / "empty").mkdir(exist_ok=True)
+    (journey / "flat").mkdir(exist_ok=True)
+    shutil.copy(journey / "images" / "val" / "red" / "000.png", journey / "flat")
+    (journey / "typo.toml").write_text("label_smothing = 0.1\n")
+    before = files_of(journey / "caches") | files_of(journey / "runs")
+    assert message in refused(run_ci2p(*arguments, cwd=journey))
+    assert files_of(journey / "caches") | files_of(journey / "runs") == before
+
+
+def test_a_checkpoint_of_quality_6_is_refused_by_name(journey: Path) -> None:
+    state = {"g_a.0.weight": torch.zeros(192, 3, 5, 5), "g_a.6.weight": torch.zeros(320, 192, 5, 5)}
+    torch.save({"state_dict": state}, journey / "q6.pth.tar")
+    finished = run_ci2p(
+        "encode", "--dataset", "folder", "--data-dir", "images", "--weights", "q6.pth.tar", "--out", "q6", cwd=journey
+    )
+    assert "N=192, M=320 (qualities 6 to 8)" in refused(finished)
+    assert not (journey / "q6").exists()
+
+
+def test_the_official_weights_offline_say_what_to_do(journey: Path) -> None:
+    finished = run_ci2p(
+        *("encode", "--dataset", "folder", "--data-dir", "images", "--weights", "zoo", "--out", "zoo"),
+        cwd=journey,
+        TORCH_HOME=str(journey / "torch"),
+        https_proxy="http://127.0.0.1:9",
+    )
+    assert "use --weights bundled" in refused(finished)
+
+
+def test_an_unfinished_cache_is_refused(journey: Path, tmp_path: Path) -> None:
+    cache = shutil.copytree(journey / "caches" / "folder", tmp_path / "unfinished")
+    (cache / "val" / "manifest.json").unlink()
+    message = refused(run_ci2p("train", "--shards", cache))
+    assert "not finished (2 shards done); run the same `ci2p encode` again" in message
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_full_disk_loses_nothing(journey: Path, tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=28k", "tmpfs", str(disk)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this machine lets nobody mount a tmpfs")
+    try:
+        command = ("encode", "--dataset", "folder", "--data-dir", "images", "--out", disk / "cache", *SMALL)
+        finished = run_ci2p(*command, cwd=journey)
+        assert "the disk is full" in refused(finished, status=1)
+        assert not list(disk.rglob("*.tmp"))
+        subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
+        assert run_ci2p(*command, cwd=journey).returncode == 0
+        assert files_of(disk / "cache") == files_of(journey / "caches" / "folder")
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_eval_refuses_another_encoder(journey: Path, tmp_path: Path, image_folder: Path) -> None:
+    other = encode_folder(image_folder, tmp_path / "cache", step=2.0)
+    message = refused(run_ci2p("eval", "--shards", other, cwd=journey))
+    assert "step is 2.0 there and 1.0 in training" in message

@@ -1,0 +1,105 @@
+"""Who may import whom, held by reading the imports; and promise T4, held by running without codec and images."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY, run_python
+
+SOURCES = sorted([*REPOSITORY.glob("ci2p_cache/**/*.py"), *REPOSITORY.glob("pipeline/**/*.py"), REPOSITORY / "cli.py"])
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Full names of all modules that a file imports, wherever in it."""
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide who imports whom"
+            modules |= {str(node.module)} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return modules
+
+
+def importers(package: str) -> set[str]:
+    """Files, relative to the repository, that import a package or anything in it."""
+    return {
+        str(path.relative_to(REPOSITORY))
+        for path in SOURCES
+        if any(module == package or module.startswith(f"{package}.") for module in imported_modules(path))
+    }
+
+
+def test_the_cache_imports_nothing_of_the_stages() -> None:
+    assert not [file for file in importers("pipeline") if file.startswith("ci2p_cache/")]
+
+
+def test_the_stages_meet_only_in_the_cache() -> None:
+    assert not [
+        file for file in importers("pipeline.encode") if file.startswith(("pipeline/train/", "pipeline/models/"))
+    ]
+    assert not [
+        file for file in importers("pipeline.train") if file.startswith(("pipeline/encode/", "pipeline/models/"))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("package", "allowed"),
+    [
+        ("compressai", {"pipeline/encode/encoder.py"}),
+        ("zarr", {"ci2p_cache/zarr_store.py"}),
+        ("webdataset", {"ci2p_cache/tar_store.py"}),
+        ("click", {"cli.py"}),
+    ],
+)
+def test_a_package_is_imported_in_one_file(package: str, allowed: set[str]) -> None:
+    assert importers(package) == allowed
+
+
+def test_torch_enters_the_cache_through_the_loader_alone() -> None:
+    assert {file for file in importers("torch") if file.startswith("ci2p_cache/")} == {"ci2p_cache/loader.py"}
+
+
+def test_timm_and_pillow_stay_in_their_folders() -> None:
+    assert all(file.startswith(("pipeline/models/", "pipeline/train/optimizer.py")) for file in importers("timm"))
+    assert all(file.startswith("pipeline/encode/") for file in importers("PIL"))
+
+
+def test_the_door_is_quick_because_it_imports_nothing_heavy() -> None:
+    heavy = ("torch", "numpy", "zarr", "timm", "pydantic", "rich")
+    finished = run_python("-c", f"import sys, cli; print([name for name in {heavy} if name in sys.modules])")
+    assert finished.stdout.strip() == "[]", finished.stderr
+
+
+WITHOUT_CODEC_OR_IMAGES = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "compressai":
+            raise ImportError("stage two imported compressai")
+        if name.startswith("pipeline.encode"):
+            raise ImportError("stage two imported stage one")
+
+sys.meta_path.insert(0, Refuse())
+import PIL.Image
+
+def refuse_open(*arguments, **keywords):
+    raise AssertionError("stage two opened an image")
+
+PIL.Image.open = refuse_open
+import cli
+sys.argv[0] = "ci2p"
+cli.main()
+"""
+
+
+def test_t4_stage_two_imports_no_codec_and_opens_no_image(cache: Path, tmp_path: Path) -> None:
+    arguments = ["train", "--shards", str(cache), "--model", "ci2p_vit_tiny", "--epochs", "1", "--batch-size", "8"]
+    finished = run_python("-c", WITHOUT_CODEC_OR_IMAGES, *arguments, "--out", str(tmp_path / "run"), "--device", "cpu")
+    assert finished.returncode == 0, finished.stderr
+    assert (tmp_path / "run" / "best.safetensors").exists()
+    # The guard itself works: stage one cannot run under it.
+    stage_one = run_python("-c", WITHOUT_CODEC_OR_IMAGES, "encode", "--dataset", "sample", cwd=tmp_path)
+    assert stage_one.returncode != 0 and "stage two imported" in stage_one.stderr

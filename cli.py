@@ -61,7 +61,7 @@ def main() -> None:
 
     Every option can also be set by the environment: CI2P_ENCODE_BATCH_SIZE=64 is `ci2p encode --batch-size 64`.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
     logging.getLogger("ci2p").setLevel(logging.INFO)
 
 
@@ -309,6 +309,26 @@ def verify(cache: Path, json_file: str | None) -> None:
     count = sum(map(len, problems.values()))
     if count:
         raise WorkError(f"{cache} has {count} problems; they are listed above")
+
+
+@main.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--format", "target_format", type=click.Choice(["zarr", "webdataset"]), required=True)
+@_json_option
+def convert(source: Path, target: Path, target_format: Any, json_file: str | None) -> None:
+    """The same samples and values in the other format; run it again to continue."""
+    from ci2p_cache.convert import convert_split
+    from ci2p_cache.summary import size_figures
+    from ci2p_cache.verify import find_splits
+
+    measured = {}
+    for split in find_splits(source):
+        manifest = convert_split(source, target, split, target_format)
+        measured[split] = {"num_images": manifest.num_images, "num_views": manifest.num_views, **size_figures(manifest)}
+        size = measured[split]["bytes_per_view"]
+        _print(json_file, f"{split}: {manifest.num_images} images, {manifest.num_views} views, {size:.0f} bytes a view")
+    _write_json(json_file, measured)
 
 
 if __name__ == "__main__":

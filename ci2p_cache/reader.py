@@ -83,14 +83,21 @@ class ViewReader:
             if not self.is_local:
                 self._shards.pop(shard, None)
 
+    def buffers(self, position: int) -> list[bytes]:
+        """The buffers of all views of one position, as they are stored. Raises WorkError when one is missing."""
+        return [bytes(self._buffer(position, view)) for view in range(len(self._spec.views))]
+
     def _read_rows(self, positions: NDArray[np.int64], views: NDArray[np.int64], out: NDArray[np.generic]) -> None:
         for row, (position, view) in enumerate(zip(positions.tolist(), views.tolist(), strict=True)):
-            number, place = divmod(position, self._spec.shard_size)
-            shard = self._shards.get(number) or self._open(number)
-            offset, size = int(shard.offsets[place, view]), int(shard.sizes[place, view])
-            if size < 0 or offset + size > len(shard.data):
-                raise WorkError(f"view {view} of position {position} is not in its shard; run `ci2p verify`")
-            unpack(shard.data[offset : offset + size], out[row], self._spec.store)
+            unpack(self._buffer(position, view), out[row], self._spec.store)
+
+    def _buffer(self, position: int, view: int) -> memoryview:
+        number, place = divmod(position, self._spec.shard_size)
+        shard = self._shards.get(number) or self._open(number)
+        offset, size = int(shard.offsets[place, view]), int(shard.sizes[place, view])
+        if size < 0 or offset + size > len(shard.data):
+            raise WorkError(f"view {view} of position {position} is not in its shard; run `ci2p verify`")
+        return shard.data[offset : offset + size]
 
     def _open(self, number: int) -> _Shard:
         with self._lock:

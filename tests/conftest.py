@@ -1,5 +1,7 @@
 """What the tests share: small folders of images, small caches of them, and the command line as a user calls it."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
@@ -9,6 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+
+# One thread a process: these tensors are too small for two, and on a busy machine threads that wait for each other at
+# every operation make a test a hundred times slower. Set before torch is imported, and inherited by every process.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 REPOSITORY = Path(__file__).parents[1]
 CLASSES = ("blue", "green", "red")
@@ -89,6 +95,23 @@ def run_python(
 def run_ci2p(*arguments: str | Path, cwd: Path | None = None, **env: str) -> "subprocess.CompletedProcess[str]":
     """`ci2p ARGUMENTS`, as a user calls it."""
     return run_python("-m", "cli", *arguments, cwd=cwd, **env)
+
+
+def call_ci2p(*arguments: str | Path, cwd: Path) -> "subprocess.CompletedProcess[str]":
+    """`ci2p ARGUMENTS` within this process: as `run_ci2p`, without the seconds that a new interpreter takes."""
+    import cli
+
+    stdout, stderr, here = io.StringIO(), io.StringIO(), Path.cwd()
+    os.chdir(cwd)
+    try:
+        with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+            cli.main([str(argument) for argument in arguments])
+    except SystemExit as exit:
+        status = exit.code
+    finally:
+        os.chdir(here)
+    assert isinstance(status, int)
+    return subprocess.CompletedProcess([*arguments], status, stdout.getvalue(), stderr.getvalue())
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

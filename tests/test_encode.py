@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import ci2p_cache.manifest
-import pipeline.encode.shard_writer as shard_writer
+import ci2p_cache.shard
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.loader import open_cache
 from ci2p_cache.manifest import marker_path, read_marker
@@ -33,7 +33,7 @@ def test_c2_the_marker_is_published_after_the_shard_and_the_manifest_last(
         published.append(path.name if path.suffix == ".json" else "shard")
         publish(path, data)
 
-    monkeypatch.setattr(shard_writer, "publish", record)
+    monkeypatch.setattr(ci2p_cache.shard, "publish", record)
     monkeypatch.setattr(ci2p_cache.manifest, "publish", record)
     encode_folder(image_folder, tmp_path / "cache", splits=["train"])
     expected = [name for number in range(6) for name in ("shard", f"{number:06d}.json")]
@@ -75,7 +75,7 @@ def test_c4_a_crash_at_any_write_and_a_second_run_equal_one_run(
             publish(path, data)
 
         with monkeypatch.context() as patch:
-            patch.setattr(shard_writer, "publish", cut_short)
+            patch.setattr(ci2p_cache.shard, "publish", cut_short)
             patch.setattr(ci2p_cache.manifest, "publish", cut_short)
             with pytest.raises(Killed):
                 encode_folder(image_folder, cache, format=format, splits=["val"])

@@ -6,7 +6,6 @@ Legend: B images, V views, S image size, C = 192, H = W = S / 16.
 import importlib.metadata
 import platform
 import time
-from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,21 +14,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ci2p_cache import codecs, plan, tar_store, zarr_store
+from ci2p_cache import codecs, plan
 from ci2p_cache.errors import WorkError
-from ci2p_cache.manifest import (
-    NO_LABEL,
-    Failure,
-    Manifest,
-    Marker,
-    ShardRecord,
-    hash_bytes,
-    make_manifest,
-    read_marker,
-    write_manifest,
-    write_marker,
-)
-from ci2p_cache.publish import publish, remove_leftovers
+from ci2p_cache.manifest import NO_LABEL, Failure, Manifest
+from ci2p_cache.shard import ShardContents, finish_split, is_written, write_shard
 from ci2p_cache.spec import CacheSpec, claim_folder
 from pipeline.encode.datasets.split import ImageSplit
 from pipeline.encode.decoding import decode_batches
@@ -104,7 +92,7 @@ def encode_split(
     todo = [
         shard
         for shard in plan.shards_of_rank(num_items, spec.shard_size, rank, world_size)
-        if not _is_written(split_dir, shard, spec)
+        if not is_written(split_dir, shard, spec)
     ]
     begin = time.monotonic()
     shards = [positions_to_item[plan.shard_positions(shard, num_items, spec.shard_size)] for shard in todo]
@@ -112,17 +100,8 @@ def encode_split(
     if todo:
         (split_dir / "manifest.json").unlink(missing_ok=True)
         _write_shards(split, spec, pre, encoder, split_dir, options, dict(zip(todo, shards, strict=True)), num_items)
-    manifest = _finish(split, spec, split_dir, num_items)
+    manifest = finish_split(split_dir, spec, split.classes, num_items)
     return SplitReport(spec.split, manifest, num_encoded, time.monotonic() - begin)
-
-
-def _is_written(split_dir: Path, shard: int, spec: CacheSpec) -> bool:
-    """A shard is there when its marker is, of this spec, and its file is as long as the marker says."""
-    marker = read_marker(split_dir, shard)
-    if marker is None or marker.spec_id != spec.spec_id:
-        return False
-    file = split_dir / marker.record.file
-    return file.exists() and file.stat().st_size == marker.record.bytes
 
 
 def _write_shards(
@@ -167,7 +146,7 @@ def _write_shards(
                 if writing is not None:
                     writing.result()
                 writing = writer.submit(
-                    _write_shard, split, spec, split_dir, shard, shards[shard], rows, failures, recorded
+                    _write_shard, split, spec, split_dir, shard, shards[shard].tolist(), rows, failures, recorded
                 )
                 rows, failures = {}, []
         if writing is not None:
@@ -196,61 +175,24 @@ def _write_shard(
     spec: CacheSpec,
     split_dir: Path,
     shard: int,
-    items: NDArray[np.int64],
+    items: list[int],
     pending: dict[int, "Future[_Row]"],
-    failures: Sequence[Failure],
+    failures: list[Failure],
     recorded: dict[str, Any],
 ) -> None:
-    """The shard's file, then its marker: both published whole, in this order."""
     rows = {item: future.result() for item, future in pending.items()}
-    keys = [split.keys[item] for item in items.tolist()]
-    labels = [int(split.labels[item]) if item in rows else NO_LABEL for item in items.tolist()]
-    buffers = [rows[item].buffers if item in rows else None for item in items.tolist()]
-    offsets = sizes = None
-    if spec.format == "zarr":
-        file, data = zarr_store.shard_file(shard), zarr_store.shard_bytes(buffers, spec)
-    else:
-        file = tar_store.shard_file(shard)
-        data, offsets, sizes = tar_store.shard_bytes(keys, labels, buffers)
-    remove_leftovers(split_dir / file)
-    publish(split_dir / file, data)
-    marker = Marker(
-        spec_id=spec.spec_id,
-        shard=shard,
-        record=ShardRecord(file=file, num_samples=len(rows), bytes=len(data), sha256=hash_bytes(data)),
-        keys=keys,
-        labels=labels,
+    contents = ShardContents(
+        keys=[split.keys[item] for item in items],
+        labels=[int(split.labels[item]) if item in rows else NO_LABEL for item in items],
+        rows=[rows[item].buffers if item in rows else None for item in items],
         failures=sorted(failures, key=lambda failure: failure.key),
         value_range=(
             min((row.low for row in rows.values()), default=0.0),
             max((row.high for row in rows.values()), default=0.0),
         ),
         recorded=recorded,
-        view_offsets=offsets,
-        view_bytes=sizes,
     )
-    write_marker(split_dir, marker)
-
-
-def _finish(split: ImageSplit, spec: CacheSpec, split_dir: Path, num_items: int) -> Manifest | None:
-    """The manifest, if every marker is there."""
-    markers = list(_markers(split_dir, plan.num_shards(num_items, spec.shard_size)))
-    if len(markers) < plan.num_shards(num_items, spec.shard_size):
-        return None
-    manifest = make_manifest(spec, split.classes, markers)
-    if not (split_dir / "manifest.json").exists():
-        if spec.format == "zarr":
-            zarr_store.write_metadata(split_dir, spec, manifest.labels, manifest.classes)
-        write_manifest(split_dir, manifest)
-    return manifest
-
-
-def _markers(split_dir: Path, num_shards: int) -> Iterator[Marker]:
-    for shard in range(num_shards):
-        marker = read_marker(split_dir, shard)
-        if marker is None:
-            return
-        yield marker
+    write_shard(split_dir, spec, shard, contents)
 
 
 def _recorded(encoder: Encoder) -> dict[str, Any]:

@@ -93,12 +93,12 @@ def train(
             logger.info("%s is finished: best top-1 %.2f %%", run, 100 * progress.best_top1)
         return _result(run, recipe, progress, params)
 
-    if is_writer:
-        write_config(run, config)
     train_batches = data.train_batches(
         share, batch_size=recipe.batch_size, seed=recipe.seed, flip=recipe.flip != "none"
     )
     val_batches = data.val_batches(share, batch_size=recipe.batch_size)
+    if is_writer:
+        write_config(run, config)
     steps_per_epoch = train_batches.steps_per_epoch
     images_per_step = min(recipe.batch_size, data.num_train)
     learner = Learner(fabric, model, recipe, steps_per_epoch)

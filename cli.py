@@ -49,6 +49,13 @@ def _system_error(error: OSError) -> str:
     return f"{error.strerror or error}{where}"
 
 
+class _StandardError(logging.Handler):
+    """Writes to whatever standard error is at the moment, so that a line lands above a progress bar, not in it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(self.format(record), err=True)
+
+
 @click.group(cls=_Door, context_settings={"auto_envvar_prefix": "CI2P", "help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ci2p")
 def main() -> None:
@@ -61,7 +68,7 @@ def main() -> None:
 
     Every option can also be set by the environment: CI2P_ENCODE_BATCH_SIZE=64 is `ci2p encode --batch-size 64`.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr, force=True)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_StandardError()], force=True)
     logging.getLogger("ci2p").setLevel(logging.INFO)
 
 

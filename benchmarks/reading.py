@@ -20,7 +20,8 @@ import torch
 import webdataset
 import zarr
 
-from ci2p_cache.loader import BatchLoader, open_cache
+from ci2p_cache.cache import open_cache
+from ci2p_cache.loader import BatchLoader
 from ci2p_cache.reader import ViewReader
 from ci2p_cache.tar_store import latent_decoder
 from pipeline.encode.datasets.folder import open_folder

@@ -5,8 +5,8 @@ from typing import Literal
 
 import numpy as np
 
+from ci2p_cache.cache import open_cache
 from ci2p_cache.errors import InputError, WorkError
-from ci2p_cache.loader import open_cache
 from ci2p_cache.manifest import NO_LABEL, Manifest, read_marker
 from ci2p_cache.plan import num_shards
 from ci2p_cache.reader import ViewReader

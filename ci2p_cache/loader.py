@@ -12,17 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import fsspec
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from torch import Tensor
 
 from ci2p_cache import order
-from ci2p_cache.codecs import stored_dtype
-from ci2p_cache.errors import InputError, WorkError
-from ci2p_cache.manifest import Manifest
+from ci2p_cache.cache import Cache
+from ci2p_cache.errors import InputError
 from ci2p_cache.reader import ViewReader
 from ci2p_cache.spec import CacheSpec
 
@@ -33,83 +30,6 @@ PLAIN_VIEW = 0
 _BATCHES_AHEAD = 3
 # A resident cache may take this share of the memory that is free, shared by the processes of the machine.
 _RESIDENT_SHARE = 0.5
-
-
-@dataclass(frozen=True)
-class Cache:
-    """One finished split of a cache, opened."""
-
-    path: str  # of the cache, a folder or an fsspec URL
-    split: str
-    manifest: Manifest
-    positions: NDArray[np.int64]  # [N] where each stored sample lies; failures have none
-    labels: NDArray[np.int64]  # [N] in [0, num_classes)
-
-    @property
-    def spec(self) -> CacheSpec:
-        return self.manifest.spec
-
-    @property
-    def split_dir(self) -> str:
-        return f"{self.path}/{self.split}"
-
-    @property
-    def num_samples(self) -> int:
-        """Images, each with all its views."""
-        return len(self.positions)
-
-    @property
-    def classes(self) -> list[str]:
-        return self.manifest.classes
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.manifest.classes)
-
-    @property
-    def resident_bytes(self) -> int:
-        """What the whole split takes in memory as stored values, every view of it."""
-        values = len(self.spec.views) * int(np.prod(self.spec.latent_shape))
-        return self.manifest.num_items * values * stored_dtype(self.spec.store).itemsize
-
-
-def open_cache(path: str | Path, split: str) -> Cache:
-    """Opens one split; costs one manifest and a look at every shard's size.
-
-    Raises InputError for a folder that is no cache, a split that is not there or not finished, and WorkError for a
-    shard that is missing or truncated (promise C6).
-    """
-    path = str(path).rstrip("/")
-    split_dir = f"{path}/{split}"
-    filesystem, root = fsspec.core.url_to_fs(split_dir)
-    if not filesystem.exists(f"{root}/manifest.json"):
-        raise InputError(_why_not(filesystem, path, split, root))
-    try:
-        manifest = Manifest.model_validate_json(filesystem.cat_file(f"{root}/manifest.json"))
-    except ValidationError as error:
-        raise InputError(
-            f"{split_dir}/manifest.json is not a manifest of this version of ci2p "
-            f"({error.error_count()} fields differ); encode the cache again"
-        ) from error
-    for shard in manifest.shards:
-        size = filesystem.size(f"{root}/{shard.file}") if filesystem.exists(f"{root}/{shard.file}") else None
-        if size != shard.bytes:
-            state = "is missing" if size is None else f"has {size} bytes instead of {shard.bytes}"
-            raise WorkError(f"{split_dir}/{shard.file} {state}; run the same `ci2p encode` again to restore it")
-    labels = np.asarray(manifest.labels, dtype=np.int64)
-    positions = np.flatnonzero(labels >= 0)
-    if not len(positions):
-        raise InputError(f"{split_dir} holds no image: all {manifest.num_failed} of its items failed to encode")
-    return Cache(path, split, manifest, positions, labels[positions])
-
-
-def _why_not(filesystem: fsspec.AbstractFileSystem, path: str, split: str, root: str) -> str:
-    if filesystem.exists(f"{root}/spec.json"):
-        done = len(filesystem.glob(f"{root}/shards/*.json"))
-        return f"the cache {path}/{split} is not finished ({done} shards done); run the same `ci2p encode` again"
-    if not filesystem.exists(path if "://" not in path else filesystem._strip_protocol(path)):
-        return f"--shards {path} does not exist; make it with `ci2p encode --out {path}`"
-    return f"--shards {path} holds no {split}/manifest.json, so it is no ci2p cache with a split {split!r}"
 
 
 @dataclass(frozen=True)

@@ -67,8 +67,8 @@ def _lines(what: str, total: int, unit: str, start: int) -> Advance:
         last = now
         rate = sum_done / max(now - begin, 1e-9)
         left = (total - start - sum_done) / max(rate, 1e-9)
-        line = f"{what}: {start + sum_done}/{total} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left {note}"
-        sys.stderr.write(line.rstrip() + "\n")
+        line = f"{what}: {start + sum_done}/{total} {unit}, {rate:.1f} {unit}/s, {left:.0f} s left"
+        sys.stderr.write(line + (f", {note}" if note else "") + "\n")
         sys.stderr.flush()
 
     return advance

@@ -12,8 +12,8 @@ import pytest
 
 import ci2p_cache.manifest
 import ci2p_cache.shard
+from ci2p_cache.cache import open_cache
 from ci2p_cache.errors import InputError, WorkError
-from ci2p_cache.loader import open_cache
 from ci2p_cache.manifest import marker_path, read_marker
 from ci2p_cache.publish import publish
 from ci2p_cache.verify import verify_split

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from ci2p_cache import order
+from ci2p_cache.cache import open_cache
 from ci2p_cache.codecs import dequantise
 from ci2p_cache.errors import InputError, WorkError
-from ci2p_cache.loader import BatchLoader, open_cache, to_latents
+from ci2p_cache.loader import BatchLoader, to_latents
 from ci2p_cache.reader import ViewReader
 from tests.conftest import encode_folder, files_of
 

@@ -9,9 +9,9 @@ import webdataset
 import zarr
 
 from ci2p_cache import codecs, tar_store, zarr_store
+from ci2p_cache.cache import Cache, open_cache
 from ci2p_cache.convert import convert_split
 from ci2p_cache.errors import InputError, WorkError
-from ci2p_cache.loader import Cache, open_cache
 from ci2p_cache.reader import ViewReader
 from tests.conftest import encode_folder, files_of
 

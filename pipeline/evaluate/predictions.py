@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ci2p_cache.cache import Cache
 from ci2p_cache.errors import InputError
-from ci2p_cache.loader import PLAIN_VIEW, BatchLoader, Cache, Resident
+from ci2p_cache.loader import PLAIN_VIEW, BatchLoader, Resident
 from ci2p_cache.spec import CacheSpec, first_difference
 from pipeline.train.run_folder import RunConfig
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ci2p_cache.loader import open_cache
+from ci2p_cache.cache import open_cache
 from ci2p_cache.spec import CacheSpec
 from pipeline.encode.decoding import default_workers
 from pipeline.encode.encoder import resolve_device

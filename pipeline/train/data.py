@@ -10,8 +10,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ci2p_cache.cache import Cache, open_cache
 from ci2p_cache.errors import InputError
-from ci2p_cache.loader import PLAIN_VIEW, BatchLoader, Cache, Resident, open_cache
+from ci2p_cache.loader import PLAIN_VIEW, BatchLoader, Resident
 from ci2p_cache.spec import refuse_mixture
 
 

@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 
 from ci2p_cache.errors import InputError
 from pipeline.models import create_model
+from pipeline.progress import progress as show_progress
 from pipeline.train.checkpoint import Progress, load_checkpoint, refuse_non_finite, save_checkpoint
 from pipeline.train.data import Batches, Share, TrainingData
 from pipeline.train.deadlines import Deadlines
@@ -23,7 +24,6 @@ from pipeline.train.launch import deterministic_on_cpu, launch, step_seed
 from pipeline.train.learner import Learner
 from pipeline.train.loss_log import LossLog
 from pipeline.train.metrics_log import EpochMetrics, MetricsLog
-from pipeline.train.progress_bar import ProgressBar
 from pipeline.train.recipe import Recipe
 from pipeline.train.run_folder import (
     CHECKPOINT,
@@ -118,15 +118,17 @@ def train(
         stack.enter_context(deterministic_on_cpu(share.device))
         steps_done = progress.epoch * steps_per_epoch + progress.step
         log = stack.enter_context(MetricsLog(run, progress.epoch, steps_done)) if is_writer else None
-        bar = stack.enter_context(ProgressBar(recipe.epochs * steps_per_epoch, steps_done, visible=is_writer))
+        num_steps = recipe.epochs * steps_per_epoch
+        advance = stack.enter_context(show_progress("train", num_steps, "steps", start=steps_done, quiet=not is_writer))
         stop = False
         while progress.epoch < recipe.epochs and not stop:
             # Train: the epoch's steps, with checkpoints between them.
             for exchange in _steps(fabric, learner, train_batches, recipe, progress, share, deadlines):
+                new_steps = exchange.progress.step - progress.step
                 progress, stop = exchange.progress, exchange.stop
                 rate = progress.step * images_per_step / progress.epoch_seconds
                 loss = progress.loss_sum / progress.step
-                bar.show(progress.epoch * steps_per_epoch + progress.step, progress.epoch + 1, loss, rate)
+                advance(new_steps, f"epoch {progress.epoch + 1}, loss {loss:.3f}, {rate:.1f} images/s")
                 if progress.step < steps_per_epoch:
                     if exchange.checkpoint or stop:
                         save(progress)

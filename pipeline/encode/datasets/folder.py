@@ -11,7 +11,7 @@ from pipeline.encode.datasets.holdout import hold_out, refuse_fraction
 from pipeline.encode.datasets.keys import PackedStrings, item_keys
 from pipeline.encode.datasets.split import SourceSplit, sorted_split
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("ci2p")
 
 IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm"})
 LAYOUT = "expected DIR/train/CLASS/x.jpg and DIR/val/CLASS/x.jpg, or DIR/CLASS/x.jpg"

@@ -25,9 +25,9 @@ from pipeline.train.metrics_log import MetricsLog, read_metrics
 from pipeline.train.optimizer import build_optimizer, build_schedule
 from pipeline.train.recipe import Recipe
 from pipeline.train.run_folder import default_run, load_model, newest_run, read_config
+from tests.conftest import REPOSITORY, run_ci2p
 from tests.toy_training import Killed, ToyData, build_small, toy_recipe, train_toy
 
-REPOSITORY = Path(__file__).parents[1]
 CLOCKS = ("images_per_s", "seconds")
 
 
@@ -81,20 +81,32 @@ def test_t3_killed_and_resumed_is_never_killed(
     assert_same_run(tmp_path / "run", whole_run)
 
 
-def test_t3_holds_under_a_real_sigkill(whole_run: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.toy_training", str(tmp_path / "run"), "2"]
-    victim = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    metrics, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 120
-    while not metrics.exists() and time.monotonic() < deadline:
-        assert victim.poll() is None, "it ended before it could be killed"
-        time.sleep(0.02)
-    time.sleep(0.25)  # into the second epoch
-    victim.send_signal(signal.SIGKILL)
-    assert victim.wait() == -signal.SIGKILL
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True, timeout=200)
-    assert done.stdout.split() == ["3"]
-    # Another process may split sums over another number of threads; within one machine it does not.
-    assert_same_run(tmp_path / "run", whole_run)
+def test_t3_ci2p_train_really_killed(zarr_cache: Path, tmp_path: Path) -> None:
+    """SIGKILL before the first checkpoint, inside an epoch and between two; then left to finish."""
+    arguments = ["train", "--shards", str(zarr_cache), "--model", "ci2p_vit_tiny", "--epochs", "3", "--device", "cpu"]
+    arguments += ["--batch-size", "4", "--set", "checkpoint_every_steps=2"]  # 5 steps an epoch
+    assert run_ci2p(*arguments, "--out", tmp_path / "whole").returncode == 0
+    run = tmp_path / "killed"
+    command = [sys.executable, "-m", "cli", *arguments, "--out", str(run)]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+
+    def checkpoint_time() -> int:
+        checkpoint = run / "last.ckpt"
+        return checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+
+    for num_checkpoints in (0, 2, 4):
+        victim = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        seen, last, deadline = 0, checkpoint_time(), time.monotonic() + 120
+        while not (run / "config.json").exists() or seen < num_checkpoints:
+            assert victim.poll() is None and time.monotonic() < deadline, "it ended before it could be killed"
+            if checkpoint_time() != last:
+                seen, last = seen + 1, checkpoint_time()
+            time.sleep(0.002)
+        victim.send_signal(signal.SIGKILL)
+        assert victim.wait() == -signal.SIGKILL
+    finished = run_ci2p(*arguments, "--out", run)
+    assert finished.returncode == 0 and "resumes in epoch" in finished.stderr
+    assert_same_run(run, tmp_path / "whole")
 
 
 def test_t3_a_run_stopped_in_time_goes_on_as_itself(whole_run: Path, tmp_path: Path) -> None:
@@ -332,6 +344,7 @@ DDP = """
 import sys
 from pathlib import Path
 from ci2p_cache.errors import InputError
+from tests.conftest import REPOSITORY, run_ci2p
 from tests.toy_training import train_toy
 if sys.argv[2] == "uneven":
     try:

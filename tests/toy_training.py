@@ -1,12 +1,7 @@
-"""A separable toy problem in memory and a small CI2P-ViT, for tests of the loop. As a script it trains, to be killed.
-
-python -m tests.toy_training RUN [checkpoint_every_steps]
-"""
+"""A separable toy problem in memory and a small CI2P-ViT, for tests of the loop."""
 
 # B batch, C latent channels (8), H=W latent grid (4)
 
-import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,19 +119,3 @@ def toy_recipe(**settings: object) -> Recipe:
 
 def train_toy(run: Path, data: ToyData | None = None, **settings: object) -> TrainResult:
     return train(toy_recipe(**settings), data or ToyData(), run, device="cpu", build=build_small)
-
-
-if __name__ == "__main__":
-
-    class _Slow(ToyBatches):
-        def epoch(self, epoch: int, first_step: int = 0) -> Iterator[ToyBatch]:
-            for batch in super().epoch(epoch, first_step):
-                time.sleep(0.1)  # gives the killer time to strike between steps
-                yield batch
-
-    class _SlowData(ToyData):
-        def train_batches(self, share: Share, *, batch_size: int, seed: int, flip: bool) -> ToyBatches:
-            return _Slow(*_samples(self.num_train, 1), batch_size, share, seed, None)
-
-    result = train_toy(Path(sys.argv[1]), _SlowData(), checkpoint_every_steps=int(sys.argv[2]))
-    sys.stdout.write(f"{result.epochs}\n")

@@ -11,10 +11,9 @@ import statistics
 import time
 from collections.abc import Callable
 
-import compressai.models
 import torch
 
-from pipeline.encode.encoder import load_encoder, resolve_device
+from pipeline.encode.encoder import compressai, load_encoder, resolve_device
 
 MACS_PER_VIEW = 2.764e9  # of the analysis transform at 256 px
 

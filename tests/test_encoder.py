@@ -1,0 +1,112 @@
+"""The frozen encoder: whose weights it has, what it computes, what it refuses."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from ci2p_cache.errors import InputError
+from pipeline.encode import encoder as encoder_module
+from pipeline.encode.encoder import BUNDLED_WEIGHTS, hash_weights, load_encoder, resolve_device
+from pipeline.models import create_model
+
+VIEWS = ("plain", "mirror")
+
+
+@pytest.fixture(scope="module")
+def pixels() -> torch.Tensor:
+    """Two soft random pictures, uint8 [2, 3, 64, 64]."""
+    coarse = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 8), dtype=np.uint8)
+    return torch.from_numpy(coarse.repeat(8, axis=2).repeat(8, axis=3))
+
+
+def test_ci2p_vit_base_with_its_encoder_has_the_paper_s_parameters() -> None:
+    encoder = load_encoder("bundled", "cpu")
+    model = create_model("ci2p_vit_base", num_classes=10)
+    counts = [sum(p.numel() for p in module.parameters()) for module in (encoder.transform, model)]
+    assert counts[0] == 1_493_312
+    assert sum(counts) == 88_964_010
+
+
+def test_latents_are_those_of_compressai_s_model(pixels: torch.Tensor) -> None:
+    compressai = encoder_module.compressai  # its only import: whoever imports it before torchvision is mended fails
+    model = compressai.models.FactorizedPrior.from_state_dict(safetensors.torch.load_file(BUNDLED_WEIGHTS)).eval()
+    with torch.inference_mode():
+        expected = model.g_a(pixels.float() / 255)
+    ours = load_encoder("bundled", "cpu").views(pixels, VIEWS)
+    assert ours.shape == (2, 2, 192, 4, 4) and ours.dtype == torch.float32
+    torch.testing.assert_close(ours[:, 0], expected, rtol=1e-4, atol=1e-4)
+    # What is cached are the integers, and they are the same but where a value stands on the edge of two.
+    assert (ours[:, 0].round() != expected.round()).float().mean() < 1e-3
+
+
+def test_a_mirrored_latent_is_not_the_latent_of_the_mirrored_image(pixels: torch.Tensor) -> None:
+    views = load_encoder("bundled", "cpu").views(pixels, VIEWS)
+    mirrored = load_encoder("bundled", "cpu").views(pixels.flip(-1), ("plain",))
+    torch.testing.assert_close(views[:, 1], mirrored[:, 0], rtol=1e-4, atol=1e-4)
+    error = (views[:, 0].flip(-1) - views[:, 1]).norm() / views[:, 1].norm()
+    assert error > 0.3
+
+
+def test_bfloat16_stays_near_float32(pixels: torch.Tensor) -> None:
+    exact, rounded = (load_encoder("bundled", "cpu", p).views(pixels, VIEWS) for p in ("float32", "bfloat16"))
+    assert rounded.dtype == torch.float32
+    changed = exact.round() != rounded.round()
+    assert 0 < changed.float().mean() < 0.05
+    assert (exact.round() - rounded.round()).abs().max() <= 2
+
+
+def test_the_same_weights_in_any_file_have_one_name(tmp_path: Path) -> None:
+    state = safetensors.torch.load_file(BUNDLED_WEIGHTS)
+    torch.save({"epoch": 3, "state_dict": state}, tmp_path / "training.pth.tar")
+    torch.save({f"module.{name}": tensor for name, tensor in state.items()}, tmp_path / "parallel.pth.tar")
+    analysis = {name: tensor for name, tensor in state.items() if name.startswith("g_a.")}
+    safetensors.torch.save_file(analysis, tmp_path / "analysis.safetensors")
+    names = {load_encoder(str(path), "cpu").weights_sha256 for path in tmp_path.iterdir()}
+    assert names == {load_encoder("bundled", "cpu").weights_sha256}
+    changed = dict(analysis)
+    changed["g_a.6.bias"] = changed["g_a.6.bias"] + 1e-6
+    assert hash_weights(changed) != hash_weights(analysis)
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        (b"", "cannot be read as a checkpoint"),
+        (b"not a checkpoint at all", "cannot be read as a checkpoint"),
+        ({"state_dict": {"other.weight": torch.zeros(1)}}, "no factorized-prior checkpoint: it lacks g_a.0.weight"),
+        ([1, 2, 3], "holds no state_dict"),
+        ({"g_a.0.weight": torch.zeros(192, 3, 5, 5), "g_a.6.weight": torch.zeros(320, 1, 5, 5)}, r"qualities 6 to 8"),
+        ({"g_a.0.weight": torch.zeros(64, 3, 5, 5), "g_a.6.weight": torch.zeros(96, 1, 5, 5)}, r"has N=64, M=96, and"),
+        ({"g_a.0.weight": torch.zeros(128, 3, 5, 5), "g_a.6.weight": torch.zeros(192, 1, 5, 5)}, "does not fit"),
+    ],
+)
+def test_what_is_no_encoder_is_refused(tmp_path: Path, contents: object, message: str) -> None:
+    path = tmp_path / "weights.pth.tar"
+    if isinstance(contents, bytes):
+        path.write_bytes(contents)
+    else:
+        torch.save(contents, path)
+    with pytest.raises(InputError, match=message):
+        load_encoder(str(path), "cpu")
+
+
+def test_weights_that_are_not_finite_stop_the_run(tmp_path: Path, image_folder: Path) -> None:
+    from ci2p_cache.errors import WorkError
+    from tests.conftest import encode_folder
+
+    state = safetensors.torch.load_file(BUNDLED_WEIGHTS)
+    state["g_a.6.bias"][3] = float("nan")
+    safetensors.torch.save_file(state, tmp_path / "nan.safetensors")
+    with pytest.raises(WorkError, match=r"train image .*not finite; check its weights"):
+        encode_folder(image_folder, tmp_path / "cache", weights=str(tmp_path / "nan.safetensors"))
+
+
+def test_devices_are_refused_by_name() -> None:
+    assert resolve_device("cpu").type == "cpu"
+    with pytest.raises(InputError, match="--device gpu is not a device"):
+        resolve_device("gpu")
+    with pytest.raises(InputError, match="--device cuda:99"):
+        resolve_device("cuda:99")

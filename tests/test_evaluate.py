@@ -1,0 +1,76 @@
+"""Scores by hand, and where raw images are found."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from ci2p_cache.cache import open_cache
+from ci2p_cache.errors import InputError
+from pipeline.evaluate.images import open_images, open_rendering
+from pipeline.evaluate.predictions import predict_cache, predict_latents
+from pipeline.evaluate.scores import Scoring
+from tests.conftest import CLASSES
+
+
+def test_scores_by_hand() -> None:
+    scoring = Scoring(("a", "b", "c"))
+    probabilities = torch.tensor([[0.9, 0.1, 0.0], [0.6, 0.3, 0.1], [0.1, 0.2, 0.7], [0.2, 0.7, 0.1]])
+    scoring.add(probabilities[:3], torch.tensor([0, 1, 2]))
+    scoring.add(probabilities[3:], torch.tensor([1]))
+    scores = scoring.scores()
+    assert scores.top1 == pytest.approx(3 / 4) and scores.top5 == 1.0 and scores.num_images == 4
+    assert scores.per_class == {"a": 1.0, "b": 0.5, "c": 1.0}
+    assert scores.confusion == [[1, 0, 0], [1, 1, 0], [0, 0, 1]]
+    # Confidences 0.9, 0.6, 0.7, 0.7 fall into three of the fifteen bins; right, wrong, right and right.
+    assert scores.ece == pytest.approx((0.1 + 0.6 + 2 * 0.3) / 4, abs=1e-6)
+
+
+def test_a_class_without_images_has_no_accuracy() -> None:
+    scoring = Scoring(("a", "b"))
+    scoring.add(torch.tensor([[0.8, 0.2]]), torch.tensor([0]))
+    assert scoring.scores().per_class == {"a": 1.0, "b": None}
+    assert "no images" in scoring.scores().lines()[2]
+
+
+class Brightness(nn.Module):
+    """Logits that are plain to compute: the mean of three channels of a latent."""
+
+    def forward(self, latents_BCHW: torch.Tensor) -> torch.Tensor:
+        return latents_BCHW[:, :3].mean((2, 3))
+
+
+def test_the_mean_is_over_probabilities_of_views() -> None:
+    latents_BVCHW = torch.randn(4, 2, 192, 2, 2, generator=torch.Generator().manual_seed(0))
+    each = [predict_latents(Brightness(), latents_BVCHW[:, [view]]) for view in range(2)]
+    torch.testing.assert_close(predict_latents(Brightness(), latents_BVCHW), (each[0] + each[1]) / 2)
+
+
+def test_a_cache_is_predicted_once_in_order(cache: Path) -> None:
+    split = open_cache(cache, "val")
+    batches = list(predict_cache(Brightness(), split, batch_size=4, device=torch.device("cpu"), tta=True))
+    assert torch.cat([batch.labels for batch in batches]).tolist() == split.labels.tolist()
+    assert torch.cat([batch.probabilities for batch in batches]).shape == (9, 3)
+
+
+def test_images_are_found_in_class_folders(image_folder: Path, zarr_cache: Path, tmp_path: Path) -> None:
+    spec = open_cache(zarr_cache, "val").spec
+    for folder in (image_folder, image_folder / "val"):
+        split = open_images(str(folder), "val", spec, CLASSES)
+        assert list(split.keys) == [f"{name}/{number:03d}" for name in CLASSES for number in range(3)]
+        assert split.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    # Labels are the model's own, whichever of its classes the folder has.
+    (tmp_path / "red").mkdir()
+    (tmp_path / "red" / "x.png").write_bytes((image_folder / "val" / "red" / "000.png").read_bytes())
+    assert open_images(str(tmp_path), "val", spec, CLASSES).labels.tolist() == [2]
+    (tmp_path / "mauve").mkdir()
+    with pytest.raises(InputError, match="does not know the class mauve"):
+        open_images(str(tmp_path), "val", spec, CLASSES)
+
+
+def test_another_encoder_than_the_cache_s_is_refused(zarr_cache: Path) -> None:
+    spec = open_cache(zarr_cache, "val").spec
+    assert open_rendering(spec, "bundled", "cpu").preprocessing.short_edge == 36
+    with pytest.raises(InputError, match=r"is not the encoder that the model's cache was made with"):
+        open_rendering(spec.model_copy(update={"weights_sha256": "0" * 64}), "bundled", "cpu")

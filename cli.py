@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -72,10 +71,9 @@ def main() -> None:
     logging.getLogger("ci2p").setLevel(logging.INFO)
 
 
-def _json_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--json", "json_file", metavar="FILE", help="Write what was measured as JSON ('-': stdout).")(
-        command
-    )
+_json_option = click.option(
+    "--json", "json_file", metavar="FILE", help="Write what was measured as JSON ('-': stdout)."
+)
 
 
 def _write_json(json_file: str | None, measured: Any) -> None:
@@ -91,6 +89,12 @@ def _print(json_file: str | None, line: str) -> None:
     """A line for people; to standard error when standard output carries the JSON."""
     click.echo(line, err=json_file == "-")
 
+
+_device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+_checkpoint_option = click.option("--checkpoint", metavar="RUN|FILE", help="Default: the newest run under runs/.")
+_weights_option = click.option(
+    "--weights", default="bundled", show_default=True, metavar="bundled|zoo|FILE", help="The encoder's."
+)
 
 _DATASETS = click.Choice(["sample", "folder", "animals10", "imagenet", "webdataset", "huggingface"])
 
@@ -108,8 +112,8 @@ _DATASETS = click.Choice(["sample", "folder", "animals10", "imagenet", "webdatas
 @click.option("--short-edge", type=int, help="Pixels before the centre crop. Default: 292/256 of --image-size.")
 @click.option("--resize-mode", type=click.Choice(["crop", "squash"]), default="crop", show_default=True)
 @click.option("--views", type=click.Choice(["flip", "plain"]), default="flip", show_default=True)
-@click.option("--weights", default="bundled", show_default=True, metavar="bundled|zoo|FILE", help="The encoder's.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@_weights_option
+@_device_option
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images a batch.")
 @click.option("--workers", type=click.IntRange(0), help="Decoding processes. Default: one a core, 16 at most.")
@@ -172,7 +176,7 @@ def encode(
 @click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"]))
 @click.option("--compile/--no-compile", "compile_model", default=None, help="torch.compile the model.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Anything else in the recipe.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@_device_option
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Decoding threads.")
 @click.option("--resident", type=click.Choice(["auto", "cpu", "cuda", "off"]), default="auto", show_default=True)
 @click.option("--max-minutes", type=click.FloatRange(min=0, min_open=True), help="End after so long, resumably.")
@@ -222,13 +226,13 @@ def train(
 
 
 @main.command("eval")
-@click.option("--checkpoint", metavar="RUN|FILE", help="Default: the newest run under runs/.")
+@_checkpoint_option
 @click.option("--shards", metavar="CACHE", help="Default: the cache that the model was trained from.")
 @click.option("--images", metavar="DIR", help="Raw images instead, through the encoder that made the cache.")
 @click.option("--split", default="val", show_default=True)
 @click.option("--tta", is_flag=True, help="Average over the views.")
-@click.option("--weights", default="bundled", show_default=True, metavar="bundled|zoo|FILE", help="For --images.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@_weights_option
+@_device_option
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--workers", type=click.IntRange(0), help="Decoding threads, or processes for --images.")
 @_json_option
@@ -267,10 +271,10 @@ def evaluate(
 
 @main.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE...")
-@click.option("--checkpoint", metavar="RUN|FILE", help="Default: the newest run under runs/.")
+@_checkpoint_option
 @click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="How many classes to print.")
-@click.option("--weights", default="bundled", show_default=True, metavar="bundled|zoo|FILE", help="The encoder's.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@_weights_option
+@_device_option
 @_json_option
 def predict(
     files: tuple[Path, ...], checkpoint: str | None, top: int, weights: str, device: str, json_file: str | None

@@ -7,9 +7,7 @@ import pytest
 
 from pipeline.encode.datasets import open_dataset
 from pipeline.encode.datasets.animals10 import ENGLISH
-from tests.test_datasets import fill, real_images, refusal
-
-__all__ = ["real_images"]  # a fixture
+from tests.test_datasets import fill, refusal
 
 
 def test_animals10_as_kaggle_serves_it(tmp_path: Path) -> None:
@@ -50,8 +48,8 @@ def test_animals10_names_the_animal_that_is_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.real_data
-def test_real_animals(real_images: Path) -> None:
-    data_dir = str(real_images / "animals10-sample")
+def test_real_animals(real_data: Path) -> None:
+    data_dir = str(real_data / "animals10-sample")
     opened = open_dataset("animals10", data_dir, splits=None, val_fraction=None, seed=0)
     assert {name: len(split.keys) for name, split in opened.items()} == {"train": 260, "val": 60}
     assert not set(opened["train"].keys) & set(opened["val"].keys)

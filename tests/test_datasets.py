@@ -244,17 +244,9 @@ def test_names_of_data_sets_and_splits_are_checked() -> None:
 # real images
 
 
-@pytest.fixture
-def real_images() -> Path:
-    folder = os.environ.get("CI2P_TEST_DATA")
-    if folder is None:
-        pytest.skip("CI2P_TEST_DATA names no folder")
-    return Path(folder)
-
-
 @pytest.mark.real_data
-def test_a_real_folder(real_images: Path) -> None:
-    opened = open_folder(str(real_images / "imagenette"))
+def test_a_real_folder(real_data: Path) -> None:
+    opened = open_folder(str(real_data / "imagenette"))
     assert {name: len(split.keys) for name, split in opened.items()} == {"train": 9469, "val": 3925}
     assert len(opened["train"].classes) == 10
     for split in opened.values():

@@ -1,6 +1,5 @@
 """Bytes to pixels: the one-step resize against resize-then-crop, orientation, settings."""
 
-import os
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -135,11 +134,8 @@ def test_damaged_exif_leaves_the_picture_as_it_is_stored() -> None:
 
 
 @pytest.mark.real_data
-def test_real_photographs_agree_with_torchvision() -> None:
-    folder = os.environ.get("CI2P_TEST_DATA")
-    if folder is None:
-        pytest.skip("CI2P_TEST_DATA names no folder")
-    paths = sorted(Path(folder, "imagenette", "val").rglob("*.JPEG"))[::400]
+def test_real_photographs_agree_with_torchvision(real_data: Path) -> None:
+    paths = sorted((real_data / "imagenette" / "val").rglob("*.JPEG"))[::400]
     assert paths
     for path in paths:
         with Image.open(path) as image:

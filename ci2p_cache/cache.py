@@ -71,7 +71,7 @@ def open_cache(path: str | Path, split: str) -> Cache:
             f"({error.error_count()} fields differ); encode the cache again"
         ) from error
     for shard in manifest.shards:
-        size = filesystem.size(f"{root}/{shard.file}") if filesystem.exists(f"{root}/{shard.file}") else None
+        size = _size(filesystem, f"{root}/{shard.file}")
         if size != shard.bytes:
             state = "is missing" if size is None else f"has {size} bytes instead of {shard.bytes}"
             raise WorkError(f"{split_dir}/{shard.file} {state}; run the same `ci2p encode` again to restore it")
@@ -80,6 +80,14 @@ def open_cache(path: str | Path, split: str) -> Cache:
     if not len(positions):
         raise InputError(f"{split_dir} holds no image: all {manifest.num_failed} of its items failed to encode")
     return Cache(path, split, manifest, positions, labels[positions])
+
+
+def _size(filesystem: fsspec.AbstractFileSystem, path: str) -> int | None:
+    """One request a file, for a remote cache has thousands; None when there is no such file."""
+    try:
+        return int(filesystem.size(path))
+    except FileNotFoundError:
+        return None
 
 
 def _why_not(filesystem: fsspec.AbstractFileSystem, path: str, split: str, root: str) -> str:

@@ -21,7 +21,9 @@ def publish(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError):
+            error.filename = str(path)  # a full disk names no file by itself
         aside.unlink(missing_ok=True)
         raise
     _fsync_folder(path.parent)

@@ -3,14 +3,16 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.conftest import CLASSES, call_ci2p, encode_folder, files_of, run_ci2p, write_image_folder
+from tests.conftest import CLASSES, REPOSITORY, call_ci2p, encode_folder, files_of, run_ci2p, write_image_folder
 
 SMALL = ("--image-size", "32", "--shard-size", "8", "--device", "cpu", "--workers", "1")
 
@@ -219,6 +221,24 @@ def test_a_full_disk_loses_nothing(journey: Path, tmp_path: Path) -> None:
         assert files_of(disk / "cache") == files_of(journey / "caches" / "folder")
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path) -> None:
+    write_image_folder(tmp_path / "images", train=60, val=1)
+    command = [sys.executable, "-m", "cli", "encode", "--dataset", "folder", "--data-dir", "images", *SMALL]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while not list(tmp_path.glob("caches/folder/train/shards/*.json")):
+        assert process.poll() is None
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the command
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Traceback" not in errors
+    assert errors.strip().endswith("Error: interrupted; run the same command again to continue")
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert not (tmp_path / "caches" / "folder" / "train" / "manifest.json").exists()
 
 
 def test_eval_refuses_another_encoder(journey: Path, tmp_path: Path, image_folder: Path) -> None:

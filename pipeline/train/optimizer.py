@@ -1,7 +1,7 @@
 """Optimiser and learning-rate schedule of a recipe."""
 
-from timm.optim._param_groups import param_groups_weight_decay
-from timm.scheduler.cosine_lr import CosineLRScheduler
+from timm.optim import param_groups_weight_decay
+from timm.scheduler import CosineLRScheduler
 from torch import nn
 from torch.optim import AdamW
 

@@ -121,9 +121,10 @@ class BatchLoader:
         positions = self.cache.positions[samples]
         if self._resident is not None:
             where = torch.from_numpy(positions * len(self.cache.spec.views) + views)
-            return self._resident.index_select(0, where.to(self._resident.device))
-        batch = torch.from_numpy(self._reader.read(positions, views))
-        return batch.pin_memory() if self.device.type == "cuda" else batch
+            batch = self._resident.index_select(0, where.to(self._resident.device))
+        else:
+            batch = torch.from_numpy(self._reader.read(positions, views))
+        return batch.pin_memory() if self.device.type == "cuda" and not batch.is_cuda else batch
 
     def _batch(self, samples: NDArray[np.int64], future: "Future[Tensor]") -> Batch:
         stored = future.result().to(self.device, non_blocking=True)

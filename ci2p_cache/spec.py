@@ -70,6 +70,8 @@ def hash_items(keys: Iterable[str], labels: Iterable[int], classes: Iterable[str
 
 # What may differ between the splits of one cache.
 _OF_ONE_SPLIT = frozenset({"split", "items_sha256"})
+# What says which images are there and how they lie on disk, and leaves each latent as it is.
+_OF_THE_LAYOUT = frozenset({"dataset", "format", "shard_size", "seed", "views", "format_version"})
 # Which option sets a field; a field that is not here is set by what was given to --dataset and --data-dir.
 _OPTIONS = {
     "format_version": "the version of ci2p",
@@ -92,6 +94,11 @@ def first_difference(ours: CacheSpec, theirs: CacheSpec, *, ignoring: frozenset[
         if field not in ignoring and getattr(ours, field) != getattr(theirs, field):
             return field
     return None
+
+
+def latent_difference(ours: CacheSpec, theirs: CacheSpec) -> str | None:
+    """The first field in which two specs' latents differ in kind: encoder, preprocessing or rounding; or None."""
+    return first_difference(ours, theirs, ignoring=_OF_ONE_SPLIT | _OF_THE_LAYOUT)
 
 
 def claim_folder(cache: Path, spec: CacheSpec) -> None:
@@ -127,9 +134,8 @@ def read_spec(path: Path) -> CacheSpec:
 
 
 def refuse_mixture(train: CacheSpec, val: CacheSpec) -> None:
-    """Raises InputError unless two splits hold latents of one kind: same encoder, preprocessing and rounding."""
-    layout = frozenset({"dataset", "format", "shard_size", "seed", "views", "format_version"})
-    field = first_difference(train, val, ignoring=_OF_ONE_SPLIT | layout)
+    """Raises InputError unless two splits hold latents of one kind."""
+    field = latent_difference(train, val)
     if field is not None:
         raise InputError(
             f"the two caches hold different latents: {field} is {getattr(train, field)!r} in one "

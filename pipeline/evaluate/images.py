@@ -95,11 +95,9 @@ def predict_split(
         yield Predictions(predict_latents(model, latents), labels)
 
 
-def predict_files(
-    model: nn.Module, rendering: Rendering, files: Sequence[Path], *, tta: bool = False
-) -> Iterator[tuple[Path, Tensor]]:
+def predict_files(model: nn.Module, rendering: Rendering, files: Sequence[Path]) -> Iterator[tuple[Path, Tensor]]:
     """(file, probabilities float32 [K]) one after another. Raises InputError for a file that is no usable image."""
-    views = rendering.spec.views if tta else rendering.spec.views[:1]
+    views = rendering.spec.views[:1]
     for file in files:
         try:
             pixels = load_pixels(file.read_bytes(), rendering.preprocessing)

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from ci2p_cache.cache import Cache
 from ci2p_cache.errors import InputError
-from ci2p_cache.loader import PLAIN_VIEW, BatchLoader, Resident
-from ci2p_cache.spec import CacheSpec, first_difference
+from ci2p_cache.loader import PLAIN_VIEW, BatchLoader
+from ci2p_cache.spec import CacheSpec, latent_difference
 from pipeline.train.run_folder import RunConfig
 
 
@@ -37,13 +37,12 @@ def predict_cache(
     device: torch.device,
     tta: bool = False,
     workers: int = 1,
-    resident: Resident = "off",
 ) -> Iterator[Predictions]:
     """Every sample of a cache once: its plain view, or the mean over all its views with `tta`."""
     views = range(len(cache.spec.views)) if tta else (PLAIN_VIEW,)
     loaders = [
         BatchLoader(
-            cache, batch_size=batch_size, device=device, shuffle=False, workers=workers, resident=resident, view=view
+            cache, batch_size=batch_size, device=device, shuffle=False, workers=workers, resident="off", view=view
         ).epoch(0)
         for view in views
     ]
@@ -55,8 +54,7 @@ def predict_cache(
 def refuse_other_latents(config: RunConfig, cache: Cache) -> None:
     """Raises InputError unless a cache holds what the model was trained on: same encoder, preprocessing, classes."""
     trained_on = CacheSpec.model_validate(config.data.spec)
-    same = {"image_size", "short_edge", "resize_mode", "encoder", "weights_sha256", "store", "step"}
-    field = first_difference(trained_on, cache.spec, ignoring=frozenset(CacheSpec.model_fields) - same)
+    field = latent_difference(trained_on, cache.spec)
     if field is not None:
         raise InputError(
             f"--shards {cache.path} holds other latents than the model was trained on: {field} is "

@@ -112,13 +112,17 @@ _DATASETS = click.Choice(["sample", "folder", "animals10", "imagenet", "webdatas
 @click.option("--short-edge", type=int, help="Pixels before the centre crop. Default: 292/256 of --image-size.")
 @click.option("--resize-mode", type=click.Choice(["crop", "squash"]), default="crop", show_default=True)
 @click.option("--views", type=click.Choice(["flip", "plain"]), default="flip", show_default=True)
+@click.option(
+    "--crops", type=click.IntRange(0), default=0, show_default=True, help="Random-resized, per training image."
+)
+@click.option("--crop-scale", type=float, nargs=2, metavar="LOW HIGH", help="Of the area. Default: 0.25 1.0.")
 @_weights_option
 @_device_option
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images a batch.")
 @click.option("--workers", type=click.IntRange(0), help="Decoding processes. Default: one a core, 16 at most.")
 @click.option("--shard-size", type=click.IntRange(1), default=1024, show_default=True, help="Images a shard.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the shuffle and of --val-fraction.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the shuffle, --crops and --val-fraction.")
 @click.option("--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True)
 @_json_option
 def encode(
@@ -138,6 +142,9 @@ def encode(
     **options: Any,
 ) -> None:
     """Stage one: encode every image and its mirror image into a cache of latents.
+
+    --crops K adds K random-resized crops of every training image, each with its mirror image; of all these views,
+    training shows one an epoch.
 
     Run the same command again to continue; finished shards are not touched.
     """
@@ -166,7 +173,8 @@ def encode(
 
 @main.command()
 @click.option("--shards", required=True, metavar="CACHE", help="A finished cache: a folder, or an fsspec URL.")
-@click.option("--model", help="ci2p_vit_base, ci2p_vit_small or ci2p_vit_tiny. Default: the recipe's.")
+@click.option("--model", help="ci2p_vit_base, _ds, _large, _small, _tiny, or a ViT of timm's. Default: the recipe's.")
+@click.option("--pretrained/--no-pretrained", default=None, help="Start a ViT of timm's from its published weights.")
 @click.option("--recipe", default="paper-animals10", show_default=True, metavar="NAME|FILE")
 @click.option("--out", type=click.Path(path_type=Path), metavar="RUN", help="Default: runs/MODEL-CACHE-SEED.")
 @click.option("--epochs", type=int)
@@ -289,18 +297,98 @@ def predict(
     _write_json(json_file, predictions)
 
 
+@main.command("fit-encoder")
+@click.option("--data-dir", required=True, metavar="DIR", help="Training images, at any depth.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="FILE.pth.tar and others.")
+@click.option("--from", "begin_from", default="random", show_default=True, metavar="random|bundled|zoo|FILE")
+@click.option("--eval-dir", metavar="DIR", help="Default: one image in a hundred is held out.")
+@click.option("--steps", type=int, default=100_000, show_default=True)
+@click.option("--lmbda", type=float, default=0.025, show_default=True, help="Of distortion; 0.025 is quality 5.")
+@click.option("--batch-size", type=int, default=16, show_default=True)
+@click.option("--crop-size", type=int, default=128, show_default=True, help="Pixels.")
+@click.option("--final-crop-size", type=int, default=192, show_default=True, help="Pixels, as the learning rate falls.")
+@click.option("--scale", type=float, nargs=2, default=(0.7, 1.4), show_default=True, help="Of the images, at random.")
+@click.option("--lr", type=float, default=3e-4, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@_device_option
+@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="bfloat16", show_default=True)
+@click.option("--compile/--no-compile", "compile_transforms", default=True, show_default=True)
+@click.option("--workers", type=click.IntRange(0), help="Decoding processes. Default: one a core, 16 at most.")
+@click.option("--max-minutes", type=click.FloatRange(min=0, min_open=True), help="End after so long, resumably.")
+@_json_option
+def fit_encoder(
+    data_dir: str,
+    out: Path,
+    begin_from: str,
+    eval_dir: str | None,
+    device: str,
+    compile_transforms: bool,
+    workers: int | None,
+    max_minutes: float | None,
+    json_file: str | None,
+    **settings: Any,
+) -> None:
+    """Train an encoder of your own: a factorized-prior codec, for `encode --weights FILE`.
+
+    Run the same command again to resume; more --steps are welcome until the learning rate falls.
+    """
+    from pipeline.encode.decoding import default_workers
+    from pipeline.encode.fit.run import fit_encoder as fit
+    from pipeline.encode.fit.settings import FitSettings
+
+    report = fit(
+        data_dir,
+        out,
+        FitSettings(**settings),
+        begin_from=begin_from,
+        eval_dir=eval_dir,
+        device=device,
+        compile_transforms=compile_transforms,
+        workers=default_workers() if workers is None else workers,
+        max_minutes=max_minutes,
+    )
+    for line in report.lines():
+        _print(json_file, line)
+    _write_json(json_file, report.measured())
+
+
 @main.command()
 @click.argument("cache", type=click.Path(path_type=Path))
+@click.option("--images", "grid", type=click.Path(path_type=Path), metavar="PNG", help="Draw decoded latents into it.")
+@click.option("--split", default="val", show_default=True, help="Of --images.")
+@click.option("--count", type=click.IntRange(1), default=16, show_default=True, help="Of --images.")
+@click.option("--data-dir", metavar="DIR", help="The originals: prints PSNR of the --images against them.")
+@_weights_option
+@_device_option
 @_json_option
-def inspect(cache: Path, json_file: str | None) -> None:
-    """What is in a cache: spec, classes, counts, bytes per view, bits per pixel, value range."""
+def inspect(
+    cache: Path,
+    grid: Path | None,
+    split: str,
+    count: int,
+    data_dir: str | None,
+    weights: str,
+    device: str,
+    json_file: str | None,
+) -> None:
+    """What is in a cache: spec, classes, counts, bytes per view, bits per pixel, value range; how it looks."""
     from ci2p_cache.summary import describe_split, summarise_split
     from ci2p_cache.verify import find_splits
 
-    summaries = {split: summarise_split(cache, split) for split in find_splits(cache)}
+    if data_dir and grid is None:
+        raise InputError("--data-dir is for comparing pictures with; give --images FILE.png too")
+    summaries = {name: summarise_split(cache, name) for name in find_splits(cache)}
     for summary in summaries.values():
         for line in describe_split(summary):
             _print(json_file, line)
+    if grid is not None:
+        from pipeline.encode.gallery import draw_gallery
+
+        gallery = draw_gallery(cache, split, grid, count=count, weights=weights, data_dir=data_dir, device=device)
+        for line in gallery.lines():
+            _print(json_file, line)
+        if gallery.psnr:
+            summaries[split] |= {"psnr": gallery.psnr}
     _write_json(json_file, summaries)
 
 
@@ -340,6 +428,33 @@ def convert(source: Path, target: Path, target_format: Any, json_file: str | Non
         size = measured[split]["bytes_per_view"]
         _print(json_file, f"{split}: {manifest.num_images} images, {manifest.num_views} views, {size:.0f} bytes a view")
     _write_json(json_file, measured)
+
+
+@main.command()
+@click.option(
+    "--image-size",
+    "image_sizes",
+    type=int,
+    multiple=True,
+    default=(256,),
+    show_default=True,
+    help="Pixels; may be repeated.",
+)
+@click.option(
+    "--num-classes", type=click.IntRange(1), default=10, show_default=True, help="The paper's figures are for 10."
+)
+@click.option("--model", "models", multiple=True, metavar="NAME", help="May be repeated. Default: all of ci2p's own.")
+@_json_option
+def complexity(image_sizes: tuple[int, ...], num_classes: int, models: tuple[str, ...], json_file: str | None) -> None:
+    """Parameters and multiply-accumulates of the models, the paper's figures beside ours."""
+    from dataclasses import asdict
+
+    from pipeline.models.complexity import measure, table
+
+    measured = measure(models, image_sizes, num_classes)
+    for line in table(measured):
+        _print(json_file, line)
+    _write_json(json_file, [asdict(each) for each in measured])
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from collections.abc import Callable
 
 import torch
 
-from pipeline.encode.encoder import compressai, load_encoder, resolve_device
+from pipeline.encode.codec import new_codec
+from pipeline.encode.encoder import load_encoder, resolve_device
 
 MACS_PER_VIEW = 2.764e9  # of the analysis transform at 256 px
 
@@ -39,7 +40,7 @@ def main() -> None:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (arguments.batch_size, 3, 256, 256), dtype=torch.uint8, generator=generator)
     both = torch.cat([pixels, pixels.flip(-1)]).to(device).float() / 255
-    model = compressai.models.FactorizedPrior(128, 192).eval().to(device)
+    model = new_codec().eval().to(device)
     views = ("plain", "mirror")
     num_views = len(both)
 

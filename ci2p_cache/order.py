@@ -16,11 +16,19 @@ def epoch_order(num_samples: int, seed: int, epoch: int) -> NDArray[np.int64]:
 def view_choice(num_samples: int, num_views: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """Which view each sample shows in an epoch, int64 [N] in [0, num_views).
 
-    Every sample starts at a view drawn by a seeded coin and turns to the next one each epoch (alternating flip), so
-    that `num_views` epochs in a row show every view of every sample once.
+    Every sample starts somewhere on a round through the views, drawn by seed, and goes one step an epoch: `num_views`
+    epochs in a row show every view of every sample once, and none comes back earlier. With plain and mirror alone
+    that is alternating flip. With crops the round goes from picture to picture, mirrored every other time (plain,
+    crop0-mirror, crop1, ...), and then through the halves left out (mirror, crop0, crop1-mirror, ...), so that a run
+    of fewer epochs than views still sees as many pictures as it has epochs for.
     """
     first = np.random.default_rng([_VIEW_STREAM, seed]).integers(0, num_views, num_samples)
-    return (first + epoch) % num_views
+    place: NDArray[np.int64] = (first + epoch) % num_views
+    if num_views % 2:
+        return place  # without mirror images
+    half, picture = np.divmod(place, num_views // 2)
+    view: NDArray[np.int64] = 2 * picture + (picture + half) % 2
+    return view
 
 
 def steps_per_epoch(num_samples: int, batch_size: int) -> int:

@@ -4,12 +4,13 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.publish import publish
+from ci2p_cache.views import whole_views
 
 FORMAT_VERSION = 1
 LATENT_CHANNELS = 192
@@ -34,12 +35,13 @@ class CacheSpec(BaseModel):
     interpolation: Literal["bicubic"] = "bicubic"
     encoder: str
     weights_sha256: str  # of the analysis transform's tensors, whatever file they came in
-    views: tuple[str, ...]  # ("plain",) or ("plain", "mirror")
+    views: tuple[str, ...]  # by name, the plain one first: see `views.py`
+    crop_scale: tuple[float, float] | None = None  # least and largest share of the area; None without crops
     format: Literal["zarr", "webdataset"]
     store: Literal["int", "float16"]
     step: float | None  # quantisation step of the integer store; None for float16
     shard_size: int  # images a shard
-    seed: int  # of the plan
+    seed: int  # of the plan and the crops
 
     @property
     def latent_size(self) -> int:
@@ -57,6 +59,15 @@ class CacheSpec(BaseModel):
         canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
+    @model_serializer(mode="wrap")
+    def _serialise(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves `crop_scale` out where there are no crops: such a cache has the files and the fingerprint it had
+        before there were any."""
+        fields: dict[str, Any] = serialise(self)
+        if self.crop_scale is None:
+            fields.pop("crop_scale", None)
+        return fields
+
 
 def hash_items(keys: Iterable[str], labels: Iterable[int], classes: Iterable[str]) -> str:
     """SHA-256 over the class names, then every key with its label, in order."""
@@ -70,8 +81,8 @@ def hash_items(keys: Iterable[str], labels: Iterable[int], classes: Iterable[str
 
 # What may differ between the splits of one cache.
 _OF_ONE_SPLIT = frozenset({"split", "items_sha256"})
-# What says which images are there and how they lie on disk, and leaves each latent as it is.
-_OF_THE_LAYOUT = frozenset({"dataset", "format", "shard_size", "seed", "views", "format_version"})
+# What says which images and views are there and how they lie on disk, and leaves each latent as it is.
+_OF_THE_LAYOUT = frozenset({"dataset", "format", "shard_size", "seed", "views", "crop_scale", "format_version"})
 # Which option sets a field; a field that is not here is set by what was given to --dataset and --data-dir.
 _OPTIONS = {
     "format_version": "the version of ci2p",
@@ -79,7 +90,8 @@ _OPTIONS = {
     "short_edge": "--short-edge",
     "resize_mode": "--resize-mode",
     "weights_sha256": "--weights",
-    "views": "--views",
+    "views": "--views and --crops",
+    "crop_scale": "--crop-scale",
     "format": "--format",
     "store": "--store",
     "step": "--step",
@@ -104,13 +116,15 @@ def latent_difference(ours: CacheSpec, theirs: CacheSpec) -> str | None:
 def claim_folder(cache: Path, spec: CacheSpec) -> None:
     """Writes the spec of a split into its folder, or checks it against the one that is there (promise C3).
 
-    The other splits of the cache must agree in all but their items. Raises InputError naming the first field that
-    differs, both values and the way out.
+    The other splits of the cache must agree in all but their items and crops. Raises InputError naming the first
+    field that differs, both values and the way out.
     """
     for other in sorted(cache.glob("*/spec.json")):
         theirs = read_spec(other)
-        same_split = other.parent.name == spec.split
-        field = first_difference(spec, theirs, ignoring=frozenset() if same_split else _OF_ONE_SPLIT)
+        if other.parent.name == spec.split:
+            field = first_difference(spec, theirs)
+        else:
+            field = first_difference(_without_crops(spec), _without_crops(theirs), ignoring=_OF_ONE_SPLIT)
         if field is not None:
             raise InputError(
                 f"{other.parent} holds another cache: {field} is {getattr(theirs, field)!r} there and "
@@ -120,6 +134,10 @@ def claim_folder(cache: Path, spec: CacheSpec) -> None:
     own = cache / spec.split / "spec.json"
     if not own.exists():
         publish(own, spec.model_dump_json(indent=1).encode())
+
+
+def _without_crops(spec: CacheSpec) -> CacheSpec:
+    return spec.model_copy(update={"views": whole_views(spec.views), "crop_scale": None})
 
 
 def read_spec(path: Path) -> CacheSpec:

@@ -8,6 +8,7 @@ from ci2p_cache.errors import InputError
 from ci2p_cache.manifest import Manifest
 from ci2p_cache.plan import num_shards
 from ci2p_cache.spec import read_spec
+from ci2p_cache.views import describe_views
 
 
 def size_figures(manifest: Manifest) -> dict[str, float]:
@@ -54,10 +55,14 @@ def summarise_split(cache: Path, split: str) -> dict[str, Any]:
 def describe_split(summary: dict[str, Any]) -> list[str]:
     """A summary for people."""
     spec = summary["spec"]
+    views = describe_views(spec["views"])
+    if "crop_scale" in spec:
+        low, high = spec["crop_scale"]
+        views += f" ({100 * low:g} to {100 * high:g} % of the area)"
     stored = f"integers, step {spec['step']:g}" if spec["store"] == "int" else "float16"
     lines = [
         f"{summary['split']}: {spec['dataset']} at {spec['image_size']} px ({spec['resize_mode']} from a short edge of "
-        f"{spec['short_edge']}), views {' + '.join(spec['views'])}, {spec['format']}, {stored}, "
+        f"{spec['short_edge']}), views {views}, {spec['format']}, {stored}, "
         f"spec {summary['spec_id']}",
         f"  encoder {spec['encoder']}, weights {spec['weights_sha256'][:16]}",
     ]

@@ -90,12 +90,12 @@ def test_c4_a_crash_at_any_write_and_a_second_run_equal_one_run(
 def test_c4_really_killed_at_several_moments(tmp_path: Path, format: str) -> None:
     """SIGKILL after the first, the fifth and the last marker, and once at a time of its own; then left to finish."""
     images = write_image_folder(tmp_path / "images", train=20, val=4)
-    settings = {"format": format, "shard_size": 5, "batch_size": 5}
+    settings = {"format": format, "shard_size": 5, "batch_size": 5, "crops": 1}
     whole = files_of(encode_folder(images, tmp_path / "whole", **settings))
     cache = tmp_path / "killed"
     command = [sys.executable, "-m", "cli", "encode", "--dataset", "folder", "--data-dir", str(images)]
     command += ["--out", str(cache), "--image-size", "32", "--shard-size", "5", "--batch-size", "5"]
-    command += ["--format", format, "--workers", "1", "--device", "cpu"]
+    command += ["--format", format, "--crops", "1", "--workers", "1", "--device", "cpu"]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     kills = 0
     for markers, extra_seconds in ((1, 0.0), (5, 0.01), (8, 0.03), (14, 0.0)):
@@ -173,7 +173,7 @@ def test_c3_other_items_and_another_encoder_are_refused(tmp_path: Path) -> None:
 def other_weights(path: Path) -> None:
     import safetensors.torch
 
-    from pipeline.encode.encoder import BUNDLED_WEIGHTS
+    from pipeline.encode.codec import BUNDLED_WEIGHTS
 
     state = safetensors.torch.load_file(BUNDLED_WEIGHTS)
     state["g_a.0.bias"] += 0.01

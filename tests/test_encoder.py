@@ -8,8 +8,8 @@ import safetensors.torch
 import torch
 
 from ci2p_cache.errors import InputError
-from pipeline.encode import encoder as encoder_module
-from pipeline.encode.encoder import BUNDLED_WEIGHTS, hash_weights, load_encoder, resolve_device
+from pipeline.encode.codec import BUNDLED_WEIGHTS, Codec, hash_weights
+from pipeline.encode.encoder import load_encoder, resolve_device
 from pipeline.models import create_model
 
 VIEWS = ("plain", "mirror")
@@ -31,8 +31,7 @@ def test_ci2p_vit_base_with_its_encoder_has_the_paper_s_parameters() -> None:
 
 
 def test_latents_are_those_of_compressai_s_model(pixels: torch.Tensor) -> None:
-    compressai = encoder_module.compressai  # its only import: whoever imports it before torchvision is mended fails
-    model = compressai.models.FactorizedPrior.from_state_dict(safetensors.torch.load_file(BUNDLED_WEIGHTS)).eval()
+    model = Codec.from_state_dict(safetensors.torch.load_file(BUNDLED_WEIGHTS)).eval()
     with torch.inference_mode():
         expected = model.g_a(pixels.float() / 255)
     ours = load_encoder("bundled", "cpu").views(pixels, VIEWS)

@@ -13,9 +13,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ci2p_cache.errors import InputError
-from pipeline.models import InvertedResidual, PatchReshape, create_model, model_names
+from pipeline.models import (
+    InvertedResidual,
+    PatchReshape,
+    baseline_names,
+    create_model,
+    model_names,
+    reads_pixels,
+)
 
 PAPER_PARAMS = 88_964_010
+PAPER_DS_PARAMS = 49_707_114
 ENCODER_PARAMS = 1_493_312
 
 Array = NDArray[np.float64]
@@ -25,6 +33,8 @@ Array = NDArray[np.float64]
     ("name", "params"),
     [
         ("ci2p_vit_base", PAPER_PARAMS - ENCODER_PARAMS),
+        ("ci2p_vit_ds", PAPER_DS_PARAMS - ENCODER_PARAMS),
+        ("ci2p_vit_large", 305_024_106),
         ("ci2p_vit_small", 23_262_058),
         ("ci2p_vit_tiny", 7_082_986),
     ],
@@ -51,6 +61,19 @@ def test_the_paper_s_shape_of_the_base_model() -> None:
     assert isinstance(model.blocks[0].drop_path1, nn.Identity)
 
 
+@pytest.mark.parametrize("name", [*model_names(), *baseline_names()])
+def test_every_model_is_built_for_every_image_size_and_is_timm_s_by_name(name: str) -> None:
+    with torch.device("meta"):
+        for size in (256, 384, 512):
+            shape = (3, size, size) if reads_pixels(name) else (192, size // 16, size // 16)
+            model = create_model(name, num_classes=7, input_shape=shape, drop_path=0.1).train()
+            assert model(torch.empty(2, *shape)).shape == (2, 7)
+        by_timm = timm.create_model(name, num_classes=10)
+        assert by_timm.get_classifier().out_features == 10
+        by_timm.reset_classifier(3)
+        assert by_timm.num_classes == by_timm.get_classifier().out_features == 3
+
+
 @pytest.mark.parametrize("size", [16, 24, 32])
 def test_one_model_takes_every_grid(size: int) -> None:
     model = create_model("ci2p_vit_tiny", num_classes=7).eval()
@@ -60,7 +83,7 @@ def test_one_model_takes_every_grid(size: int) -> None:
 
 
 def test_the_grid_is_known_before_the_first_latent() -> None:
-    model = create_model("ci2p_vit_tiny", num_classes=7, latent_size=24)
+    model = create_model("ci2p_vit_tiny", num_classes=7, input_shape=(192, 24, 24))
     assert model.patch_embed.grid_size == (12, 12) and model.patch_embed.num_patches == 144
 
 
@@ -107,7 +130,7 @@ def test_tokens_run_row_by_row() -> None:
 
 
 def test_patch_reshape_in_a_timm_vit_with_learned_positions() -> None:
-    """What an arbitrary timm name needs: PatchReshape as `embed_layer` beside a class token and pos_embed."""
+    """PatchReshape as timm's own `embed_layer`, beside a class token and pos_embed."""
     model = timm.create_model(
         "vit_tiny_patch16_224", embed_layer=PatchReshape, img_size=16, patch_size=2, in_chans=192, num_classes=3
     )
@@ -203,6 +226,21 @@ def test_tokens_start_at_unit_scale() -> None:
 
 
 def test_unknown_model_names_the_nearest() -> None:
-    assert {"ci2p_vit_base", "ci2p_vit_small", "ci2p_vit_tiny"} <= set(model_names())
+    assert model_names() == [f"ci2p_vit_{name}" for name in ("base", "ds", "large", "small", "tiny")]
     with pytest.raises(InputError, match=r"'ci2p_vit_bsae' is unknown; did you mean 'ci2p_vit_base'\?"):
         create_model("ci2p_vit_bsae", num_classes=10)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("vit_base", (192, 16, 16), r"reads pixels, .* latents \[192, 16, 16\]; .*`ci2p baseline --model vit_base`"),
+        ("ci2p_vit_base", (3, 256, 256), r"reads latents, .* pixels \[3, 256, 256\]; .* vit_tiny_p32"),
+        ("vit_small_patch16_224", (3, 256, 256), r"'vit_small_patch16_224' reads latents"),
+    ],
+)
+def test_latents_and_pixels_are_not_mistaken_for_each_other(
+    name: str, shape: tuple[int, int, int], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        create_model(name, num_classes=10, input_shape=shape)

@@ -14,10 +14,11 @@ def test_defaults_are_the_paper_s() -> None:
     assert (recipe.lr, recipe.min_lr, recipe.betas, recipe.weight_decay) == (1e-4, 1.25e-6, (0.9, 0.999), 0.05)
     assert (recipe.label_smoothing, recipe.drop_path, recipe.warmup_epochs) == (0.1, 0.1, 20.0)
     assert (recipe.grad_clip, recipe.flip, recipe.precision) == (0.0, "alternating", "float32")
+    assert (recipe.mixup, recipe.cutmix, recipe.erase, recipe.token_drop, recipe.window, recipe.ema_decay) == (0,) * 6
 
 
 def test_packaged_recipes_load_and_state_their_command() -> None:
-    assert {"paper-animals10", "paper-imagenet", "quick"} <= set(recipe_names())
+    assert {"best", "paper-animals10", "paper-imagenet", "quick"} <= set(recipe_names())
     for name in recipe_names():
         load_recipe(name)
         text = (Path("pipeline/recipes") / f"{name}.toml").read_text()
@@ -61,6 +62,11 @@ def test_overrides_win_and_none_is_not_given(tmp_path: Path) -> None:
         ("lr = -1.0", r"^lr = -1\.0 in recipe .*mine\.toml: input should be greater than 0$"),
         ("lr = inf", r"^lr = inf in recipe .*: input should be a finite number$"),
         ("label_smoothing = 1.0", r"^label_smoothing = 1\.0 .*: input should be less than 1$"),
+        (
+            "window = 15",
+            r"^recipe .*: window = 15 does not halve into tokens of 2 x 2 cells; give an even side, such as 16$",
+        ),
+        ("token_drop = 1.0", r"^token_drop = 1\.0 .*: input should be less than 1$"),
         ("flip = 'random'", r"^flip = 'random' .*: input should be 'alternating' or 'none'$"),
         ("precision = 'fp16'", r"^precision = 'fp16' .*'float32', 'bfloat16' or 'float16'$"),
         ("betas = [0.9, 1.5]", r"^betas\[1\] = 1\.5 in recipe .*: input should be less than 1$"),
@@ -85,7 +91,7 @@ def test_a_misspelt_override_is_told_apart_from_the_file_s() -> None:
 def test_an_unknown_recipe_names_the_nearest() -> None:
     with pytest.raises(InputError, match=r"'paper-animals' is neither .*; did you mean 'paper-animals10'\?"):
         load_recipe("paper-animals")
-    with pytest.raises(InputError, match=r"'no/such.toml' is neither .*; known: paper-animals10"):
+    with pytest.raises(InputError, match=r"'no/such.toml' is neither .*; known: best, paper-animals10"):
         load_recipe("no/such.toml")
 
 

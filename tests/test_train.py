@@ -44,7 +44,7 @@ def assert_same_run(ours: Path, theirs: Path) -> None:
     """Bit for bit: weights, moments, progress, best weights and metrics; clocks excepted."""
     left, right = load_checkpoint(ours / "last.ckpt"), load_checkpoint(theirs / "last.ckpt")
     assert left is not None and right is not None
-    for field in ("model", "optimizer", "precision"):
+    for field in ("model", "optimizer", "precision", "ema"):
         states = [tensors_of(getattr(checkpoint, field)) for checkpoint in (left, right)]
         assert states[0].keys() == states[1].keys()
         for name, value in states[0].items():
@@ -345,7 +345,7 @@ import sys
 from pathlib import Path
 from ci2p_cache.errors import InputError
 from tests.conftest import REPOSITORY, run_ci2p
-from tests.toy_training import train_toy
+from tests.toy_training import EVERYTHING, ToyData, train_toy
 if sys.argv[2] == "uneven":
     try:
         train_toy(Path(sys.argv[1]), batch_size=9)
@@ -354,11 +354,13 @@ if sys.argv[2] == "uneven":
     else:
         raise AssertionError("a batch of 9 was accepted")
 else:
-    assert train_toy(Path(sys.argv[1]), drop_path=0.0).finished
+    augmented = sys.argv[2] == "augmented"
+    data = ToyData(input_shape=(8, 8, 8)) if augmented else None
+    assert train_toy(Path(sys.argv[1]), data, **(EVERYTHING if augmented else {}), drop_path=0.0).finished
 """
 
 
-@pytest.mark.parametrize("case", ["even", "uneven"])
+@pytest.mark.parametrize("case", ["even", "uneven", "augmented"])
 def test_two_processes_train_one_model(tmp_path: Path, case: str) -> None:
     script = tmp_path / "script.py"
     script.write_text(DDP)
@@ -373,7 +375,7 @@ def test_two_processes_train_one_model(tmp_path: Path, case: str) -> None:
         timeout=280,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    if case == "even":
+    if case != "uneven":
         lines = read_metrics(tmp_path / "run")
         assert [line["step"] for line in lines] == [5, 10, 15]
         # 21 validation samples over two ranks: each counted once.

@@ -20,6 +20,16 @@ import timm
 
 CLASSES = ("left", "right", "neither")
 SHAPE = (8, 4, 4)
+# Every augmentation there is, for a grid of more than 6 x 6 cells.
+EVERYTHING: dict[str, object] = {
+    "mixup": 0.8,
+    "cutmix": 1.0,
+    "mixup_prob": 0.8,
+    "erase": 0.5,
+    "token_drop": 0.3,
+    "window": 6,
+    "ema_decay": 0.9,
+}
 
 
 class Killed(BaseException):
@@ -80,28 +90,30 @@ class ToyData:
         return {"dataset": "toy"}
 
     def train_batches(self, share: Share, *, batch_size: int, seed: int, flip: bool) -> ToyBatches:
-        return ToyBatches(*_samples(self.num_train, 1), batch_size, share, seed, self.fault)
+        return ToyBatches(*_samples(self.num_train, 1, self.input_shape), batch_size, share, seed, self.fault)
 
     def val_batches(self, share: Share, *, batch_size: int) -> ToyBatches:
-        return ToyBatches(*_samples(21, 2), batch_size, share, None, None)
+        return ToyBatches(*_samples(21, 2, self.input_shape), batch_size, share, None, None)
 
 
-def _samples(count: int, seed: int) -> tuple[Tensor, Tensor]:
+def _samples(count: int, seed: int, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % len(CLASSES)
-    directions_KC = 4 * torch.eye(len(CLASSES), SHAPE[0])
-    noise = torch.randn(count, *SHAPE, generator=generator)
+    directions_KC = 4 * torch.eye(len(CLASSES), shape[0])
+    noise = torch.randn(count, *shape, generator=generator)
     return noise + directions_KC[labels][:, :, None, None], labels
 
 
-def build_small(name: str, *, num_classes: int, latent_size: int, latent_channels: int, drop_path: float) -> nn.Module:
+def build_small(
+    name: str, *, num_classes: int, input_shape: tuple[int, int, int], drop_path: float, pretrained: bool | str
+) -> nn.Module:
     """CI2P-ViT with two blocks of width 24."""
-    assert pipeline.models.model_names()
+    assert pipeline.models.model_names() and not pretrained
     model: nn.Module = timm.create_model(
         name,
         num_classes=num_classes,
-        latent_size=latent_size,
-        latent_channels=latent_channels,
+        latent_size=input_shape[1:],
+        latent_channels=input_shape[0],
         drop_path_rate=drop_path,
         depth=2,
         embed_dim=24,

@@ -1,4 +1,7 @@
-"""Image files -> batches of pixels, in worker processes that run ahead of the encoder."""
+"""Image files -> batches of pixels, in worker processes that run ahead of the encoder.
+
+Legend: B images, R renderings of each (the plain one, then its crops; never their mirror images), S image size.
+"""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -11,8 +14,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ci2p_cache.manifest import Failure
+from pipeline.encode.crops import NO_CROPS, Crops, load_renderings
 from pipeline.encode.datasets.split import ImageSplit
-from pipeline.encode.preprocess import BadImage, Preprocessing, load_pixels
+from pipeline.encode.preprocess import BadImage, Preprocessing
+
+_BATCHES_AHEAD = 4  # of each worker; fewer with crops, for a batch of them takes as many times the memory
 
 
 @dataclass(frozen=True)
@@ -20,16 +26,17 @@ class PixelBatch:
     """Some items of a split: the pixels of those that decoded, and why the others did not."""
 
     indices: list[int]  # of the items that decoded, into the split
-    pixels: Tensor  # uint8 [len(indices), 3, S, S]
+    pixels: Tensor  # uint8 [R, len(indices), 3, S, S]
     failures: list[Failure]
 
 
 class _PixelBatches(Dataset[PixelBatch]):
     """Batch number -> its pixels; what the worker processes hold."""
 
-    def __init__(self, split: ImageSplit, preprocessing: Preprocessing, batches: Sequence[Sequence[int]]):
+    def __init__(self, split: ImageSplit, preprocessing: Preprocessing, crops: Crops, batches: Sequence[Sequence[int]]):
         self._split = split
         self._preprocessing = preprocessing
+        self._crops = crops
         self._batches = batches
 
     def __len__(self) -> int:
@@ -41,15 +48,17 @@ class _PixelBatches(Dataset[PixelBatch]):
         images: list[NDArray[np.uint8]] = []
         failures: list[Failure] = []
         for index in self._batches[number]:
+            key = self._split.keys[index]
             try:
-                images.append(load_pixels(self._split.read_bytes(index), self._preprocessing))
+                images.append(load_renderings(self._split.read_bytes(index), key, self._preprocessing, self._crops))
                 indices.append(index)
             except BadImage as error:
-                failures.append(Failure(key=self._split.keys[index], reason=error.reason))
+                failures.append(Failure(key=key, reason=error.reason))
             except OSError as error:
                 reason = f"cannot be read: {error.strerror or type(error).__name__}"
-                failures.append(Failure(key=self._split.keys[index], reason=reason))
-        pixels = np.stack(images) if images else np.empty((0, 3, size, size), np.uint8)
+                failures.append(Failure(key=key, reason=reason))
+        nothing = np.empty((1 + self._crops.count, 0, 3, size, size), np.uint8)
+        pixels = np.stack(images, axis=1) if images else nothing
         return PixelBatch(indices, torch.from_numpy(pixels), failures)
 
 
@@ -59,14 +68,20 @@ def default_workers() -> int:
 
 
 def decode_batches(
-    split: ImageSplit, preprocessing: Preprocessing, batches: Sequence[Sequence[int]], *, workers: int, pin: bool
+    split: ImageSplit,
+    preprocessing: Preprocessing,
+    batches: Sequence[Sequence[int]],
+    *,
+    workers: int,
+    pin: bool,
+    crops: Crops = NO_CROPS,
 ) -> Iterator[PixelBatch]:
     """Yields the batches in order, decoded by `workers` processes (0: by this one)."""
     loader: DataLoader[PixelBatch] = DataLoader(
-        _PixelBatches(split, preprocessing, batches),
+        _PixelBatches(split, preprocessing, crops, batches),
         batch_size=None,
         num_workers=min(workers, len(batches)),
-        prefetch_factor=4 if workers and batches else None,
+        prefetch_factor=max(1, _BATCHES_AHEAD // (1 + crops.count)) if workers and batches else None,
         pin_memory=pin,
     )
     yield from loader

@@ -105,13 +105,16 @@ def load_pixels(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     Of an animation the first frame is taken. Raises BadImage for what cannot be decoded in full: a truncated file is
     refused, never padded with grey.
     """
+    image = decode(data)
+    return render(image, source_box(image.size, preprocessing), preprocessing.image_size)
+
+
+def decode(data: bytes) -> Image.Image:
+    """The upright RGB image of an encoded file, of the source's own size. Raises BadImage as `load_pixels` does."""
     if not data:
         raise BadImage("empty file")
-    size = preprocessing.image_size
     with _without_pixel_limit():
-        image = _decode(data)
-    square = _resample(image, source_box(image.size, preprocessing), size)
-    return np.ascontiguousarray(np.asarray(square, dtype=np.uint8).transpose(2, 0, 1))
+        return _decode(data)
 
 
 def source_box(image_size: tuple[int, int], preprocessing: Preprocessing) -> tuple[float, float, float, float]:
@@ -129,8 +132,8 @@ def source_box(image_size: tuple[int, int], preprocessing: Preprocessing) -> tup
     return (left, top, right, bottom)
 
 
-def _resample(image: Image.Image, box: tuple[float, float, float, float], size: int) -> Image.Image:
-    """The box of an image as a square: along the rows, then along the columns.
+def render(image: Image.Image, box: tuple[float, float, float, float], size: int) -> NDArray[np.uint8]:
+    """The box of an RGB image as a square, resampled along the rows, then along the columns: uint8 RGB [3, S, S].
 
     Values are rounded to 8 bits between the two, so their order shows in a quarter of the pixels by one level. Left to
     itself, PIL chooses it by cost, differently for a box than for the whole, and not the same in every version.
@@ -139,7 +142,8 @@ def _resample(image: Image.Image, box: tuple[float, float, float, float], size: 
     reach = 2 * max((bottom - top) / size, 1.0) + 1  # of the bicubic kernel, in rows of the source
     first, last = max(math.floor(top - reach), 0), min(math.ceil(bottom + reach), image.height)
     rows = image.resize((size, last - first), Image.Resampling.BICUBIC, box=(left, first, right, last))
-    return rows.resize((size, size), Image.Resampling.BICUBIC, box=(0, top - first, size, bottom - first))
+    square = rows.resize((size, size), Image.Resampling.BICUBIC, box=(0, top - first, size, bottom - first))
+    return np.ascontiguousarray(np.asarray(square, dtype=np.uint8).transpose(2, 0, 1))
 
 
 def _source_interval(length: int, resized: int, size: int) -> tuple[float, float]:

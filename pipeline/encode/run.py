@@ -10,10 +10,15 @@ from ci2p_cache import codecs
 from ci2p_cache.errors import InputError
 from ci2p_cache.spec import CacheSpec, hash_items
 from ci2p_cache.summary import size_figures
+from ci2p_cache.views import describe_views, view_names
+from pipeline.encode.codec import ENCODER
+from pipeline.encode.crops import NO_CROPS, Crops, random_crops
 from pipeline.encode.datasets import ImageSplit, open_dataset
-from pipeline.encode.encoder import ENCODER, Encoder, Precision, load_encoder
+from pipeline.encode.encoder import Encoder, Precision, load_encoder
 from pipeline.encode.preprocess import Preprocessing, ResizeMode, preprocessing
-from pipeline.encode.shard_writer import VIEWS, EncodeOptions, SplitReport, encode_split
+from pipeline.encode.shard_writer import EncodeOptions, SplitReport, encode_split
+
+_CROPPED_SPLIT = "train"  # evaluation shows the plain view and its mirror image
 
 
 @dataclass(frozen=True)
@@ -54,10 +59,14 @@ def encode_dataset(
     """
     codecs.check_step(options.store, options.step)
     pre = preprocessing(image_size, short_edge, resize_mode)
+    crops = random_crops(options.crops, options.crop_scale, options.seed)
     opened = open_dataset(dataset, data_dir, splits=splits, val_fraction=val_fraction, seed=options.seed)
     rank, world_size, local_rank = _launched_as()
     encoder = load_encoder(weights, device, precision, local_rank=local_rank)
-    specs = {name: make_spec(dataset, name, split, pre, encoder, options) for name, split in opened.items()}
+    specs = {
+        name: make_spec(dataset, name, split, pre, crops if name == _CROPPED_SPLIT else NO_CROPS, encoder, options)
+        for name, split in opened.items()
+    }
     reports = [
         encode_split(split, specs[name], pre, encoder, cache, options, rank=rank, world_size=world_size)
         for name, split in opened.items()
@@ -66,7 +75,13 @@ def encode_dataset(
 
 
 def make_spec(
-    dataset: str, split_name: str, split: ImageSplit, pre: Preprocessing, encoder: Encoder, options: EncodeOptions
+    dataset: str,
+    split_name: str,
+    split: ImageSplit,
+    pre: Preprocessing,
+    crops: Crops,
+    encoder: Encoder,
+    options: EncodeOptions,
 ) -> CacheSpec:
     """What a run with these settings stores. Raises InputError for a shard size outside of its range."""
     if options.shard_size < 1:
@@ -81,7 +96,8 @@ def make_spec(
         interpolation=pre.interpolation,
         encoder=ENCODER,
         weights_sha256=encoder.weights_sha256,
-        views=VIEWS[options.views],
+        views=view_names(options.views, crops.count),
+        crop_scale=crops.scale if crops.count else None,
         format=options.format,
         store=options.store,
         step=options.step if options.store == "int" else None,
@@ -100,10 +116,10 @@ def _line(report: SplitReport) -> str:
     if report.manifest is None:
         return f"{report.split}: this process wrote its {report.num_encoded} images; other processes still write"
     measured = _measured(report, Path())
-    views = report.manifest.spec.views
+    views = describe_views(report.manifest.spec.views)
     rate = f", {report.images_per_s:.1f} images/s" if report.num_encoded else ", nothing left to do"
     return (
-        f"{report.split}: {measured['num_images']} images, {measured['num_views']} views ({' + '.join(views)}), "
+        f"{report.split}: {measured['num_images']} images, {measured['num_views']} views ({views}), "
         f"{measured['num_failed']} failed; {measured['bytes_per_view']:.0f} bytes a view, "
         f"{measured['bits_per_pixel']:.3f} bits a pixel, {measured['ratio_to_float16']:.1f} times smaller than float16"
         f"{rate} ({report.seconds:.0f} s)"

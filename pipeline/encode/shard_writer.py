@@ -1,6 +1,7 @@
 """One split's shards: items -> pixels -> latents -> stored buffers -> files and markers, resumable shard by shard.
 
-Legend: B images, V views, S image size, C = 192, H = W = S / 16.
+Legend: B images, R renderings (plain and crops), V views (those and their mirror images), S image size, C = 192,
+H = W = S / 16.
 """
 
 import importlib.metadata
@@ -12,13 +13,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ci2p_cache import codecs, plan
 from ci2p_cache.errors import WorkError
 from ci2p_cache.manifest import NO_LABEL, Failure, Manifest
 from ci2p_cache.shard import ShardContents, finish_split, is_written, write_shard
 from ci2p_cache.spec import CacheSpec, claim_folder
+from ci2p_cache.views import Flips, whole_views
+from pipeline.encode.crops import crops_of
 from pipeline.encode.datasets.split import ImageSplit
 from pipeline.encode.decoding import decode_batches
 from pipeline.encode.encoder import Encoder
@@ -26,18 +31,19 @@ from pipeline.encode.preprocess import Preprocessing
 from pipeline.progress import progress
 
 OnError = Literal["stop", "skip"]
-VIEWS = {"flip": ("plain", "mirror"), "plain": ("plain",)}
 _PACKING_THREADS = 4
 
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """How a cache is written. The first five decide stored values; the others how fast and how strictly."""
+    """How a cache is written. The last three decide how fast and how strictly; the others what is stored."""
 
     format: Literal["zarr", "webdataset"] = "zarr"
     store: codecs.Store = "int"
     step: float = 1.0
-    views: Literal["flip", "plain"] = "flip"
+    views: Flips = "flip"
+    crops: int = 0  # of each training image
+    crop_scale: tuple[float, float] | None = None  # shares of the area; None: `crops.DEFAULT_SCALE`
     shard_size: int = 1024  # images
     seed: int = 0
     batch_size: int = 32  # images
@@ -121,7 +127,12 @@ def _write_shards(
         for start in range(0, len(items), options.batch_size)
     ]
     decoded = decode_batches(
-        split, pre, [items for _, items in batches], workers=options.workers, pin=encoder.device.type == "cuda"
+        split,
+        pre,
+        [items for _, items in batches],
+        workers=options.workers,
+        pin=encoder.device.type == "cuda",
+        crops=crops_of(spec),
     )
     recorded = _recorded(encoder)
     done_before = num_items - sum(map(len, shards.values()))
@@ -138,7 +149,7 @@ def _write_shards(
                 raise WorkError(_stopped_at(batch.failures[0], spec, split_dir))
             failures += batch.failures
             if batch.indices:
-                latents_BVCHW = encoder.views(batch.pixels, spec.views).cpu().numpy()
+                latents_BVCHW = _encode(encoder, batch.pixels, spec.views)
                 for item, latents_VCHW in zip(batch.indices, latents_BVCHW, strict=True):
                     rows[item] = packers.submit(_pack_row, latents_VCHW, split.keys[item], spec)
             advance(len(items), f"{len(failures)} failed" if failures else "")
@@ -151,6 +162,14 @@ def _write_shards(
                 rows, failures = {}, []
         if writing is not None:
             writing.result()
+
+
+def _encode(encoder: Encoder, pixels_RB3SS: Tensor, views: tuple[str, ...]) -> NDArray[np.float32]:
+    """Latents [B, V, C, H, W], a rendering with its mirror image at a time: crops take no more memory on the device."""
+    flips = whole_views(views)
+    latents = [encoder.views(pixels_B3SS, flips).cpu() for pixels_B3SS in pixels_RB3SS]
+    latents_BVCHW: NDArray[np.float32] = torch.cat(latents, dim=1).numpy()
+    return latents_BVCHW
 
 
 def _stopped_at(failure: Failure, spec: CacheSpec, split_dir: Path) -> str:

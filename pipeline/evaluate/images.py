@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ci2p_cache import codecs
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.spec import CacheSpec
+from ci2p_cache.views import whole_views
 from pipeline.encode.datasets import ImageSplit, open_dataset
 from pipeline.encode.datasets.folder import class_split, subfolders
 from pipeline.encode.decoding import decode_batches
@@ -83,14 +84,15 @@ def predict_split(
     model: nn.Module, rendering: Rendering, split: ImageSplit, *, batch_size: int, workers: int, tta: bool = False
 ) -> Iterator[Predictions]:
     """Every image of a split once, through encoder and model. Raises WorkError for one that cannot be decoded."""
-    views = rendering.spec.views if tta else rendering.spec.views[:1]
+    views = whole_views(rendering.spec.views) if tta else rendering.spec.views[:1]
     items = range(len(split.keys))
     batches = [items[start : start + batch_size] for start in range(0, len(items), batch_size)]
     pin = rendering.encoder.device.type == "cuda"
     for batch in decode_batches(split, rendering.preprocessing, batches, workers=workers, pin=pin):
         if batch.failures:
             raise WorkError(f"image {batch.failures[0].key}: {batch.failures[0].reason}; mend or remove it")
-        latents = rendering.latents(batch.pixels, views)
+        (plain,) = batch.pixels
+        latents = rendering.latents(plain, views)
         labels = torch.from_numpy(np.asarray(split.labels)[batch.indices])
         yield Predictions(predict_latents(model, latents), labels)
 

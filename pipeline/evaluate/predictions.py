@@ -10,6 +10,7 @@ from ci2p_cache.cache import Cache
 from ci2p_cache.errors import InputError
 from ci2p_cache.loader import PLAIN_VIEW, BatchLoader
 from ci2p_cache.spec import CacheSpec, latent_difference
+from ci2p_cache.views import whole_views
 from pipeline.train.run_folder import RunConfig
 
 
@@ -38,8 +39,8 @@ def predict_cache(
     tta: bool = False,
     workers: int = 1,
 ) -> Iterator[Predictions]:
-    """Every sample of a cache once: its plain view, or the mean over all its views with `tta`."""
-    views = range(len(cache.spec.views)) if tta else (PLAIN_VIEW,)
+    """Every sample of a cache once: its plain view, or with `tta` the mean over that and its mirror image."""
+    views = range(len(whole_views(cache.spec.views))) if tta else (PLAIN_VIEW,)
     loaders = [
         BatchLoader(
             cache, batch_size=batch_size, device=device, shuffle=False, workers=workers, resident="off", view=view

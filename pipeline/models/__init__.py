@@ -1,16 +1,24 @@
-"""The models that read latents. Importing the package registers them with timm."""
+"""The models: those that read latents, and the pixel baselines. Importing the package registers them with timm."""
 
-from pipeline.models.ci2p_vit import ci2p_vit_base, ci2p_vit_small, ci2p_vit_tiny
+from pipeline.models.ci2p_vit import ci2p_vit_base, ci2p_vit_large, ci2p_vit_small, ci2p_vit_tiny
+from pipeline.models.cnn_vit import CnnVit
+from pipeline.models.dual_scale_vit import DualScaleVit, ci2p_vit_ds
 from pipeline.models.inverted_residual import InvertedResidual
-from pipeline.models.model_factory import create_model, model_names
+from pipeline.models.model_factory import baseline_names, create_model, model_names, reads_pixels
 from pipeline.models.patch_reshape import PatchReshape
 
 __all__ = [
+    "CnnVit",
+    "DualScaleVit",
     "InvertedResidual",
     "PatchReshape",
+    "baseline_names",
     "ci2p_vit_base",
+    "ci2p_vit_ds",
+    "ci2p_vit_large",
     "ci2p_vit_small",
     "ci2p_vit_tiny",
     "create_model",
     "model_names",
+    "reads_pixels",
 ]

@@ -5,7 +5,7 @@
 
 No class token and no positional embedding, as in the paper: a token knows its neighbours through
 PatchReshape's convolutions alone. The blocks are timm's: pre-norm, qkv with bias, exact GELU. `ci2p_vit_base`
-is the paper's; the others keep its shape at another width.
+is the paper's; the others keep its shape at another width, `ci2p_vit_large` with ViT-L's 24 blocks.
 """
 
 from functools import partial
@@ -20,35 +20,37 @@ from pipeline.models.patch_reshape import LATENT_CHANNELS, STRIDE, PatchReshape
 LATENT_SIZE = 16
 """The grid of a 256 x 256 image's latent."""
 
-_MODEL_NAMES = ("ci2p_vit_tiny", "ci2p_vit_small", "ci2p_vit_base")
+NORM_LAYER = partial(nn.LayerNorm, eps=1e-6)
+
+
+def latent_cfg(first_conv: str) -> dict[str, Any]:
+    """What timm notes about a model that reads latents; `first_conv` is the name of its first convolution."""
+    return {
+        "num_classes": 1000,
+        "input_size": (LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE),
+        "fixed_input_size": True,
+        "pool_size": None,
+        # Latents are taken as the encoder gives them.
+        "mean": (0.0,) * LATENT_CHANNELS,
+        "std": (1.0,) * LATENT_CHANNELS,
+        "first_conv": first_conv,
+        "classifier": "head",
+    }
+
 
 default_cfgs = generate_default_cfgs(
     {
-        name: {
-            "num_classes": 1000,
-            "input_size": (LATENT_CHANNELS, LATENT_SIZE, LATENT_SIZE),
-            "fixed_input_size": True,
-            "pool_size": None,
-            # Latents are taken as the encoder gives them.
-            "mean": (0.0,) * LATENT_CHANNELS,
-            "std": (1.0,) * LATENT_CHANNELS,
-            "first_conv": "patch_embed.blocks.0.expand.conv",
-            "classifier": "head",
-        }
-        for name in _MODEL_NAMES
+        f"ci2p_vit_{width}": latent_cfg("patch_embed.blocks.0.expand.conv")
+        for width in ("tiny", "small", "base", "large")
     }
 )
 
 
-def _ci2p_vit(
-    variant: str,
-    pretrained: bool,
-    *,
-    latent_channels: int = LATENT_CHANNELS,
-    latent_size: int | tuple[int, int] = LATENT_SIZE,
-    **kwargs: Any,
-) -> VisionTransformer:
-    settings: dict[str, Any] = {
+def ci2p_vit_settings(
+    latent_channels: int = LATENT_CHANNELS, latent_size: int | tuple[int, int] = LATENT_SIZE
+) -> dict[str, Any]:
+    """The arguments that make timm's VisionTransformer a CI2P-ViT, all but its width and heads."""
+    return {
         "img_size": latent_size,
         "in_chans": latent_channels,
         "patch_size": STRIDE,
@@ -59,9 +61,26 @@ def _ci2p_vit(
         "global_pool": "avg",
         # By itself timm would put the last LayerNorm behind an average pool; the paper's stands before it.
         "fc_norm": False,
-        "norm_layer": partial(nn.LayerNorm, eps=1e-6),
+        "norm_layer": NORM_LAYER,
     }
+
+
+def _ci2p_vit(
+    variant: str,
+    pretrained: bool,
+    *,
+    latent_channels: int = LATENT_CHANNELS,
+    latent_size: int | tuple[int, int] = LATENT_SIZE,
+    **kwargs: Any,
+) -> VisionTransformer:
+    settings = ci2p_vit_settings(latent_channels, latent_size)
     return build_model_with_cfg(VisionTransformer, variant, pretrained, **(settings | kwargs))
+
+
+@register_model
+def ci2p_vit_large(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
+    """Width 1024, 24 blocks, 16 heads, MLP 4096. Arguments as for `ci2p_vit_base`."""
+    return _ci2p_vit("ci2p_vit_large", pretrained, **({"embed_dim": 1024, "depth": 24, "num_heads": 16} | kwargs))
 
 
 @register_model

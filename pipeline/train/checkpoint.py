@@ -1,7 +1,7 @@
 """Checkpoint: everything a killed run needs to go on as if it had never stopped (promise T3).
 
-The order of samples, the views, the stochastic depth and the learning rate are functions of seed, epoch and step, so
-that no generator's state has to be saved: two integers say where the run is.
+The order of samples, the views, the augmentation, the stochastic depth and the learning rate are functions of seed,
+epoch and step, so that no generator's state has to be saved: two integers say where the run is.
 """
 
 import dataclasses
@@ -76,6 +76,8 @@ class Checkpoint:
     optimizer: dict[str, Any]
     precision: dict[str, Any]
     """The float16 loss scale; empty for other precisions."""
+    ema: dict[str, Any]
+    """The averaged weights, under the names of `model`; empty where the recipe averages none."""
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
@@ -88,6 +90,7 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
             "model": checkpoint.model,
             "optimizer": checkpoint.optimizer,
             "precision": checkpoint.precision,
+            "ema": checkpoint.ema,
         },
         buffer,
     )
@@ -108,7 +111,9 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
         raise WorkError(f"{path} is damaged ({_first_line(error)}); delete it to start the run afresh") from error
     if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
         raise WorkError(f"{path} is no checkpoint of this version of ci2p; give another --out")
-    return Checkpoint(Progress(**content["progress"]), content["model"], content["optimizer"], content["precision"])
+    progress = Progress(**content["progress"])
+    # Checkpoints from before there was an average have none.
+    return Checkpoint(progress, content["model"], content["optimizer"], content["precision"], content.get("ema", {}))
 
 
 def refuse_non_finite(model: nn.Module, step: int) -> None:

@@ -9,39 +9,48 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from pipeline.train.augment import augment
 from pipeline.train.checkpoint import Checkpoint, Progress
 from pipeline.train.data import Batch
 from pipeline.train.optimizer import build_optimizer, build_schedule
 from pipeline.train.recipe import Recipe
+from pipeline.train.weight_average import WeightAverage
 
 
 class Learner:
     """Everything of a run that changes with a step."""
 
-    def __init__(self, fabric: Fabric, model: nn.Module, recipe: Recipe, steps_per_epoch: int) -> None:
+    def __init__(
+        self, fabric: Fabric, model: nn.Module, recipe: Recipe, *, steps_per_epoch: int, num_classes: int
+    ) -> None:
         if fabric.world_size > 1 and fabric.device.type == "cuda":
             # Statistics over the global batch, as on one device: the result does not depend on how many ranks share
             # it. torch has no such layer for the CPU, where each rank normalises by its own part.
             model = cast(Any, nn.SyncBatchNorm).convert_sync_batchnorm(model)
         self.model = model
-        """The bare module, for its weights and for evaluation."""
+        """The bare module that learns."""
         self._fabric = fabric
         self._recipe = recipe
+        self._num_classes = num_classes
         self._optimizer = build_optimizer(model, recipe)
         forward = cast(nn.Module, torch.compile(model)) if recipe.compile else model
         self._wrapped, self._stepper = fabric.setup(forward, self._optimizer)
         self._schedule = build_schedule(self._optimizer, recipe, steps_per_epoch)
         self._wrapped.train()
+        self._average = WeightAverage(model, recipe.ema_decay) if recipe.ema_decay > 0 else None
 
     def learn(self, batch: Batch, step: int, seed: int) -> Tensor:
-        """One optimiser step on a batch: the step's number in the run sets the rate, `seed` the stochastic depth.
+        """One optimiser step on a batch: the step's number in the run sets the rate, `seed` whatever is random.
 
         Returns this rank's loss from before the step, float32 [], still on the device.
         """
         self._schedule.step_update(step)
-        torch.manual_seed(seed)
-        logits_BK = self._wrapped(batch.latents)
-        loss = cross_entropy(logits_BK, batch.labels, label_smoothing=self._recipe.label_smoothing)
+        latents_BCHW, targets = augment(
+            batch.latents, batch.labels, self._recipe, num_classes=self._num_classes, seed=seed
+        )
+        torch.manual_seed(seed)  # for stochastic depth and dropped tokens
+        logits_BK = self._wrapped(latents_BCHW)
+        loss = cross_entropy(logits_BK, targets, label_smoothing=self._recipe.label_smoothing)
         self._fabric.backward(loss)
         if self._recipe.grad_clip > 0:
             self._fabric.clip_gradients(
@@ -49,7 +58,14 @@ class Learner:
             )
         self._stepper.step()
         self._stepper.zero_grad()
+        if self._average is not None:
+            self._average.update(self.model, step)
         return loss.detach()
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The bare module that is evaluated and kept: the one with averaged weights where the recipe averages them."""
+        return self.model if self._average is None else self._average.model
 
     @property
     def lr(self) -> float:
@@ -63,16 +79,20 @@ class Learner:
             self.model.state_dict(),
             self._optimizer.state_dict(),
             self._fabric.strategy.precision.state_dict(),
+            {} if self._average is None else self._average.state_dict(),
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Takes over a checkpoint's weights and moments."""
+        """Takes over a checkpoint's weights, moments and average."""
         self.model.load_state_dict(checkpoint.model)
         self._optimizer.load_state_dict(checkpoint.optimizer)
         self._fabric.strategy.precision.load_state_dict(checkpoint.precision)
+        if self._average is not None:
+            self._average.load_state_dict(checkpoint.ema)
 
     def share_statistics(self) -> None:
         """Makes rank 0's running statistics everybody's, so that all ranks evaluate, and save, one model."""
         if self._fabric.world_size > 1:
-            for buffer in self.model.buffers():
+            averaged = () if self._average is None else self._average.model.buffers()
+            for buffer in (*self.model.buffers(), *averaged):
                 torch.distributed.broadcast(buffer, src=0)

@@ -16,6 +16,7 @@ from lightning_fabric import Fabric
 
 from ci2p_cache.errors import InputError
 from pipeline.models import create_model
+from pipeline.models.token_drop import drop_tokens
 from pipeline.progress import progress as show_progress
 from pipeline.train.checkpoint import Progress, load_checkpoint, refuse_non_finite, save_checkpoint
 from pipeline.train.data import Batches, Share, TrainingData
@@ -36,6 +37,7 @@ from pipeline.train.run_folder import (
     writing_to,
 )
 from pipeline.train.validation import validate
+from pipeline.train.window import windowed
 
 logger = logging.getLogger("ci2p")
 
@@ -72,9 +74,11 @@ def train(
     """Trains until the recipe's last epoch or `max_minutes`, from the run folder's checkpoint if it has one.
 
     Under torchrun every process calls this; rank 0 writes. Raises InputError for a run folder that holds another
-    run, a batch that does not divide by the processes, or a device that is not there; WorkError when a loss or a
-    weight is no longer finite (the last checkpoint stays as it was), the disk refuses, or the checkpoint is damaged.
+    run, a batch that does not divide by the processes, a device that is not there, a window that does not fit or
+    tokens that the model cannot drop; WorkError when a loss or a weight is no longer finite (the last checkpoint stays
+    as it was), the disk refuses, or the checkpoint is damaged.
     """
+    data = windowed(data, recipe.window)
     deadlines = Deadlines(checkpoint_every_minutes=recipe.checkpoint_every_minutes, max_minutes=max_minutes)
     fabric = launch(device, recipe.precision)
     share = Share(fabric.global_rank, fabric.world_size, fabric.device)
@@ -83,10 +87,11 @@ def train(
 
     torch.manual_seed(recipe.seed)
     config = resolve_config(recipe, data, device=str(share.device), world_size=share.world_size)
-    model = build_model(config, build)
-    params = sum(parameter.numel() for parameter in model.parameters())
     check_run(run, config)
     checkpoint = load_checkpoint(run / CHECKPOINT)
+    model = build_model(config, build, pretrained=recipe.pretrained if checkpoint is None else False)
+    drop_tokens(model, recipe.token_drop)
+    params = sum(parameter.numel() for parameter in model.parameters())
     progress = checkpoint.progress if checkpoint is not None else Progress()
     if progress.epoch >= recipe.epochs:
         if is_writer:
@@ -101,7 +106,7 @@ def train(
         write_config(run, config)
     steps_per_epoch = train_batches.steps_per_epoch
     images_per_step = min(recipe.batch_size, data.num_train)
-    learner = Learner(fabric, model, recipe, steps_per_epoch)
+    learner = Learner(fabric, model, recipe, steps_per_epoch=steps_per_epoch, num_classes=len(data.classes))
     if checkpoint is not None:
         learner.restore(checkpoint)
         if is_writer:
@@ -143,7 +148,7 @@ def train(
             is_best = False
             if epoch % recipe.eval_every == 0 or epoch == recipe.epochs:
                 learner.share_statistics()
-                top1, top5 = validate(fabric, learner.model, val_batches, len(data.classes))
+                top1, top5 = validate(fabric, learner.evaluated, val_batches, len(data.classes))
                 is_best = top1 > progress.best_top1
                 progress = replace(progress, last_top1=top1)
                 if is_best:
@@ -167,7 +172,7 @@ def train(
                 with writing_to(run):
                     log.write(metrics)
                     if is_best:
-                        save_best(run, learner.model)
+                        save_best(run, learner.evaluated)
                 logger.info("%s", metrics.line(recipe.epochs))
             progress = progress.next_epoch(num_images=progress.step * images_per_step, eval_seconds=eval_seconds)
             save(progress)

@@ -22,9 +22,10 @@ class EpochMetrics:
     step: int
     """Steps done since the run began."""
     train_loss: float
-    """Mean over the epoch's steps, label smoothing included."""
+    """Mean over the epoch's steps, augmentation and label smoothing included."""
     val_top1: float | None
-    """Share of validation samples in [0, 1]; None when the epoch was not evaluated."""
+    """Share of validation samples in [0, 1], by the averaged weights where there are any; None when the epoch was not
+    evaluated."""
     val_top5: float | None
     """The same among the five likeliest classes, or among all when there are fewer."""
     lr: float

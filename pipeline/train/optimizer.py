@@ -1,5 +1,7 @@
 """Optimiser and learning-rate schedule of a recipe."""
 
+from collections.abc import Callable, Collection
+
 from timm.optim import param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
 from torch import nn
@@ -9,8 +11,12 @@ from pipeline.train.recipe import Recipe
 
 
 def build_optimizer(model: nn.Module, recipe: Recipe) -> AdamW:
-    """AdamW that decays kernels and matrices, and leaves biases and normalisation weights alone."""
-    groups = param_groups_weight_decay(model, recipe.weight_decay)
+    """AdamW that decays kernels and matrices, and leaves biases, normalisation weights and embeddings alone.
+
+    A model names in `no_weight_decay`, as timm's do, what is none of the former but has a matrix's shape.
+    """
+    spared: Callable[[], Collection[str]] = getattr(model, "no_weight_decay", tuple)
+    groups = param_groups_weight_decay(model, recipe.weight_decay, no_weight_decay_list=spared())
     return AdamW(groups, lr=recipe.lr, betas=recipe.betas)
 
 

@@ -40,10 +40,34 @@ class Recipe(BaseModel):
     label_smoothing: _Rate = 0.1
     drop_path: _Rate = 0.1
     """Stochastic depth of the last block; the blocks before it rise to it linearly."""
+    mixup: float = Field(0.0, ge=0)
+    """Alpha of the Beta distribution that says how two samples are blended; 0 is off, as in the paper (Zhang et al.,
+    "mixup"; DeiT trains with 0.8)."""
+    cutmix: float = Field(0.0, ge=0)
+    """The same for a box of cells that one sample takes from another; 0 is off (Yun et al., "CutMix"; DeiT: 1.0)."""
+    mixup_prob: float = Field(1.0, ge=0, le=1)
+    """Share of the steps that mix at all, where mixup or cutmix is on. Names and meaning of these two are timm's."""
+    switch_prob: float = Field(0.5, ge=0, le=1)
+    """Share of the mixed steps that cutmix takes, where both are on."""
+    erase: float = Field(0.0, ge=0, le=1)
+    """Share of the samples that lose a rectangle of cells, set to zero; 0 is off (Zhong et al., "Random Erasing Data
+    Augmentation", for its bounds too; DeiT: 0.25)."""
+    token_drop: _Rate = 0.0
+    """Share of the tokens behind PatchReshape that training leaves out, others each step; 0 is off (Liu et al.,
+    "PatchDropout")."""
+    window: int = Field(0, ge=0)
+    """Side, in cells, of the part of the grid that the model reads: a random one in training, the central one in
+    evaluation. For a cache of larger images than the model's; 0 reads all. Ours."""
+    ema_decay: _Rate = 0.0
+    """Of the exponential moving average of the weights, a step; 0 is off. Where it is on, it is the average that is
+    evaluated and kept: every top-1 and `best.safetensors` are its own (Polyak and Juditsky; timm's, with its warm-up).
+    """
     grad_clip: float = Field(0.0, ge=0)
     """Largest gradient norm; 0 is off, as in the paper."""
     flip: Literal["alternating", "none"] = "alternating"
     """Which view a sample shows: plain and mirrored in turn (the paper: a coin each time), or always the plain one."""
+    pretrained: bool | str = False
+    """Starts a timm model from timm's published weights, all but PatchReshape; a string names a file of them."""
     seed: int = Field(0, ge=0, lt=2**32)
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the matrix products; weights, optimiser and loss are float32 throughout."""
@@ -70,6 +94,11 @@ class Recipe(BaseModel):
             raise ValueError(
                 f"warmup_epochs = {self.warmup_epochs:g} leaves nothing of epochs = {self.epochs}; "
                 f"give more epochs, a smaller warmup_epochs, or no warmup_epochs (it is then epochs / 15)"
+            )
+        if self.window % 2:
+            raise ValueError(
+                f"window = {self.window} does not halve into tokens of 2 x 2 cells; give an even side, "
+                f"such as {self.window + 1}"
             )
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr = {self.min_lr:g} is above lr = {self.lr:g}; lower min_lr or raise lr")

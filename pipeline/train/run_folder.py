@@ -3,7 +3,7 @@
 RUN/config.json        everything that was resolved: recipe, model, data, versions, device
     metrics.jsonl      a line per epoch
     last.ckpt          what a resume needs
-    best.safetensors   the weights with the best validation top-1
+    best.safetensors   the weights with the best validation top-1: averaged ones where the recipe has ema_decay
     events.*           TensorBoard's, where it is installed
 """
 
@@ -25,6 +25,7 @@ from pipeline.models import create_model
 from pipeline.train.checkpoint import load_checkpoint
 from pipeline.train.data import TrainingData
 from pipeline.train.recipe import Recipe
+from pipeline.train.window import ThroughWindow
 
 logger = logging.getLogger("ci2p")
 
@@ -38,7 +39,13 @@ class ModelBuilder(Protocol):
     """Builds a model from what a run folder knows of it; `pipeline.models.create_model` is one."""
 
     def __call__(
-        self, name: str, *, num_classes: int, latent_size: int, latent_channels: int, drop_path: float
+        self,
+        name: str,
+        *,
+        num_classes: int,
+        input_shape: tuple[int, int, int],
+        drop_path: float,
+        pretrained: bool | str,
     ) -> nn.Module: ...
 
 
@@ -53,6 +60,7 @@ class DataRecord(BaseModel):
     """The cache's own, whole: how to turn an image into what the model reads."""
     classes: tuple[str, ...]
     input_shape: tuple[int, int, int]
+    """[C,H,W] of what the model reads: the window's, where the recipe has one."""
 
 
 class RunConfig(BaseModel):
@@ -110,15 +118,17 @@ def resolve_config(recipe: Recipe, data: TrainingData, *, device: str, world_siz
     )
 
 
-def build_model(config: RunConfig, build: ModelBuilder = create_model) -> nn.Module:
-    """The model of a run with fresh weights."""
-    channels, size, _ = config.data.input_shape
+def build_model(config: RunConfig, build: ModelBuilder = create_model, *, pretrained: bool | str = False) -> nn.Module:
+    """The model of a run with fresh weights, or with `pretrained` ones.
+
+    The recipe's own `pretrained` is for a run's very beginning: one that has weights of its own asks for no others.
+    """
     return build(
         config.recipe.model,
         num_classes=len(config.data.classes),
-        latent_size=size,
-        latent_channels=channels,
+        input_shape=config.data.input_shape,
         drop_path=config.recipe.drop_path,
+        pretrained=pretrained,
     )
 
 
@@ -179,7 +189,8 @@ def load_model(run_or_file: str | Path, build: ModelBuilder = create_model) -> t
     """The trained model of a run, on the CPU, in evaluation mode, and the run's config.
 
     A folder gives its best weights; a run that was stopped before its first evaluation has none yet, and gives its
-    last ones, saying so. A file is `best.safetensors` or `last.ckpt` with its `config.json` beside it.
+    last ones, saying so. A file is `best.safetensors` or `last.ckpt` with its `config.json` beside it. Of a run with
+    averaged weights it is always these, and of one with a window the model takes the centre of what it is given.
     Raises InputError when there is no such run or file, WorkError when the weights are damaged or do not fit.
     """
     path = Path(run_or_file)
@@ -199,6 +210,8 @@ def load_model(run_or_file: str | Path, build: ModelBuilder = create_model) -> t
         raise WorkError(
             f"{weights_path} does not fit {config.recipe.model}: {str(error).splitlines()[-1].strip()}"
         ) from error
+    if config.recipe.window:
+        model = ThroughWindow(model, config.recipe.window)
     return model.eval(), config
 
 
@@ -210,4 +223,4 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
             raise WorkError(f"{path} is damaged ({error})") from error
     checkpoint = load_checkpoint(path)
     assert checkpoint is not None
-    return checkpoint.model
+    return checkpoint.ema or checkpoint.model

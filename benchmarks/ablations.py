@@ -1,0 +1,157 @@
+"""Does the encoder matter, and what does rounding cost? One recipe, several caches of the same images, several seeds.
+
+    python benchmarks/ablations.py --data-dir imagenette --encoder start=start.pth.tar --work /tmp/ablations
+
+Arms: a random frozen encoder, every `--encoder NAME=FILE`, and the bundled one stored as float16 and rounded to steps
+of 0.5, 1 and 2. Every arm is encoded and trained by the `ci2p` commands, so a killed run goes on where it was.
+Prints the table of docs/ablations.md and writes docs/ablations.json.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ci2p_cache.publish import publish
+from pipeline.encode.codec import new_codec
+
+DOCS = Path(__file__).parents[1] / "docs"
+REFERENCE = "bundled, step 1"
+
+
+@dataclass(frozen=True)
+class Arm:
+    name: str
+    weights: str
+    store: tuple[str, ...]  # options of ci2p encode
+
+    @property
+    def folder(self) -> str:
+        return self.name.replace(", ", "-").replace(" ", "")
+
+
+def arms(work: Path, encoders: list[str]) -> list[Arm]:
+    random = work / "random.pth.tar"
+    torch.manual_seed(0)
+    publish_state(random)
+    others = [Arm(f"{name}, step 1", file, ("--step", "1")) for name, file in (e.split("=", 1) for e in encoders)]
+    steps = [Arm(f"bundled, step {step}", "bundled", ("--step", step)) for step in ("0.5", "1", "2")]
+    return [
+        Arm("random, float16", str(random), ("--store", "float16")),
+        *others,
+        Arm("bundled, float16", "bundled", ("--store", "float16")),
+        *steps,
+    ]
+
+
+def publish_state(path: Path) -> None:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        torch.save({"state_dict": new_codec().state_dict()}, path)
+
+
+def subset(data_dir: Path, work: Path, per_class: dict[str, int]) -> Path:
+    """The first so many images of every class by name, as links: the same for every arm and machine."""
+    root = work / "images"
+    for split, count in per_class.items():
+        for folder in sorted((data_dir / split).iterdir()):
+            target = root / split / folder.name
+            target.mkdir(parents=True, exist_ok=True)
+            for image in sorted(folder.iterdir())[:count]:
+                link = target / image.name
+                if not link.exists():
+                    link.symlink_to(image.resolve())
+    return root
+
+
+def ci2p(*arguments: object, threads: int) -> None:
+    command = [sys.executable, "-m", "cli", *map(str, arguments)]
+    root = str(Path(__file__).parents[1])
+    environment = os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": str(threads)}
+    finished = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    if finished.returncode:
+        sys.exit(f"{' '.join(command)}\n{finished.stderr}")
+
+
+def encode(arm: Arm, images: Path, work: Path, image_size: int, threads: int) -> float:
+    report = work / f"{arm.folder}.encode.json"
+    if not report.exists():
+        ci2p(
+            *("encode", "--dataset", "folder", "--data-dir", images, "--out", work / "caches" / arm.folder),
+            *("--weights", arm.weights, *arm.store, "--image-size", image_size, "--json", report),
+            threads=threads,
+        )
+    return float(json.loads(report.read_text())["train"]["bytes_per_view"])
+
+
+def train(arm: Arm, seed: int, work: Path, epochs: int, threads: int) -> float:
+    report = work / f"{arm.folder}.{seed}.train.json"
+    if not report.exists():
+        ci2p(
+            *("train", "--shards", work / "caches" / arm.folder, "--out", work / "runs" / f"{arm.folder}-{seed}"),
+            *("--recipe", "quick", "--model", "ci2p_vit_tiny", "--epochs", epochs, "--seed", seed),
+            *("--precision", "bfloat16", "--workers", "1", "--json", report),
+            threads=threads,
+        )
+    return 100 * float(json.loads(report.read_text())["final_top1"])
+
+
+def table(sizes: dict[str, float], top1: dict[str, list[float]]) -> str:
+    lines = ["| encoder and store | bytes a view | top-1, % | sd | against step 1 | n |", "|---|---|---|---|---|---|"]
+    for name, values in top1.items():
+        spread = statistics.stdev(values) if len(values) > 1 else float("nan")
+        gaps = [ours - theirs for ours, theirs in zip(values, top1[REFERENCE], strict=True)]
+        error = statistics.stdev(gaps) / len(gaps) ** 0.5 if len(gaps) > 1 else float("nan")
+        against = "" if name == REFERENCE else f"{statistics.fmean(gaps):+.2f} ± {error:.2f}"
+        mean = statistics.fmean(values)
+        lines.append(f"| {name} | {sizes[name]:,.0f} | {mean:.2f} | {spread:.2f} | {against} | {len(values)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, required=True, help="DIR/train/CLASS/x.jpg and DIR/val/CLASS/x.jpg")
+    parser.add_argument("--work", type=Path, required=True, help="where caches and runs go")
+    parser.add_argument("--encoder", action="append", default=[], metavar="NAME=FILE")
+    parser.add_argument("--image-size", type=int, default=256)
+    parser.add_argument("--train-per-class", type=int, default=10**9)
+    parser.add_argument("--val-per-class", type=int, default=10**9)
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    arguments = parser.parse_args()
+    cores = len(os.sched_getaffinity(0))
+    counts = {"train": arguments.train_per_class, "val": arguments.val_per_class}
+    images = subset(arguments.data_dir, arguments.work, counts)
+    chosen = arms(arguments.work, arguments.encoder)
+    sizes = {arm.name: encode(arm, images, arguments.work, arguments.image_size, cores) for arm in chosen}
+    jobs = [(arm, seed) for seed in range(arguments.seeds) for arm in chosen]
+    threads = max(1, cores // arguments.jobs)
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        found = list(pool.map(lambda job: train(*job, arguments.work, arguments.epochs, threads), jobs))
+    top1: dict[str, list[float]] = {arm.name: [] for arm in chosen}
+    for (arm, _), value in zip(jobs, found, strict=True):
+        top1[arm.name].append(value)
+    numbers = {split: len(list((images / split).glob("*/*"))) for split in counts}
+    command = " ".join(["python benchmarks/ablations.py", *sys.argv[1:]])
+    setting = (
+        f"{numbers['train']:,} training and {numbers['val']:,} validation images at {arguments.image_size} px, "
+        f"`ci2p_vit_tiny`, recipe `quick`, {arguments.epochs} epochs, bfloat16; top-1 of the last epoch; "
+        f"the same seeds in every arm, differences by seed with their standard error; {cores} CPU cores "
+        f"({platform.machine()})"
+    )
+    result = {"setting": setting, "command": command, "bytes_per_view": sizes, "top1": top1}
+    publish(DOCS / "ablations.json", (json.dumps(result, indent=1) + "\n").encode())
+    print(f"{setting}\n\n{table(sizes, top1)}")
+
+
+if __name__ == "__main__":
+    main()

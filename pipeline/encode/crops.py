@@ -1,0 +1,110 @@
+"""Random-resized crops: further views of a training image, each a function of (seed, key, crop number) alone.
+
+    share of the area    uniform within `scale`
+    width / height       uniform in its logarithm, 3/4 to 4/3
+    place                uniform among the whole pixels where the crop fits
+
+This is the distribution of torchvision's RandomResizedCrop, its last resort included: a shape that does not fit is
+drawn anew, ten times at most; then the crop is the largest one of an allowed ratio from the centre.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ci2p_cache.errors import InputError
+from ci2p_cache.spec import CacheSpec
+from ci2p_cache.views import num_crops
+from pipeline.encode.preprocess import Preprocessing, decode, render, source_box
+
+DEFAULT_SCALE = (0.25, 1.0)
+RATIO = (3 / 4, 4 / 3)  # width / height; a change is a new format version
+_DRAWS = 10
+
+
+@dataclass(frozen=True)
+class Crops:
+    """How many crops are cut from every image, and which; every field changes the stored values.
+
+    Raises InputError for values outside of their range.
+    """
+
+    count: int = 0
+    scale: tuple[float, float] = DEFAULT_SCALE  # least and largest share of the area
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        low, high = self.scale
+        if self.count < 0:
+            raise InputError(f"--crops is {self.count}: give 0 for none, or how many to cut from each training image")
+        if not 0 < low <= high <= 1:
+            raise InputError(
+                f"--crop-scale {low:g} {high:g}: give the least and the largest share of the area, "
+                f"0 < LOW <= HIGH <= 1, such as {DEFAULT_SCALE[0]:g} {DEFAULT_SCALE[1]:g}"
+            )
+
+
+NO_CROPS = Crops()
+
+
+def random_crops(count: int, scale: tuple[float, float] | None, seed: int) -> Crops:
+    """Checked `Crops`, of 25 to 100 % of the area without a `scale`. Raises InputError for a scale without crops."""
+    if scale is not None and not count:
+        raise InputError(f"--crop-scale {scale[0]:g} {scale[1]:g} is for crops; give --crops K too, or leave it out")
+    return Crops(count, scale or DEFAULT_SCALE, seed)
+
+
+def crops_of(spec: CacheSpec) -> Crops:
+    """The crops that a split of a cache holds."""
+    if spec.crop_scale is None:
+        return NO_CROPS
+    return Crops(num_crops(spec.views), spec.crop_scale, spec.seed)
+
+
+def load_renderings(data: bytes, key: str, preprocessing: Preprocessing, crops: Crops) -> NDArray[np.uint8]:
+    """The plain rendering of an encoded image, then its crops, from one decoding: uint8 RGB [1 + K, 3, S, S].
+
+    A crop is cut from the picture at its full size and resized as if nothing were around it, as torchvision does.
+    Raises BadImage as `load_pixels` does.
+    """
+    image, size = decode(data), preprocessing.image_size
+    renderings = [render(image, source_box(image.size, preprocessing), size)]
+    for number in range(crops.count):
+        crop = image.crop(crop_box(image.size, crops, key, number))
+        renderings.append(render(crop, (0, 0, *crop.size), size))
+    return np.stack(renderings)
+
+
+def crop_box(image_size: tuple[int, int], crops: Crops, key: str, number: int) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of a crop, in whole pixels of an upright image of (width, height)."""
+    width, height = image_size
+    for attempt in range(_DRAWS):
+        area, ratio, across, down = _uniform(crops.seed, key, number, attempt)
+        pixels = width * height * _between(*crops.scale, area)
+        shape = math.exp(_between(math.log(RATIO[0]), math.log(RATIO[1]), ratio))
+        crop_width, crop_height = round(math.sqrt(pixels * shape)), round(math.sqrt(pixels / shape))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            left, top = int(across * (width - crop_width + 1)), int(down * (height - crop_height + 1))
+            return (left, top, left + crop_width, top + crop_height)
+    return _central_box(width, height)
+
+
+def _central_box(width: int, height: int) -> tuple[int, int, int, int]:
+    ratio = min(max(width / height, RATIO[0]), RATIO[1])
+    crop_width, crop_height = min(width, round(height * ratio)), min(height, round(width / ratio))
+    left, top = (width - crop_width) // 2, (height - crop_height) // 2
+    return (left, top, left + crop_width, top + crop_height)
+
+
+def _uniform(seed: int, key: str, number: int, attempt: int) -> tuple[float, float, float, float]:
+    """Four numbers in [0, 1) from a hash, which no library version and no machine can change."""
+    digest = hashlib.blake2b(f"crop\t{seed}\t{number}\t{attempt}\t{key}".encode(), digest_size=32).digest()
+    area, ratio, across, down = ((int(value) >> 11) / 2**53 for value in np.frombuffer(digest, ">u8"))
+    return area, ratio, across, down
+
+
+def _between(low: float, high: float, share: float) -> float:
+    return low + (high - low) * share

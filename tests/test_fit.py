@@ -1,0 +1,199 @@
+"""Training an encoder: it learns, it resumes exactly, its files are what CompressAI and `encode` read."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from ci2p_cache.errors import InputError, WorkError
+from pipeline.encode.codec import load_analysis, new_codec
+from pipeline.encode.fit.crops import list_images, random_crop
+from pipeline.encode.fit.quality import Quality, measure_quality, psnr
+from pipeline.encode.fit.run import FitReport, fit_encoder
+from pipeline.encode.fit.settings import FitSettings
+from tests.conftest import call_ci2p, encode_folder, files_of, run_ci2p, run_python, write_image
+
+SMALL = FitSettings(steps=6, batch_size=2, crop_size=32, final_crop_size=48, precision="float32", lr=2e-4)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """train/a/, train/b/ with four pictures and val/ with two of odd sizes."""
+    root = tmp_path_factory.mktemp("pictures")
+    for number, name in enumerate(["train/a/0", "train/a/1", "train/b/2", "train/b/3"]):
+        write_image(root / f"{name}.png", number)
+    for number, size in enumerate([(190, 170), (192, 256)]):
+        image = Image.open(root / f"train/a/{number}.png").resize(size, Image.Resampling.BICUBIC)
+        (root / "val").mkdir(exist_ok=True)
+        image.save(root / f"val/{number}.png")
+    return root
+
+
+def fit(pictures: Path, out: Path, settings: FitSettings = SMALL, **options: Any) -> FitReport:
+    options = {"eval_dir": str(pictures / "val"), "device": "cpu", "compile_transforms": False} | options
+    return fit_encoder(str(pictures / "train"), out, settings, **options)
+
+
+def test_it_learns_rate_and_distortion_together(pictures: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SMALL, steps=40, lr=1e-3)
+    torch.manual_seed(settings.seed)
+    files = list_images(str(pictures / "val"), "--eval-dir")
+    before = measure_quality(new_codec(), files, torch.device("cpu"))
+    after = fit(pictures, tmp_path / "mine.pth.tar", settings).quality
+
+    def loss(quality: Quality) -> float:
+        return quality.bpp + settings.lmbda * 255**2 * 10 ** (-quality.psnr / 10)
+
+    assert loss(after) < 0.8 * loss(before)
+
+
+def test_both_files_hold_the_same_float16_weights_and_encode_reads_them(pictures: Path, tmp_path: Path) -> None:
+    report = fit(pictures, tmp_path / "mine.safetensors")
+    names = {load_analysis(str(tmp_path / f"mine{suffix}"))[1] for suffix in (".pth.tar", ".safetensors")}
+    assert names == {report.weights_sha256}
+    state = torch.load(tmp_path / "mine.pth.tar", weights_only=True)["state_dict"]
+    assert all(torch.equal(t, t.half().float()) for name, t in state.items() if name.endswith((".weight", ".gamma")))
+    halves = safetensors.torch.load_file(tmp_path / "mine.safetensors")
+    assert halves["g_a.0.weight"].dtype == torch.float16 and set(halves) == set(state)
+    card = (tmp_path / "mine.md").read_text()
+    assert "lambda" not in card and report.weights_sha256 in card and "0.025 x 255^2" in card
+    assert f"{report.quality.psnr:.2f} dB" in card
+
+
+def test_compressai_s_own_evaluation_loads_it_and_agrees(pictures: Path, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SMALL, steps=2)
+    report = fit(pictures, tmp_path / "mine.pth.tar", settings, begin_from="bundled")
+    finished = run_python(
+        *("-c", "import pipeline, runpy; runpy.run_module('compressai.utils.eval_model', run_name='__main__')"),
+        *("checkpoint", pictures / "val", "-a", "bmshj2018-factorized", "-p", tmp_path / "mine.pth.tar"),
+    )
+    assert finished.returncode == 0, finished.stderr
+    results = json.loads(finished.stdout[finished.stdout.index("{") :])["results"]
+    quality = report.quality
+    assert results["psnr-rgb"][0] == pytest.approx(quality.psnr, abs=0.02)
+    assert results["bpp"][0] == pytest.approx(quality.bpp, rel=0.02)
+
+
+def test_killed_and_resumed_equals_never_killed(pictures: Path, tmp_path: Path) -> None:
+    fit(pictures, tmp_path / "whole.pth.tar")
+    for _ in range(SMALL.steps):
+        fit(pictures, tmp_path / "parts.pth.tar", max_minutes=1e-9)  # one step a call
+    parts, whole = (torch.load(tmp_path / f"{name}.pth.tar")["state_dict"] for name in ("parts", "whole"))
+    assert all(torch.equal(parts[name], whole[name]) for name in whole)
+    finished = files_of(tmp_path)
+    fit(pictures, tmp_path / "parts.pth.tar")
+    assert {name: data for name, data in files_of(tmp_path).items() if not name.endswith(".md")} == {
+        name: data for name, data in finished.items() if not name.endswith(".md")
+    }
+
+
+def test_more_steps_may_be_asked_for_until_the_decay(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine.pth.tar"
+    fit(pictures, out, dataclasses.replace(SMALL, steps=20, warmup=0.0), max_minutes=1e-9)
+    longer = dataclasses.replace(SMALL, steps=40, warmup=0.0)
+    assert fit(pictures, out, longer, max_minutes=1e-9).step == 2
+    short = dataclasses.replace(SMALL, steps=2, warmup=0.0)
+    with pytest.raises(InputError, match="begun with steps 40, and this run has 2"):
+        fit(pictures, out, short)
+
+
+def test_other_settings_or_images_are_refused_by_name(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine.pth.tar"
+    fit(pictures, out, max_minutes=1e-9)
+    with pytest.raises(InputError, match=r"begun with lmbda 0\.025, and this run has 0\.1"):
+        fit(pictures, out, dataclasses.replace(SMALL, lmbda=0.1))
+    with pytest.raises(InputError, match="begun with from random weights, and this run has"):
+        fit(pictures, out, begin_from="bundled")
+    with pytest.raises(InputError, match="begun with data-dir images"):
+        fit_encoder(str(pictures / "val"), out, SMALL, eval_dir=str(pictures / "val"), device="cpu")
+
+
+def test_a_training_that_explodes_stops_and_keeps_the_last_checkpoint(pictures: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine.pth.tar"
+    wild = dataclasses.replace(SMALL, lr=1e9, grad_clip=1e30, warmup=0.0)
+    with pytest.raises(WorkError, match=r"no longer finite at step \d+; lower --lr"):
+        fit(pictures, out, wild, begin_from="bundled")
+    assert not list(tmp_path.glob("mine*"))
+
+
+def test_crops_are_of_the_size_asked_for_and_repeat() -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 100, 3), dtype=np.uint8))
+    for scale in ((1.0, 1.0), (0.5, 0.5), (0.7, 1.4), (3.0, 3.0)):
+        crops = [random_crop(image, 48, scale, np.random.default_rng(7)) for _ in range(2)]
+        assert crops[0].shape == (48, 48, 3) and np.array_equal(*crops)
+    # At scale 1 a crop is a piece of the picture, unchanged.
+    crop = random_crop(image, 32, (1.0, 1.0), np.random.default_rng(1))
+    windows = np.lib.stride_tricks.sliding_window_view(np.asarray(image), (32, 32, 3))[:, :, 0]
+    assert any((windows == piece).all((2, 3, 4)).any() for piece in (crop, crop[:, ::-1]))
+
+
+def test_psnr_is_that_of_its_definition() -> None:
+    dark, light = torch.zeros(3, 8, 8), torch.full((3, 8, 8), 255.0)
+    assert psnr(light, dark) == pytest.approx(0.0)
+    assert psnr(dark + 1, dark) == pytest.approx(48.1308, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--data-dir", "nowhere"), "--data-dir nowhere: there is no such folder"),
+        (("--data-dir", "."), "too few to hold one in 100 out for evaluation; give --eval-dir"),
+        (("--out", "mine.onnx"), r"--out mine.onnx: give a name that ends in .pth.tar or .safetensors"),
+        (("--from", "gone.pth.tar"), "--from gone.pth.tar: no such file"),
+        (("--from", "encoder.safetensors"), "--from encoder.safetensors holds an encoder alone"),
+        (("--crop-size", "100"), "--crop-size 100: give a multiple of 16"),
+        (("--scale", "2", "1"), "--scale 2 1: give two positive factors"),
+        (("--steps", "0"), "--steps 0 must be above 0"),
+        (("--lr", "-1"), "--lr -1.0 must be above 0"),
+    ],
+)
+def test_wrong_wishes_are_refused_by_name(tmp_path: Path, arguments: tuple[str, str], message: str) -> None:
+    write_image(tmp_path / "one.png", 0)
+    state = safetensors.torch.load_file(Path("pipeline/encode/weights/factorized-prior.safetensors"))
+    analysis = {name: tensor for name, tensor in state.items() if name.startswith("g_a.")}
+    safetensors.torch.save_file(analysis, tmp_path / "encoder.safetensors")
+    given = {"--data-dir": ".", "--out": "mine.pth.tar", "--eval-dir": ".", "--steps": "2"}
+    if arguments[0] == "--data-dir":
+        del given["--eval-dir"]
+    words = [word for name, value in given.items() if name != arguments[0] for word in (name, value)]
+    before = set(files_of(tmp_path))
+    refused = call_ci2p("fit-encoder", *words, *arguments, "--device", "cpu", cwd=tmp_path)
+    assert refused.returncode == 2 and message.replace("\\", "") in refused.stderr.replace("\\", "")
+    assert set(files_of(tmp_path)) == before
+
+
+def test_a_broken_image_is_named(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "x.png").write_bytes(b"no image")
+    with pytest.raises(WorkError, match=r"train/x.png: not an image; mend or remove it"):
+        fit(tmp_path, tmp_path / "mine.pth.tar", eval_dir=str(pictures / "val"))
+
+
+def test_a_cache_is_made_with_it_and_never_mixed(image_folder: Path, pictures: Path, tmp_path: Path) -> None:
+    fit(pictures, tmp_path / "mine.pth.tar", dataclasses.replace(SMALL, steps=1), begin_from="bundled")
+    cache = encode_folder(image_folder, tmp_path / "cache", weights=str(tmp_path / "mine.safetensors"))
+    with pytest.raises(InputError, match=r"weights_sha256 is .* in this run \(--weights\)"):
+        encode_folder(image_folder, cache, weights="bundled")
+
+
+def test_the_command_trains_with_decoding_processes_and_reports(pictures: Path, tmp_path: Path) -> None:
+    finished = run_ci2p(
+        *("fit-encoder", "--data-dir", pictures / "train", "--eval-dir", pictures / "val", "--out", "mine.pth.tar"),
+        *("--steps", "20", "--batch-size", "1", "--crop-size", "32", "--final-crop-size", "32", "--from", "bundled"),
+        *("--device", "cpu", "--no-compile", "--workers", "1", "--json", "fit.json"),
+        cwd=tmp_path,
+    )
+    assert finished.returncode == 0, finished.stderr
+    measured = json.loads((tmp_path / "fit.json").read_text())
+    assert measured["finished"] and measured["steps"] == 20 and measured["num_images"] == 2
+    assert f"{measured['psnr']:.2f} dB at {measured['bpp']:.3f} bit/pixel on 2 images" in finished.stdout
+    assert "fit-encoder: 20/20 steps" in finished.stderr and " dB" in finished.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("mine.pth.tar", "mine.safetensors", "mine.md", "mine.ckpt", "fit.json")
+    }

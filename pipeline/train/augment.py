@@ -9,7 +9,7 @@ Every draw is a function of a step's seed, and so of (seed, epoch, step, rank): 
 for themselves and mix among their own samples; which samples make up a global batch does not depend on the number of
 ranks, what is drawn for them does. The draws are made on the host, so that they are the same on every device and no
 step waits for one. timm's own Mixup takes its numbers from numpy's global state, where a seeded generator cannot
-reach; ours does what that does in its mode "batch", of which the tests hold the results equal.
+reach; ours does what that does in its mode "batch", and the tests hold the two equal.
 """
 
 # B batch, C latent channels (192), H=W latent grid (16), K classes

@@ -238,7 +238,7 @@ def train(
 @click.option("--shards", metavar="CACHE", help="Default: the cache that the model was trained from.")
 @click.option("--images", metavar="DIR", help="Raw images instead, through the encoder that made the cache.")
 @click.option("--split", default="val", show_default=True)
-@click.option("--tta", is_flag=True, help="Average over the views.")
+@click.option("--tta", is_flag=True, help="Average over the image and its mirror image.")
 @_weights_option
 @_device_option
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)

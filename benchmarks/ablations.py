@@ -8,6 +8,7 @@ Prints the table of docs/ablations.md and writes docs/ablations.json.
 """
 
 import argparse
+import io
 import json
 import os
 import platform
@@ -39,9 +40,7 @@ class Arm:
 
 
 def arms(work: Path, encoders: list[str]) -> list[Arm]:
-    random = work / "random.pth.tar"
-    torch.manual_seed(0)
-    publish_state(random)
+    random = random_weights(work / "random.pth.tar")
     others = [Arm(f"{name}, step 1", file, ("--step", "1")) for name, file in (e.split("=", 1) for e in encoders)]
     steps = [Arm(f"bundled, step {step}", "bundled", ("--step", step)) for step in ("0.5", "1", "2")]
     return [
@@ -52,10 +51,13 @@ def arms(work: Path, encoders: list[str]) -> list[Arm]:
     ]
 
 
-def publish_state(path: Path) -> None:
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save({"state_dict": new_codec().state_dict()}, path)
+def random_weights(path: Path) -> Path:
+    """A codec that nobody trained, the same one every time."""
+    torch.manual_seed(0)
+    content = io.BytesIO()
+    torch.save({"state_dict": new_codec().state_dict()}, content)
+    publish(path, content.getvalue())
+    return path
 
 
 def subset(data_dir: Path, work: Path, per_class: dict[str, int]) -> Path:

@@ -5,8 +5,6 @@ epoch and step, so that no generator's state has to be saved: two integers say w
 """
 
 import dataclasses
-import io
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import torch
 from torch import nn
 
 from ci2p_cache.errors import WorkError
-from ci2p_cache.publish import publish
+from pipeline.checkpoint_file import read_checkpoint, write_checkpoint
 
 FORMAT_VERSION = 1
 
@@ -82,19 +80,14 @@ class Checkpoint:
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Publishes a checkpoint in one piece. Raises OSError when the disk refuses; the previous file then stays."""
-    buffer = io.BytesIO()
-    torch.save(
-        {
-            "format_version": FORMAT_VERSION,
-            "progress": dataclasses.asdict(checkpoint.progress),
-            "model": checkpoint.model,
-            "optimizer": checkpoint.optimizer,
-            "precision": checkpoint.precision,
-            "ema": checkpoint.ema,
-        },
-        buffer,
-    )
-    publish(path, buffer.getvalue())
+    content = {
+        "progress": dataclasses.asdict(checkpoint.progress),
+        "model": checkpoint.model,
+        "optimizer": checkpoint.optimizer,
+        "precision": checkpoint.precision,
+        "ema": checkpoint.ema,
+    }
+    write_checkpoint(path, content, format_version=FORMAT_VERSION)
 
 
 def load_checkpoint(path: Path) -> Checkpoint | None:
@@ -102,15 +95,9 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
 
     Raises WorkError when the file is damaged or of another version.
     """
-    try:
-        # A file that is no zip archive makes torch fall back to its old format, and fail there with any of these.
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
+    content = read_checkpoint(path, format_version=FORMAT_VERSION)
+    if content is None:
         return None
-    except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise WorkError(f"{path} is damaged ({_first_line(error)}); delete it to start the run afresh") from error
-    if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
-        raise WorkError(f"{path} is no checkpoint of this version of ci2p; give another --out")
     progress = Progress(**content["progress"])
     # Checkpoints from before there was an average have none.
     return Checkpoint(progress, content["model"], content["optimizer"], content["precision"], content.get("ema", {}))
@@ -123,7 +110,3 @@ def refuse_non_finite(model: nn.Module, step: int) -> None:
             raise WorkError(
                 f"{name} is no longer finite after step {step}; the last checkpoint is good: lower lr, or set grad_clip"
             )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]

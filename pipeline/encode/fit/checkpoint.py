@@ -1,16 +1,12 @@
 """A codec's training at one step: everything that a killed run needs to go on as if it had never stopped."""
 
 import dataclasses
-import io
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ci2p_cache.errors import InputError, WorkError
-from ci2p_cache.publish import publish
+from ci2p_cache.errors import InputError
+from pipeline.checkpoint_file import read_checkpoint, write_checkpoint
 from pipeline.encode.fit.settings import FitSettings
 
 FORMAT_VERSION = 1
@@ -33,9 +29,7 @@ def save_checkpoint(path: Path, checkpoint: FitCheckpoint) -> None:
     """Publishes a checkpoint in one piece. Raises OSError when the disk refuses; the previous file then stays."""
     content = {field.name: getattr(checkpoint, field.name) for field in dataclasses.fields(checkpoint)}
     content["settings"] = dataclasses.asdict(checkpoint.settings)
-    buffer = io.BytesIO()
-    torch.save({"format_version": FORMAT_VERSION} | content, buffer)
-    publish(path, buffer.getvalue())
+    write_checkpoint(path, content, format_version=FORMAT_VERSION)
 
 
 def load_checkpoint(path: Path, settings: FitSettings, source: dict[str, str]) -> FitCheckpoint | None:
@@ -44,15 +38,9 @@ def load_checkpoint(path: Path, settings: FitSettings, source: dict[str, str]) -
     The number of steps may differ as long as neither schedule's decay has begun: such a run was the same until there.
     Raises InputError naming the first setting that differs, and WorkError for a damaged file.
     """
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
+    content = read_checkpoint(path, format_version=FORMAT_VERSION)
+    if content is None:
         return None
-    except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
-        raise WorkError(f"{path} is damaged ({reason}); delete it to start afresh") from error
-    if not isinstance(content, dict) or content.pop("format_version", None) != FORMAT_VERSION:
-        raise WorkError(f"{path} is no checkpoint of this version of ci2p; give another --out")
     found = FitCheckpoint(**content | {"settings": FitSettings(**content["settings"])})
     theirs = dataclasses.asdict(found.settings) | found.source
     for name, ours in (dataclasses.asdict(settings) | source).items():

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ci2p_cache.errors import InputError, WorkError
+from pipeline.deadlines import Deadlines
 from pipeline.encode.codec import Codec, RateDistortionLoss
 from pipeline.encode.fit.checkpoint import FitCheckpoint, load_checkpoint, save_checkpoint
 from pipeline.encode.fit.crops import crop_batches
@@ -25,7 +26,7 @@ from pipeline.progress import progress
 
 logger = logging.getLogger("ci2p")
 
-_CHECKPOINT_SECONDS = 300.0
+_CHECKPOINT_EVERY_MINUTES = 5.0
 _FIGURES_EVERY = 20  # steps; reading a loss makes the host wait for the device
 
 
@@ -62,7 +63,8 @@ def train_codec(codec: Codec, settings: FitSettings, run: FitRun) -> FitCheckpoi
             logger.info("resuming %s at step %d of %d", run.checkpoint, state.step, settings.steps)
     codec.to(memory_format=torch.channels_last)
     stepper = _Stepper(codec, settings, run, optimizer, auxiliary)
-    begin = saved = time.monotonic()
+    begin = time.monotonic()
+    deadlines = Deadlines(checkpoint_every_minutes=_CHECKPOINT_EVERY_MINUTES, max_minutes=run.max_minutes)
     done, figures = state.step, _Figures()
 
     def save() -> FitCheckpoint:
@@ -78,12 +80,11 @@ def train_codec(codec: Codec, settings: FitSettings, run: FitRun) -> FitCheckpoi
             figures.add(*stepper.step(pixels_B3SS, done))
             done += 1
             advance(1, figures.note)
-            now = time.monotonic()
-            if run.max_minutes is not None and now - begin > 60 * run.max_minutes:
+            if deadlines.time_is_up:
                 break
-            if now - saved > _CHECKPOINT_SECONDS:
+            if deadlines.checkpoint_is_due:
                 save()
-                saved = now
+                deadlines.saved()
     return save() if done > state.step else replace(state, settings=settings)
 
 

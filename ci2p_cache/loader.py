@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ci2p_cache import order
 from ci2p_cache.cache import Cache
 from ci2p_cache.errors import InputError
+from ci2p_cache.order import BatchOrder
 from ci2p_cache.reader import ViewReader
 from ci2p_cache.spec import CacheSpec
 
@@ -71,31 +71,30 @@ class BatchLoader:
             raise InputError(f"--batch-size {batch_size} does not divide by {world_size} processes; change either")
         self.cache = cache
         self.device = torch.device(device)
-        self._batch_size = batch_size
-        self._seed = seed
-        self._rank = rank
-        self._world_size = world_size
-        self._shuffle = shuffle
-        self._view = PLAIN_VIEW if view is None and not shuffle else view
+        self._order = BatchOrder(
+            num_samples=cache.num_samples,
+            num_views=len(cache.spec.views),
+            batch_size=batch_size,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            shuffle=shuffle,
+            view=PLAIN_VIEW if view is None and not shuffle else view,
+        )
         self._reader = ViewReader(cache.split_dir, cache.manifest, workers=workers)
         self._resident = self._load_resident(resident)
 
     @property
     def steps_per_epoch(self) -> int:
         """The same on every rank when training; this rank's own count at evaluation."""
-        if self._shuffle:
-            return order.steps_per_epoch(self.cache.num_samples, self._batch_size)
-        mine = len(range(self._rank, self.cache.num_samples, self._world_size))
-        return -(-mine // (self._batch_size // self._world_size))
+        return self._order.steps_per_epoch
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """Yields the batches of an epoch from `first_step` on, reading ahead in a thread."""
-        plan = self._plan(epoch)
         with ThreadPoolExecutor(1, thread_name_prefix="ci2p-load") as ahead:
             pending: deque[tuple[NDArray[np.int64], Future[Tensor]]] = deque()
             try:
-                for step in range(first_step, self.steps_per_epoch):
-                    samples, views = plan(step)
+                for samples, views in self._order.epoch(epoch, first_step):
                     pending.append((samples, ahead.submit(self._stored, samples, views)))
                     if len(pending) > _BATCHES_AHEAD:
                         yield self._batch(*pending.popleft())
@@ -104,18 +103,6 @@ class BatchLoader:
             finally:
                 for _, future in pending:
                     future.cancel()
-
-    def _plan(self, epoch: int) -> "_Plan":
-        num_samples, num_views = self.cache.num_samples, len(self.cache.spec.views)
-        if self._view is None:
-            views = order.view_choice(num_samples, num_views, self._seed, epoch)
-        else:
-            views = np.full(num_samples, self._view)
-        if not self._shuffle:
-            mine = np.arange(self._rank, num_samples, self._world_size)
-            return _Plan(mine, views, self._batch_size // self._world_size, 0, 1)
-        samples = order.epoch_order(num_samples, self._seed, epoch)
-        return _Plan(samples, views, self._batch_size, self._rank, self._world_size)
 
     def _stored(self, samples: NDArray[np.int64], views: NDArray[np.int64]) -> Tensor:
         positions = self.cache.positions[samples]
@@ -162,22 +149,6 @@ class BatchLoader:
             whole[torch.from_numpy(positions).to(target)] = torch.from_numpy(values).to(target)
         logger.info("%s/%s is resident: %.2f GiB", self.cache.path, self.cache.split, need / 2**30)
         return whole.flatten(0, 1)
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """step -> (samples, views) of one rank in one epoch."""
-
-    samples: NDArray[np.int64]
-    views: NDArray[np.int64]  # by sample
-    batch_size: int
-    rank: int
-    world_size: int
-
-    def __call__(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        batch = order.global_batch(self.samples, step, self.batch_size)
-        mine = order.rank_slice(batch, self.rank, self.world_size)
-        return mine, self.views[mine]
 
 
 def to_latents(stored: Tensor, spec: CacheSpec) -> Tensor:

@@ -91,6 +91,9 @@ def _print(json_file: str | None, line: str) -> None:
 
 
 _device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+_max_minutes_option = click.option(
+    "--max-minutes", type=click.FloatRange(min=0, min_open=True), help="End after so long, resumably."
+)
 _checkpoint_option = click.option("--checkpoint", metavar="RUN|FILE", help="Default: the newest run under runs/.")
 _weights_option = click.option(
     "--weights", default="bundled", show_default=True, metavar="bundled|zoo|FILE", help="The encoder's."
@@ -99,18 +102,33 @@ _weights_option = click.option(
 _DATASETS = click.Choice(["sample", "folder", "animals10", "imagenet", "webdataset", "huggingface"])
 
 
+_data_dir_option = click.option("--data-dir", metavar="DIR", help="Where the images are.")
+_val_fraction_option = click.option(
+    "--val-fraction", type=float, help="Share of each class kept for validation where there is no val/."
+)
+_image_size_option = click.option(
+    "--image-size", type=int, default=256, show_default=True, help="Pixels; a multiple of 32."
+)
+_short_edge_option = click.option(
+    "--short-edge", type=int, help="Pixels before the centre crop. Default: 292/256 of --image-size."
+)
+_resize_mode_option = click.option(
+    "--resize-mode", type=click.Choice(["crop", "squash"]), default="crop", show_default=True
+)
+
+
 @main.command()
 @click.option("--dataset", type=_DATASETS, required=True, help="What --data-dir holds; `sample` is built in.")
-@click.option("--data-dir", metavar="DIR", help="Where the images are.")
+@_data_dir_option
 @click.option("--out", type=click.Path(path_type=Path), metavar="CACHE", help="Default: caches/DATASET.")
 @click.option("--split", "splits", multiple=True, help="Only this split; may be repeated. Default: all there are.")
-@click.option("--val-fraction", type=float, help="Share of each class kept for validation where there is no val/.")
+@_val_fraction_option
 @click.option("--format", type=click.Choice(["zarr", "webdataset"]), default="zarr", show_default=True)
 @click.option("--store", type=click.Choice(["int", "float16"]), default="int", show_default=True)
 @click.option("--step", type=float, default=1.0, show_default=True, help="Quantisation step of the int store.")
-@click.option("--image-size", type=int, default=256, show_default=True, help="Pixels; a multiple of 32.")
-@click.option("--short-edge", type=int, help="Pixels before the centre crop. Default: 292/256 of --image-size.")
-@click.option("--resize-mode", type=click.Choice(["crop", "squash"]), default="crop", show_default=True)
+@_image_size_option
+@_short_edge_option
+@_resize_mode_option
 @click.option("--views", type=click.Choice(["flip", "plain"]), default="flip", show_default=True)
 @click.option(
     "--crops", type=click.IntRange(0), default=0, show_default=True, help="Random-resized, per training image."
@@ -171,30 +189,76 @@ def encode(
     _write_json(json_file, report.measured())
 
 
+def _recipe_options(command: Any) -> Any:
+    """What `train` and `baseline` share: everything that makes up the recipe, and where and how long it runs."""
+    options = [
+        click.option("--recipe", default="paper-animals10", show_default=True, metavar="NAME|FILE"),
+        click.option("--out", type=click.Path(path_type=Path), metavar="RUN", help="Default: runs/MODEL-DATA-SEED."),
+        click.option("--epochs", type=int),
+        click.option("--batch-size", type=int, help="Over all processes together."),
+        click.option("--lr", type=float),
+        click.option("--seed", type=int),
+        click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"])),
+        click.option("--compile/--no-compile", default=None, help="torch.compile the model."),
+        click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Anything else in the recipe."),
+        _device_option,
+        _max_minutes_option,
+        _json_option,
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _train(
+    data: Any,
+    name: str,
+    recipe: str,
+    settings: tuple[str, ...],
+    out: Path | None,
+    device: str,
+    max_minutes: float | None,
+    json_file: str | None,
+    overrides: dict[str, Any],
+) -> None:
+    """Trains on data that go by `name`, and prints what came of it."""
+    from pipeline.train.loop import train as train_model
+    from pipeline.train.recipe import load_recipe, parse_setting
+    from pipeline.train.run_folder import default_run
+
+    given = {key: value for key, value in overrides.items() if value is not None}
+    resolved = load_recipe(recipe, dict(map(parse_setting, settings)) | given)
+    run = out or default_run(resolved.model, name, resolved.seed)
+    result = train_model(resolved, data, run, device=device, max_minutes=max_minutes)
+    if int(os.environ.get("RANK", "0")) == 0:
+        best = "not evaluated yet" if result.best_top1 is None else f"best top-1 {100 * result.best_top1:.2f} %"
+        state = "finished" if result.finished else "not finished; run the same command to go on"
+        _print(json_file, f"{best}, {result.epochs} epochs in {result.seconds:.0f} s ({state})")
+        _print(json_file, f"run: {result.run}")
+        measured = {
+            "best_top1": result.best_top1,
+            "final_top1": result.final_top1,
+            "epochs": result.epochs,
+            "images_per_s": result.images_per_s,
+            "seconds": result.seconds,
+            "params": result.params,
+            "run": str(result.run),
+        }
+        _write_json(json_file, measured)
+
+
 @main.command()
 @click.option("--shards", required=True, metavar="CACHE", help="A finished cache: a folder, or an fsspec URL.")
 @click.option("--model", help="ci2p_vit_base, _ds, _large, _small, _tiny, or a ViT of timm's. Default: the recipe's.")
 @click.option("--pretrained/--no-pretrained", default=None, help="Start a ViT of timm's from its published weights.")
-@click.option("--recipe", default="paper-animals10", show_default=True, metavar="NAME|FILE")
-@click.option("--out", type=click.Path(path_type=Path), metavar="RUN", help="Default: runs/MODEL-CACHE-SEED.")
-@click.option("--epochs", type=int)
-@click.option("--batch-size", type=int, help="Over all processes together.")
-@click.option("--lr", type=float)
-@click.option("--seed", type=int)
-@click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"]))
-@click.option("--compile/--no-compile", "compile_model", default=None, help="torch.compile the model.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Anything else in the recipe.")
-@_device_option
+@_recipe_options
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Decoding threads.")
 @click.option("--resident", type=click.Choice(["auto", "cpu", "cuda", "off"]), default="auto", show_default=True)
-@click.option("--max-minutes", type=click.FloatRange(min=0, min_open=True), help="End after so long, resumably.")
-@_json_option
 def train(
     shards: str,
     recipe: str,
     out: Path | None,
     settings: tuple[str, ...],
-    compile_model: bool | None,
     device: str,
     workers: int,
     resident: Any,
@@ -207,30 +271,60 @@ def train(
     Run the same command again to resume. Several GPUs: torchrun --nproc-per-node 8 -m cli train ...
     """
     from pipeline.train.data import open_training_data
-    from pipeline.train.loop import train as train_model
-    from pipeline.train.recipe import load_recipe, parse_setting
-    from pipeline.train.run_folder import default_run
 
-    given = dict(map(parse_setting, settings)) | {k: v for k, v in overrides.items() if v is not None}
-    resolved = load_recipe(recipe, given | ({} if compile_model is None else {"compile": compile_model}))
     data = open_training_data(shards, workers=workers, resident=resident)
-    run = out or default_run(resolved.model, shards, resolved.seed)
-    result = train_model(resolved, data, run, device=device, max_minutes=max_minutes)
-    measured = {
-        "best_top1": result.best_top1,
-        "final_top1": result.final_top1,
-        "epochs": result.epochs,
-        "images_per_s": result.images_per_s,
-        "seconds": result.seconds,
-        "params": result.params,
-        "run": str(result.run),
-    }
-    if int(os.environ.get("RANK", "0")) == 0:
-        best = "not evaluated yet" if result.best_top1 is None else f"best top-1 {100 * result.best_top1:.2f} %"
-        state = "finished" if result.finished else "not finished; run the same command to go on"
-        _print(json_file, f"{best}, {result.epochs} epochs in {result.seconds:.0f} s ({state})")
-        _print(json_file, f"run: {result.run}")
-        _write_json(json_file, measured)
+    _train(data, shards, recipe, settings, out, device, max_minutes, json_file, overrides)
+
+
+@main.command()
+@click.option("--model", default="vit_base", show_default=True, help="vit_base, _small, _tiny, _base_p32, cnn_vit ...")
+@click.option("--dataset", type=_DATASETS, default="folder", show_default=True, help="What --data-dir holds.")
+@_data_dir_option
+@_val_fraction_option
+@_image_size_option
+@_short_edge_option
+@_resize_mode_option
+@click.option("--data-seed", type=int, default=0, show_default=True, help="What --seed is to `encode`.")
+@_recipe_options
+@click.option("--workers", type=click.IntRange(0), help="Decoding processes. Default: one a core, 16 at most.")
+@click.option("--resident", type=click.Choice(["auto", "cpu", "off"]), default="auto", show_default=True)
+def baseline(
+    dataset: str,
+    data_dir: str | None,
+    val_fraction: float | None,
+    image_size: int,
+    short_edge: int | None,
+    resize_mode: Any,
+    data_seed: int,
+    recipe: str,
+    out: Path | None,
+    settings: tuple[str, ...],
+    device: str,
+    workers: int | None,
+    resident: Any,
+    max_minutes: float | None,
+    json_file: str | None,
+    **overrides: Any,
+) -> None:
+    """For comparison only: train a model that reads pixels, with the same loop, recipe, images and order.
+
+    Run the same command again to resume.
+    """
+    from pipeline.baselines.pixels import open_pixel_data
+    from pipeline.encode.decoding import default_workers
+
+    data = open_pixel_data(
+        dataset,
+        data_dir,
+        workers=default_workers() if workers is None else workers,
+        val_fraction=val_fraction,
+        image_size=image_size,
+        short_edge=short_edge,
+        resize_mode=resize_mode,
+        data_seed=data_seed,
+        resident=resident,
+    )
+    _train(data, data.path, recipe, settings, out, device, max_minutes, json_file, overrides)
 
 
 @main.command("eval")
@@ -314,7 +408,7 @@ def predict(
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="bfloat16", show_default=True)
 @click.option("--compile/--no-compile", "compile_transforms", default=True, show_default=True)
 @click.option("--workers", type=click.IntRange(0), help="Decoding processes. Default: one a core, 16 at most.")
-@click.option("--max-minutes", type=click.FloatRange(min=0, min_open=True), help="End after so long, resumably.")
+@_max_minutes_option
 @_json_option
 def fit_encoder(
     data_dir: str,

@@ -28,7 +28,6 @@ logger = logging.getLogger("ci2p")
 Resident = Literal["auto", "cpu", "cuda", "off"]
 PLAIN_VIEW = 0
 _BATCHES_AHEAD = 3
-# A resident cache may take this share of the memory that is free, shared by the processes of the machine.
 _RESIDENT_SHARE = 0.5
 
 
@@ -121,8 +120,8 @@ class BatchLoader:
     def _load_resident(self, resident: Resident) -> Tensor | None:
         """The whole split as stored values [num_items * V, C, H, W], or None to read it batch by batch."""
         need = self.cache.resident_bytes
-        local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        fits = need <= _RESIDENT_SHARE * free_memory_bytes() / local_processes
+        allowed = resident_limit_bytes()
+        fits = need <= allowed
         if resident == "auto":
             if not fits and not self._reader.is_local:
                 raise InputError(
@@ -137,7 +136,7 @@ class BatchLoader:
         if resident == "cpu" and not fits:
             raise InputError(
                 f"--resident cpu needs {need / 2**30:.1f} GiB a process, and half of the free memory is "
-                f"{_RESIDENT_SHARE * free_memory_bytes() / 2**30:.1f} GiB; use --resident off"
+                f"{allowed / 2**30:.1f} GiB; use --resident off"
             )
         spec = self.cache.spec
         dtype = torch.uint8 if spec.store == "int" else torch.float16
@@ -159,6 +158,11 @@ def to_latents(stored: Tensor, spec: CacheSpec) -> Tensor:
     # In one byte a value until the last moment: what costs here is memory traffic.
     integers = ((stored >> 1) ^ -(stored & 1)).view(torch.int8)
     return integers.float().mul_(spec.step)
+
+
+def resident_limit_bytes() -> float:
+    """How much data this process may keep in memory: its share, among those of the machine, of half of what is free."""
+    return _RESIDENT_SHARE * free_memory_bytes() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def free_memory_bytes() -> int:

@@ -9,7 +9,7 @@ from torch import nn
 from ci2p_cache.cache import open_cache
 from ci2p_cache.errors import InputError
 from pipeline.evaluate.images import open_images, open_rendering
-from pipeline.evaluate.predictions import predict_cache, predict_latents
+from pipeline.evaluate.predictions import predict_cache, predict_inputs
 from pipeline.evaluate.scores import Scoring
 from tests.conftest import CLASSES
 
@@ -43,8 +43,8 @@ class Brightness(nn.Module):
 
 def test_the_mean_is_over_probabilities_of_views() -> None:
     latents_BVCHW = torch.randn(4, 2, 192, 2, 2, generator=torch.Generator().manual_seed(0))
-    each = [predict_latents(Brightness(), latents_BVCHW[:, [view]]) for view in range(2)]
-    torch.testing.assert_close(predict_latents(Brightness(), latents_BVCHW), (each[0] + each[1]) / 2)
+    each = [predict_inputs(Brightness(), latents_BVCHW[:, [view]]) for view in range(2)]
+    torch.testing.assert_close(predict_inputs(Brightness(), latents_BVCHW), (each[0] + each[1]) / 2)
 
 
 def test_a_cache_is_predicted_once_in_order(cache: Path) -> None:
@@ -54,23 +54,22 @@ def test_a_cache_is_predicted_once_in_order(cache: Path) -> None:
     assert torch.cat([batch.probabilities for batch in batches]).shape == (9, 3)
 
 
-def test_images_are_found_in_class_folders(image_folder: Path, zarr_cache: Path, tmp_path: Path) -> None:
-    spec = open_cache(zarr_cache, "val").spec
+def test_images_are_found_in_class_folders(image_folder: Path, tmp_path: Path) -> None:
     for folder in (image_folder, image_folder / "val"):
-        split = open_images(str(folder), "val", spec, CLASSES)
+        split = open_images(str(folder), "val", CLASSES, dataset="folder", seed=0)
         assert list(split.keys) == [f"{name}/{number:03d}" for name in CLASSES for number in range(3)]
         assert split.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     # Labels are the model's own, whichever of its classes the folder has.
     (tmp_path / "red").mkdir()
     (tmp_path / "red" / "x.png").write_bytes((image_folder / "val" / "red" / "000.png").read_bytes())
-    assert open_images(str(tmp_path), "val", spec, CLASSES).labels.tolist() == [2]
+    assert open_images(str(tmp_path), "val", CLASSES, dataset="folder", seed=0).labels.tolist() == [2]
     (tmp_path / "mauve").mkdir()
     with pytest.raises(InputError, match="does not know the class mauve"):
-        open_images(str(tmp_path), "val", spec, CLASSES)
+        open_images(str(tmp_path), "val", CLASSES, dataset="folder", seed=0)
 
 
 def test_another_encoder_than_the_cache_s_is_refused(zarr_cache: Path) -> None:
     spec = open_cache(zarr_cache, "val").spec
-    assert open_rendering(spec, "bundled", "cpu").preprocessing.short_edge == 36
+    assert open_rendering(spec.model_dump(), "bundled", "cpu").preprocessing.short_edge == 36
     with pytest.raises(InputError, match=r"is not the encoder that the model's cache was made with"):
-        open_rendering(spec.model_copy(update={"weights_sha256": "0" * 64}), "bundled", "cpu")
+        open_rendering(spec.model_dump() | {"weights_sha256": "0" * 64}, "bundled", "cpu")

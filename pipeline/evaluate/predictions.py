@@ -1,4 +1,4 @@
-"""Latents -> probabilities, by a trained model. Legend: B batch, V views, K classes, C, H, W of a latent."""
+"""What a model reads -> probabilities. Legend: B batch, V views, K classes, C, H, W of a latent."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ class Predictions:
 
 
 @torch.inference_mode()
-def predict_latents(model: nn.Module, latents_BVCHW: Tensor) -> Tensor:
-    """Probabilities float32 [B, K] on the CPU, the mean over the views; latents float32 on the model's device."""
-    B, V = latents_BVCHW.shape[:2]
-    logits: Tensor = model(latents_BVCHW.flatten(0, 1))
+def predict_inputs(model: nn.Module, inputs_BVCHW: Tensor) -> Tensor:
+    """Probabilities float32 [B, K] on the CPU, the mean over the views; latents (or pixels) on the model's device."""
+    B, V = inputs_BVCHW.shape[:2]
+    logits: Tensor = model(inputs_BVCHW.flatten(0, 1))
     return logits.float().softmax(-1).view(B, V, -1).mean(1).cpu()
 
 
@@ -49,7 +49,7 @@ def predict_cache(
     ]
     for batches in zip(*loaders, strict=True):
         latents_BVCHW = torch.stack([batch.latents for batch in batches], dim=1)
-        yield Predictions(predict_latents(model, latents_BVCHW), batches[0].labels.cpu())
+        yield Predictions(predict_inputs(model, latents_BVCHW), batches[0].labels.cpu())
 
 
 def refuse_other_latents(config: RunConfig, cache: Cache) -> None:

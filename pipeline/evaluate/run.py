@@ -10,7 +10,10 @@ import torch
 from torch import nn
 
 from ci2p_cache.cache import open_cache
+from ci2p_cache.errors import InputError
 from ci2p_cache.spec import CacheSpec
+from pipeline.baselines.pixels import PixelSpec, is_pixels
+from pipeline.encode.datasets import ImageSplit, open_dataset
 from pipeline.encode.decoding import default_workers
 from pipeline.encode.encoder import resolve_device
 from pipeline.evaluate.images import open_images, open_rendering, predict_files, predict_split
@@ -58,13 +61,16 @@ def evaluate(
     batch_size: int,
     workers: int | None,
 ) -> EvalReport:
-    """Measures a run (the newest under runs/ by default) on a cache (its own by default) or on raw images."""
+    """Measures a run (the newest under runs/ by default) on a cache or on raw images; by default on its own data."""
     run, model, config, target = _open_model(checkpoint, device)
     threads = default_workers() if workers is None else workers
-    if images is not None:
-        rendering = open_rendering(CacheSpec.model_validate(config.data.spec), weights, device)
-        image_split = open_images(images, split, rendering.spec, config.data.classes)
-        total, measured_on = len(image_split.keys), f"{images} (raw images)"
+    reads_pixels = is_pixels(config.data.spec)
+    if reads_pixels and shards is not None:
+        raise InputError(f"--shards {shards}: the model of {run} reads pixels; give --images DIR, or neither")
+    if images is not None or reads_pixels:
+        rendering = open_rendering(config.data.spec, weights, device)
+        image_split = _open_split(config, images, split)
+        total, measured_on = len(image_split.keys), f"{images or config.data.path} (raw images)"
         predictions = predict_split(model, rendering, image_split, batch_size=batch_size, workers=threads, tta=tta)
     else:
         cache = open_cache(shards or config.data.path, split)
@@ -81,11 +87,24 @@ def evaluate(
 def predict(checkpoint: str | None, files: Sequence[Path], *, weights: str, device: str) -> dict[str, dict[str, float]]:
     """File -> class -> probability, by a run (the newest under runs/ by default)."""
     _, model, config, _ = _open_model(checkpoint, device)
-    rendering = open_rendering(CacheSpec.model_validate(config.data.spec), weights, device)
+    rendering = open_rendering(config.data.spec, weights, device)
     return {
         str(file): dict(zip(config.data.classes, probabilities.tolist(), strict=True))
         for file, probabilities in predict_files(model, rendering, files)
     }
+
+
+def _open_split(config: RunConfig, images: str | None, split: str) -> ImageSplit:
+    """The split of a run's own data set, or of the images in another folder."""
+    if not is_pixels(config.data.spec):
+        assert images is not None
+        spec = CacheSpec.model_validate(config.data.spec)
+        return open_images(images, split, config.data.classes, dataset=spec.dataset, seed=spec.seed)
+    own = PixelSpec.model_validate(config.data.spec)
+    if images is not None:
+        return open_images(images, split, config.data.classes, dataset=own.dataset, seed=own.data_seed)
+    opened = open_dataset(own.dataset, own.data_dir, splits=[split], val_fraction=own.val_fraction, seed=own.data_seed)
+    return opened[split]
 
 
 def _open_model(checkpoint: str | None, device: str) -> tuple[Path, nn.Module, RunConfig, torch.device]:

@@ -10,21 +10,17 @@ Prints the table of docs/ablations.md and writes docs/ablations.json.
 import argparse
 import io
 import json
-import os
-import platform
 import statistics
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from commands import DOCS, ci2p, command_line, cores, machine
 
 from ci2p_cache.publish import publish
 from pipeline.encode.codec import new_codec
 
-DOCS = Path(__file__).parents[1] / "docs"
 REFERENCE = "bundled, step 1"
 
 
@@ -74,36 +70,25 @@ def subset(data_dir: Path, work: Path, per_class: dict[str, int]) -> Path:
     return root
 
 
-def ci2p(*arguments: object, threads: int) -> None:
-    command = [sys.executable, "-m", "cli", *map(str, arguments)]
-    root = str(Path(__file__).parents[1])
-    environment = os.environ | {"PYTHONPATH": root, "OMP_NUM_THREADS": str(threads)}
-    finished = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    if finished.returncode:
-        sys.exit(f"{' '.join(command)}\n{finished.stderr}")
-
-
-def encode(arm: Arm, images: Path, work: Path, image_size: int, threads: int) -> float:
-    report = work / f"{arm.folder}.encode.json"
-    if not report.exists():
-        ci2p(
-            *("encode", "--dataset", "folder", "--data-dir", images, "--out", work / "caches" / arm.folder),
-            *("--weights", arm.weights, *arm.store, "--image-size", image_size, "--json", report),
-            threads=threads,
-        )
-    return float(json.loads(report.read_text())["train"]["bytes_per_view"])
+def encode(arm: Arm, images: Path, work: Path, image_size: int) -> float:
+    measured = ci2p(
+        *("encode", "--dataset", "folder", "--data-dir", images, "--out", work / "caches" / arm.folder),
+        *("--weights", arm.weights, *arm.store, "--image-size", image_size),
+        report=work / f"{arm.folder}.encode.json",
+        threads=cores(),
+    )
+    return float(measured["train"]["bytes_per_view"])
 
 
 def train(arm: Arm, seed: int, work: Path, epochs: int, threads: int) -> float:
-    report = work / f"{arm.folder}.{seed}.train.json"
-    if not report.exists():
-        ci2p(
-            *("train", "--shards", work / "caches" / arm.folder, "--out", work / "runs" / f"{arm.folder}-{seed}"),
-            *("--recipe", "quick", "--model", "ci2p_vit_tiny", "--epochs", epochs, "--seed", seed),
-            *("--precision", "bfloat16", "--workers", "1", "--json", report),
-            threads=threads,
-        )
-    return 100 * float(json.loads(report.read_text())["final_top1"])
+    measured = ci2p(
+        *("train", "--shards", work / "caches" / arm.folder, "--out", work / "runs" / f"{arm.folder}-{seed}"),
+        *("--recipe", "quick", "--model", "ci2p_vit_tiny", "--epochs", epochs, "--seed", seed),
+        *("--precision", "bfloat16", "--workers", "1"),
+        report=work / f"{arm.folder}.{seed}.train.json",
+        threads=threads,
+    )
+    return 100 * float(measured["final_top1"])
 
 
 def table(sizes: dict[str, float], top1: dict[str, list[float]]) -> str:
@@ -130,27 +115,24 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     arguments = parser.parse_args()
-    cores = len(os.sched_getaffinity(0))
     counts = {"train": arguments.train_per_class, "val": arguments.val_per_class}
     images = subset(arguments.data_dir, arguments.work, counts)
     chosen = arms(arguments.work, arguments.encoder)
-    sizes = {arm.name: encode(arm, images, arguments.work, arguments.image_size, cores) for arm in chosen}
+    sizes = {arm.name: encode(arm, images, arguments.work, arguments.image_size) for arm in chosen}
     jobs = [(arm, seed) for seed in range(arguments.seeds) for arm in chosen]
-    threads = max(1, cores // arguments.jobs)
+    threads = max(1, cores() // arguments.jobs)
     with ThreadPoolExecutor(arguments.jobs) as pool:
         found = list(pool.map(lambda job: train(*job, arguments.work, arguments.epochs, threads), jobs))
     top1: dict[str, list[float]] = {arm.name: [] for arm in chosen}
     for (arm, _), value in zip(jobs, found, strict=True):
         top1[arm.name].append(value)
     numbers = {split: len(list((images / split).glob("*/*"))) for split in counts}
-    command = " ".join(["python benchmarks/ablations.py", *sys.argv[1:]])
     setting = (
         f"{numbers['train']:,} training and {numbers['val']:,} validation images at {arguments.image_size} px, "
         f"`ci2p_vit_tiny`, recipe `quick`, {arguments.epochs} epochs, bfloat16; top-1 of the last epoch; "
-        f"the same seeds in every arm, differences by seed with their standard error; {cores} CPU cores "
-        f"({platform.machine()})"
+        f"the same seeds in every arm, differences by seed with their standard error; {machine()}"
     )
-    result = {"setting": setting, "command": command, "bytes_per_view": sizes, "top1": top1}
+    result = {"setting": setting, "command": command_line(), "bytes_per_view": sizes, "top1": top1}
     publish(DOCS / "ablations.json", (json.dumps(result, indent=1) + "\n").encode())
     print(f"{setting}\n\n{table(sizes, top1)}")
 

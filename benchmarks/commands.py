@@ -1,0 +1,45 @@
+"""What the long benchmarks share: running `ci2p` as a user does, and saying on what machine."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+
+
+def ci2p(*arguments: object, report: Path, threads: int) -> dict[str, Any]:
+    """What `ci2p ARGUMENTS --json REPORT` measured; an earlier run's report is taken as it is. Ends where it fails."""
+    if not report.exists():
+        command = [sys.executable, "-m", "cli", *map(str, arguments), "--json", str(report)]
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(threads)}
+        done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        if done.returncode:
+            sys.exit(f"{' '.join(command)}\n{done.stderr}")
+    measured: dict[str, Any] = json.loads(report.read_text())
+    return measured
+
+
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def machine() -> str:
+    """The processor, the GPU if there is one, and torch's version."""
+    named = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
+    return f"{cores()} cores of {named[0] if named else platform.machine()}{gpu}, torch {torch.__version__}"
+
+
+def command_line() -> str:
+    """How this benchmark was called."""
+    return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])

@@ -244,3 +244,17 @@ def test_latents_and_pixels_are_not_mistaken_for_each_other(
 ) -> None:
     with pytest.raises(InputError, match=message):
         create_model(name, num_classes=10, input_shape=shape)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_depthwise_convolution_on_the_cpu_computes_in_float32_and_keeps_the_dtype(stride: int) -> None:
+    conv = DepthwiseConv(8, 5, stride)
+    torch.nn.init.normal_(conv.weight)
+    x = torch.randn(2, 8, 6, 6, dtype=torch.bfloat16, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = conv(x)
+        y.float().square().sum().backward()
+    assert y.dtype == torch.bfloat16 and x.grad is not None
+    exact = torch.nn.functional.conv2d(x.detach().float(), conv.weight, stride=stride, padding=2, groups=8)
+    assert torch.equal(y, exact.to(torch.bfloat16))  # rounded once, at the end
+    assert torch.equal(conv(x.detach().float()), exact)

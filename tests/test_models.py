@@ -21,6 +21,7 @@ from pipeline.models import (
     model_names,
     reads_pixels,
 )
+from pipeline.models.inverted_residual import DepthwiseConv
 
 PAPER_PARAMS = 88_964_010
 PAPER_DS_PARAMS = 49_707_114

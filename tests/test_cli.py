@@ -255,3 +255,22 @@ def test_eval_refuses_another_encoder(journey: Path, tmp_path: Path, image_folde
     other = encode_folder(image_folder, tmp_path / "cache", step=2.0)
     message = refused(call_ci2p("eval", "--shards", other, cwd=journey))
     assert "step is 2.0 there and 1.0 in training" in message
+
+
+@pytest.mark.parametrize("image_size", [384, 512])
+def test_larger_images_go_the_whole_way(image_size: int, tmp_path: Path) -> None:
+    images = write_image_folder(tmp_path / "images", train=1, val=1)
+    size = ("--image-size", str(image_size), "--device", "cpu", "--workers", "0")
+    encode = ("encode", "--dataset", "folder", "--data-dir", str(images), "--out", "cache", *size)
+    short = ("--epochs", "1", "--batch-size", "3", "--device", "cpu")
+    for command in (
+        encode,
+        ("train", "--shards", "cache", "--model", "ci2p_vit_tiny", "--out", "run", *short),
+        # Its positional embedding, made for 14 x 14 tokens, is resampled to the new grid.
+        ("train", "--shards", "cache", "--model", "vit_tiny_patch16_224", "--out", "timm", *short),
+        ("eval", "--checkpoint", "run", "--images", str(images), "--device", "cpu", "--workers", "0"),
+    ):
+        finished = call_ci2p(*command, cwd=tmp_path)
+        assert finished.returncode == 0, finished.stderr
+    config = json.loads((tmp_path / "timm" / "config.json").read_text())
+    assert config["data"]["input_shape"] == [192, image_size // 16, image_size // 16]

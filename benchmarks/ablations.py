@@ -91,13 +91,14 @@ def train(arm: Arm, seed: int, work: Path, epochs: int, threads: int) -> float:
     return 100 * float(measured["final_top1"])
 
 
-def table(sizes: dict[str, float], top1: dict[str, list[float]]) -> str:
-    lines = ["| encoder and store | bytes a view | top-1, % | sd | against step 1 | n |", "|---|---|---|---|---|---|"]
+def table(sizes: dict[str, float], top1: dict[str, list[float]], *, what: str, reference: str) -> str:
+    """A row an arm: mean top-1 over the seeds, and its difference to the reference's, seed by seed."""
+    lines = [f"| {what} | top-1, % | sd | against {reference} | n |", f"|{'---|' * (what.count('|') + 5)}"]
     for name, values in top1.items():
         spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-        gaps = [ours - theirs for ours, theirs in zip(values, top1[REFERENCE], strict=True)]
+        gaps = [ours - theirs for ours, theirs in zip(values, top1[reference], strict=True)]
         error = statistics.stdev(gaps) / len(gaps) ** 0.5 if len(gaps) > 1 else float("nan")
-        against = "" if name == REFERENCE else f"{statistics.fmean(gaps):+.2f} ± {error:.2f}"
+        against = "" if name == reference else f"{statistics.fmean(gaps):+.2f} ± {error:.2f}"
         mean = statistics.fmean(values)
         lines.append(f"| {name} | {sizes[name]:,.0f} | {mean:.2f} | {spread:.2f} | {against} | {len(values)} |")
     return "\n".join(lines)
@@ -134,7 +135,8 @@ def main() -> None:
     )
     result = {"setting": setting, "command": command_line(), "bytes_per_view": sizes, "top1": top1}
     publish(DOCS / "ablations.json", (json.dumps(result, indent=1) + "\n").encode())
-    print(f"{setting}\n\n{table(sizes, top1)}")
+    rows = table(sizes, top1, what="encoder and store | bytes a view", reference=REFERENCE)
+    print(f"{setting}\n\n{rows}")
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ def quantise(latents: NDArray[np.float32], store: Store, step: float | None) -> 
     assert step is not None
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         integers = np.rint(latents / np.float32(step))
-    if not np.abs(integers).max(initial=0) <= _ESCAPED_LIMIT:  # a step of almost zero gives infinities, and 0 / 0
+    if not float(np.abs(integers).max(initial=0)) <= _ESCAPED_LIMIT:  # a step of almost zero gives infinities, and 0 / 0
         raise WorkError(
             f"a latent of {np.abs(latents).max():.4g} is more than {_ESCAPED_LIMIT} steps of {step}, and no more are "
             "stored; use a larger --step (the codec's own is 1.0), or --store float16"
@@ -130,5 +130,5 @@ def unpack(buffer: memoryview, out: NDArray[np.generic], store: Store) -> None:
 
 
 def packed_bytes(buffer: memoryview) -> int:
-    """How long the buffer of `pack` at the front is; of integers alone, for float16 says nothing about itself."""
+    """How long the Blosc buffer at the front is."""
     return int.from_bytes(buffer[_BLOSC_LENGTH], "little")

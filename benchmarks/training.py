@@ -3,7 +3,7 @@
     python benchmarks/training.py --shards caches/images --data-dir images [--width base] [--precision bfloat16]
 
 Whole training steps, from data in memory to updated weights, the models taking turns, so that what else the machine
-does falls on all of them. Prints medians, ranges, the ratio to ViT/16, the ratio that the multiply-accumulates alone
+does falls on all of them. Prints medians and ranges, of the ratio to ViT/16 round by round; the ratio that the multiply-accumulates alone
 would give, and what share of the machine's measured matrix-multiply rate each reaches. With --profile, the operators
 that a step spends its time on.
 """
@@ -135,23 +135,24 @@ def main() -> None:
 
 def report(arguments: argparse.Namespace, rates: dict[str, list[float]], gmacs: dict[str, float], peak: float) -> None:
     reference = next(name for name in rates if name.startswith("vit_"))
-    base = statistics.median(rates[reference])
     print(f"{machine()}; {arguments.precision}, batches of {arguments.batch_size}, {arguments.rounds} rounds")
     print(f"matrix product: {peak / 1e9:.0f} GMAC/s")
     figures: dict[str, Any] = {}
     for name, values in rates.items():
         median = statistics.median(values)
+        ratios = [ours / theirs for ours, theirs in zip(values, rates[reference], strict=True)]
         share = median * _TRAINING_MACS * gmacs[name] * 1e9 / peak
         figures[name] = {
             "images_per_s": values,
             "median": median,
-            "ratio": median / base,
+            "ratio": statistics.median(ratios),
+            "ratios": ratios,
             "ratio_by_macs": gmacs[reference] / gmacs[name],
             "share_of_matrix_product": share,
         }
         print(
-            f"{name:<15}{median:>8.2f} images/s ({min(values):.2f}-{max(values):.2f}), {median / base:.2f}x "
-            f"{reference}, by MACs {gmacs[reference] / gmacs[name]:.2f}x, {100 * share:.0f} % of that product"
+            f"{name:<15}{median:>8.2f} images/s ({min(values):.2f}-{max(values):.2f}), "
+            f"{statistics.median(ratios):.2f}x {reference} ({min(ratios):.2f}-{max(ratios):.2f}), by MACs {gmacs[reference] / gmacs[name]:.2f}x, {100 * share:.0f} % of that product"
         )
     if arguments.json:
         result = {"command": command_line(), "machine": machine(), "matrix_macs_per_s": peak, "models": figures}

@@ -3,9 +3,9 @@
     python benchmarks/training.py --shards caches/images --data-dir images [--width base] [--precision bfloat16]
 
 Whole training steps, from data in memory to updated weights, the models taking turns, so that what else the machine
-does falls on all of them. Prints medians and ranges, of the ratio to ViT/16 round by round; the ratio that the multiply-accumulates alone
-would give, and what share of the machine's measured matrix-multiply rate each reaches. With --profile, the operators
-that a step spends its time on.
+does falls on all of them. Prints medians and ranges, of the ratio to ViT/16 round by round; the ratio that the
+multiply-accumulates alone would give; and what share of the machine's measured matrix-multiply rate each reaches. With
+--profile, the operators that a step spends its time on.
 """
 
 import argparse
@@ -151,8 +151,9 @@ def report(arguments: argparse.Namespace, rates: dict[str, list[float]], gmacs: 
             "share_of_matrix_product": share,
         }
         print(
-            f"{name:<15}{median:>8.2f} images/s ({min(values):.2f}-{max(values):.2f}), "
-            f"{statistics.median(ratios):.2f}x {reference} ({min(ratios):.2f}-{max(ratios):.2f}), by MACs {gmacs[reference] / gmacs[name]:.2f}x, {100 * share:.0f} % of that product"
+            f"{name:<15}{median:>8.2f} images/s ({min(values):.2f}-{max(values):.2f}), {statistics.median(ratios):.2f}x "
+            f"{reference} ({min(ratios):.2f}-{max(ratios):.2f}), by MACs {gmacs[reference] / gmacs[name]:.2f}x, "
+            f"{100 * share:.0f} % of that product"
         )
     if arguments.json:
         result = {"command": command_line(), "machine": machine(), "matrix_macs_per_s": peak, "models": figures}

@@ -141,17 +141,18 @@ def report(arguments: argparse.Namespace, rates: dict[str, list[float]], gmacs: 
     for name, values in rates.items():
         median = statistics.median(values)
         ratios = [ours / theirs for ours, theirs in zip(values, rates[reference], strict=True)]
+        ratio = statistics.median(ratios)
         share = median * _TRAINING_MACS * gmacs[name] * 1e9 / peak
         figures[name] = {
             "images_per_s": values,
             "median": median,
-            "ratio": statistics.median(ratios),
+            "ratio": ratio,
             "ratios": ratios,
             "ratio_by_macs": gmacs[reference] / gmacs[name],
             "share_of_matrix_product": share,
         }
         print(
-            f"{name:<15}{median:>8.2f} images/s ({min(values):.2f}-{max(values):.2f}), {statistics.median(ratios):.2f}x "
+            f"{name:<15}{median:>8.2f} images/s ({min(values):.2f}-{max(values):.2f}), {ratio:.2f}x "
             f"{reference} ({min(ratios):.2f}-{max(ratios):.2f}), by MACs {gmacs[reference] / gmacs[name]:.2f}x, "
             f"{100 * share:.0f} % of that product"
         )

@@ -5,10 +5,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ci2p_cache.errors import WorkError
-from ci2p_cache.escapes import Escape
 from ci2p_cache.publish import publish
 from ci2p_cache.spec import CacheSpec
 
@@ -33,15 +32,6 @@ class ShardRecord(BaseModel):
     num_samples: int
     bytes: int
     sha256: str
-    num_escapes: int = 0  # integers beyond what a stored byte holds: the marker lists them
-
-    @model_serializer(mode="wrap")
-    def _serialise(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves `num_escapes` out where there are none: such a cache has the files it had before there were any."""
-        fields: dict[str, Any] = serialise(self)
-        if not self.num_escapes:
-            fields.pop("num_escapes", None)
-        return fields
 
 
 class Marker(BaseModel):
@@ -59,7 +49,6 @@ class Marker(BaseModel):
     recorded: dict[str, Any]  # device, precision, versions: what should not, but might, matter
     view_offsets: list[list[int]] | None = None  # tars only: where each view's buffer begins in the file, [n][V]
     view_bytes: list[list[int]] | None = None  # tars only: how long it is, [n][V]
-    escapes: list[Escape] | None = None  # what the stored values 255 stand for; None where there is none
 
 
 class Manifest(BaseModel):
@@ -81,10 +70,6 @@ class Manifest(BaseModel):
     failures: list[Failure]
     recorded: list[dict[str, Any]]  # what the markers recorded, each different one once
 
-    @property
-    def num_escapes(self) -> int:
-        return sum(shard.num_escapes for shard in self.shards)
-
 
 def marker_path(split_dir: Path, shard: int) -> Path:
     return split_dir / "shards" / f"{shard:06d}.json"
@@ -103,15 +88,9 @@ def read_marker(split_dir: Path, shard: int) -> Marker | None:
     """The marker of a shard, or None when the shard does not exist. Raises WorkError when the marker is damaged."""
     path = marker_path(split_dir, shard)
     try:
-        return parse_marker(path.read_bytes(), path)
+        return Marker.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
-
-
-def parse_marker(data: bytes, path: Path | str) -> Marker:
-    """Raises WorkError, naming the `path` that the bytes came from, when they are no marker."""
-    try:
-        return Marker.model_validate_json(data)
     except ValidationError as error:
         raise WorkError(
             f"{path} is damaged ({error.error_count()} fields); delete it and run the same command again"

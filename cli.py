@@ -129,6 +129,13 @@ _resize_mode_option = click.option(
 @_image_size_option
 @_short_edge_option
 @_resize_mode_option
+@click.option(
+    "--jpeg-decode",
+    type=click.Choice(["full", "scaled"]),
+    default="full",
+    show_default=True,
+    help="scaled: large JPEGs at a half to an eighth, quicker, slightly other values.",
+)
 @click.option("--views", type=click.Choice(["flip", "plain"]), default="flip", show_default=True)
 @click.option(
     "--crops", type=click.IntRange(0), default=0, show_default=True, help="Random-resized, per training image."
@@ -152,6 +159,7 @@ def encode(
     image_size: int,
     short_edge: int | None,
     resize_mode: Any,
+    jpeg_decode: Any,
     weights: str,
     device: str,
     precision: Any,
@@ -180,6 +188,7 @@ def encode(
         image_size=image_size,
         short_edge=short_edge,
         resize_mode=resize_mode,
+        jpeg_decode=jpeg_decode,
         weights=weights,
         device=device,
         precision=precision,

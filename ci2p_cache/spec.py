@@ -33,6 +33,7 @@ class CacheSpec(BaseModel):
     short_edge: int  # pixels, the short edge before the centre crop
     resize_mode: Literal["crop", "squash"]
     interpolation: Literal["bicubic"] = "bicubic"
+    jpeg_decode: Literal["full", "scaled"] = "full"
     encoder: str
     weights_sha256: str  # of the analysis transform's tensors, whatever file they came in
     views: tuple[str, ...]  # by name, the plain one first: see `views.py`
@@ -61,11 +62,13 @@ class CacheSpec(BaseModel):
 
     @model_serializer(mode="wrap")
     def _serialise(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves `crop_scale` out where there are no crops: such a cache has the files and the fingerprint it had
-        before there were any."""
+        """Leaves out what came later, where it is not made use of: such a cache has the files and the fingerprint it
+        had before."""
         fields: dict[str, Any] = serialise(self)
         if self.crop_scale is None:
             fields.pop("crop_scale", None)
+        if self.jpeg_decode == "full":
+            fields.pop("jpeg_decode", None)
         return fields
 
 
@@ -89,6 +92,7 @@ _OPTIONS = {
     "image_size": "--image-size",
     "short_edge": "--short-edge",
     "resize_mode": "--resize-mode",
+    "jpeg_decode": "--jpeg-decode",
     "weights_sha256": "--weights",
     "views": "--views and --crops",
     "crop_scale": "--crop-scale",

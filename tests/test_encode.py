@@ -213,3 +213,14 @@ def test_a_split_of_failures_alone_says_so(tmp_path: Path) -> None:
     cache = encode_folder(images, tmp_path / "cache", on_error="skip")
     with pytest.raises(InputError, match="holds no image: all 3 of its items failed"):
         open_cache(cache, "val")
+
+
+def test_jpegs_decoded_at_a_reduced_scale_make_another_cache(image_folder: Path, tmp_path: Path) -> None:
+    full = encode_folder(image_folder, tmp_path / "full")
+    assert "jpeg_decode" not in (full / "train" / "spec.json").read_text()  # as before there was a choice
+    scaled = encode_folder(image_folder, tmp_path / "scaled", jpeg_decode="scaled")
+    assert open_cache(scaled, "train").spec.jpeg_decode == "scaled"
+    with pytest.raises(InputError, match=r"jpeg_decode is 'full' there and 'scaled' in this run \(--jpeg-decode\)"):
+        encode_folder(image_folder, full, jpeg_decode="scaled")
+    with pytest.raises(InputError, match=r"--jpeg-decode scaled and --crops 2: .*; leave one out"):
+        encode_folder(image_folder, tmp_path / "crops", jpeg_decode="scaled", crops=2)

@@ -105,6 +105,7 @@ def test_defaults_are_the_papers() -> None:
         ((-32,), "--image-size -32"),
         ((256, 255), "--short-edge 255 is less than --image-size 256"),
         ((256, 292, "stretch"), "--resize-mode stretch"),
+        ((256, 292, "crop", "half"), "--jpeg-decode half"),
     ],
 )
 def test_settings_out_of_range_are_refused(arguments: tuple[Any, ...], message: str) -> None:
@@ -143,3 +144,31 @@ def test_real_photographs_agree_with_torchvision(real_data: Path) -> None:
         difference = np.abs(load_pixels(path.read_bytes(), preprocessing()) - expected)
         assert np.mean(difference > 0) < 0.005
         assert difference.max() <= 2  # two roundings that fall the other way on top of one another
+
+
+def photograph(width: int, height: int) -> Image.Image:
+    """Smooth shapes, as a photograph has at a scale far above its pixels."""
+    rng = np.random.default_rng(1)
+    coarse = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
+    return coarse.resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.mark.parametrize(("size", "scale"), [((640, 480), 4), ((640, 160), 2), ((140, 300), 1), ((400, 146), 2)])
+def test_a_large_jpeg_is_decoded_at_a_reduced_scale_that_leaves_twice_what_is_needed(
+    size: tuple[int, int], scale: int
+) -> None:
+    scaled = preprocessing(32, jpeg_decode="scaled")
+    assert scaled.least_side == 2 * 36 and preprocessing(32).least_side is None
+    data = encoded(photograph(*size), "JPEG", quality=95)
+    assert preprocess.decode(data).size == size
+    smaller = preprocess.decode(data, scaled.least_side)
+    assert smaller.size == (size[0] // scale, size[1] // scale) and min(smaller.size) >= 72
+    difference = np.abs(load_pixels(data, scaled).astype(int) - load_pixels(data, preprocessing(32)))
+    assert difference.max() <= 4 and (scale > 1 or difference.max() == 0)
+
+
+def test_only_jpegs_are_decoded_at_a_reduced_scale() -> None:
+    data = encoded(photograph(640, 480))
+    scaled = preprocessing(32, jpeg_decode="scaled")
+    assert np.array_equal(load_pixels(data, scaled), load_pixels(data, preprocessing(32)))
+    assert preprocessing(32, 36, "squash", "scaled").least_side == 64

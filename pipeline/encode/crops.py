@@ -70,7 +70,7 @@ def load_renderings(data: bytes, key: str, preprocessing: Preprocessing, crops: 
     A crop is cut from the picture at its full size and resized as if nothing were around it, as torchvision does.
     Raises BadImage as `load_pixels` does.
     """
-    image, size = decode(data), preprocessing.image_size
+    image, size = decode(data, preprocessing.least_side), preprocessing.image_size
     renderings = [render(image, source_box(image.size, preprocessing), size)]
     for number in range(crops.count):
         crop = image.crop(crop_box(image.size, crops, key, number))

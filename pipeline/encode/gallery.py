@@ -27,7 +27,7 @@ from pipeline.encode.crops import crops_of, load_renderings
 from pipeline.encode.datasets import open_dataset
 from pipeline.encode.encoder import resolve_device
 from pipeline.encode.fit.quality import psnr
-from pipeline.encode.preprocess import BadImage, Preprocessing
+from pipeline.encode.preprocess import BadImage, preprocessing_of
 
 _COLUMNS = 4  # images side by side, each with all its views,
 _PICTURES = 8  # unless that makes more pictures than this
@@ -100,7 +100,7 @@ def _compare(
     cache: Cache, rows: NDArray[np.int64], pictures_NVSS3: NDArray[np.uint8], data_dir: str
 ) -> dict[str, float]:
     spec = cache.spec
-    preprocessing = Preprocessing(spec.image_size, spec.short_edge, spec.resize_mode)
+    preprocessing = preprocessing_of(spec)
     splits = open_dataset(
         spec.dataset, data_dir, splits=find_splits(Path(cache.path)), val_fraction=None, seed=spec.seed
     ).values()  # all of them: how many images were held out for which is not in the spec

@@ -26,8 +26,10 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from ci2p_cache.errors import InputError
+from ci2p_cache.spec import CacheSpec
 
 ResizeMode = Literal["crop", "squash"]
+JpegDecode = Literal["full", "scaled"]
 
 Image.init()  # registers the formats of this build of PIL
 FORMATS = tuple(
@@ -66,13 +68,16 @@ class Preprocessing:
     """How an image becomes a square of `image_size` pixels; every field changes the stored values.
 
     `short_edge` is what the short edge is resized to before the centre crop; `squash` resizes the whole picture to the
-    square, whatever its shape, and does not look at it. Raises InputError for values outside of their range.
+    square, whatever its shape, and does not look at it. `jpeg_decode` "scaled" lets the JPEG decoder leave out
+    frequencies that a much smaller picture would lose anyway: see `least_side`. Raises InputError for values outside of
+    their range.
     """
 
     image_size: int = 256
     short_edge: int = 292
     resize_mode: ResizeMode = "crop"
     interpolation: Literal["bicubic"] = "bicubic"
+    jpeg_decode: JpegDecode = "full"
 
     def __post_init__(self) -> None:
         if self.image_size < 32 or self.image_size % 32:
@@ -88,15 +93,35 @@ class Preprocessing:
             raise InputError(f"--resize-mode {self.resize_mode}: choose one of {', '.join(get_args(ResizeMode))}")
         if self.interpolation != "bicubic":
             raise InputError(f"interpolation {self.interpolation}: bicubic is the only one there is")
+        if self.jpeg_decode not in get_args(JpegDecode):
+            raise InputError(f"--jpeg-decode {self.jpeg_decode}: choose one of {', '.join(get_args(JpegDecode))}")
+
+    @property
+    def least_side(self) -> int | None:
+        """What no side of a decoded JPEG may fall below, in pixels; None to decode it at its own size.
+
+        Twice the size that it is resized to: what the resampling averages over then never falls below 2 x 2 pixels.
+        """
+        if self.jpeg_decode == "full":
+            return None
+        return 2 * (self.image_size if self.resize_mode == "squash" else self.short_edge)
 
 
 def preprocessing(
-    image_size: int = 256, short_edge: int | None = None, resize_mode: ResizeMode = "crop"
+    image_size: int = 256,
+    short_edge: int | None = None,
+    resize_mode: ResizeMode = "crop",
+    jpeg_decode: JpegDecode = "full",
 ) -> Preprocessing:
     """A checked `Preprocessing`; without `short_edge`, the paper's 292 for 256, in proportion."""
     if short_edge is None:
         short_edge = round(image_size * 292 / 256)
-    return Preprocessing(image_size, short_edge, resize_mode)
+    return Preprocessing(image_size, short_edge, resize_mode, jpeg_decode=jpeg_decode)
+
+
+def preprocessing_of(spec: CacheSpec) -> Preprocessing:
+    """How the images of a cache were prepared."""
+    return Preprocessing(spec.image_size, spec.short_edge, spec.resize_mode, jpeg_decode=spec.jpeg_decode)
 
 
 def load_pixels(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -105,16 +130,20 @@ def load_pixels(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     Of an animation the first frame is taken. Raises BadImage for what cannot be decoded in full: a truncated file is
     refused, never padded with grey.
     """
-    image = decode(data)
+    image = decode(data, preprocessing.least_side)
     return render(image, source_box(image.size, preprocessing), preprocessing.image_size)
 
 
-def decode(data: bytes) -> Image.Image:
-    """The upright RGB image of an encoded file, of the source's own size. Raises BadImage as `load_pixels` does."""
+def decode(data: bytes, least_side: int | None = None) -> Image.Image:
+    """The upright RGB image of an encoded file, of the source's own size. Raises BadImage as `load_pixels` does.
+
+    With `least_side`, a JPEG may come at a half, a quarter or an eighth of its size, if no side falls below that: the
+    decoder then transforms fewer frequencies of each 8 x 8 block.
+    """
     if not data:
         raise BadImage("empty file")
     with _without_pixel_limit():
-        return _decode(data)
+        return _decode(data, least_side)
 
 
 def source_box(image_size: tuple[int, int], preprocessing: Preprocessing) -> tuple[float, float, float, float]:
@@ -177,8 +206,8 @@ def _without_pixel_limit() -> Iterator[None]:
                 Image.MAX_IMAGE_PIXELS = _limit_before
 
 
-def _decode(data: bytes) -> Image.Image:
-    """Upright RGB image of the source's own size."""
+def _decode(data: bytes, least_side: int | None) -> Image.Image:
+    """Upright RGB image."""
     try:
         image: Image.Image = Image.open(BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
@@ -191,6 +220,8 @@ def _decode(data: bytes) -> Image.Image:
     if width == 0 or height == 0:
         raise BadImage(f"no pixels: {width} x {height}")
     try:
+        if least_side is not None:
+            image.draft("RGB", (least_side, least_side))
         image.load()
         image = _upright(image)
         return _to_rgb(image)

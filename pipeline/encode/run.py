@@ -15,7 +15,7 @@ from pipeline.encode.codec import ENCODER
 from pipeline.encode.crops import NO_CROPS, Crops, random_crops
 from pipeline.encode.datasets import ImageSplit, open_dataset
 from pipeline.encode.encoder import Encoder, Precision, load_encoder
-from pipeline.encode.preprocess import Preprocessing, ResizeMode, preprocessing
+from pipeline.encode.preprocess import JpegDecode, Preprocessing, ResizeMode, preprocessing
 from pipeline.encode.shard_writer import EncodeOptions, SplitReport, encode_split
 
 _CROPPED_SPLIT = "train"  # evaluation shows the plain view and its mirror image
@@ -48,6 +48,7 @@ def encode_dataset(
     image_size: int = 256,
     short_edge: int | None = None,
     resize_mode: ResizeMode = "crop",
+    jpeg_decode: JpegDecode = "full",
     weights: str = "bundled",
     device: str = "auto",
     precision: Precision = "float32",
@@ -58,8 +59,12 @@ def encode_dataset(
     settings, before anything is written, and WorkError for an image that cannot be used.
     """
     codecs.check_step(options.store, options.step)
-    pre = preprocessing(image_size, short_edge, resize_mode)
+    pre = preprocessing(image_size, short_edge, resize_mode, jpeg_decode)
     crops = random_crops(options.crops, options.crop_scale, options.seed)
+    if crops.count and jpeg_decode == "scaled":
+        raise InputError(
+            f"--jpeg-decode scaled and --crops {crops.count}: crops are cut from pictures of full size; leave one out"
+        )
     opened = open_dataset(dataset, data_dir, splits=splits, val_fraction=val_fraction, seed=options.seed)
     rank, world_size, local_rank = _launched_as()
     encoder = load_encoder(weights, device, precision, local_rank=local_rank)
@@ -94,6 +99,7 @@ def make_spec(
         short_edge=pre.short_edge,
         resize_mode=pre.resize_mode,
         interpolation=pre.interpolation,
+        jpeg_decode=pre.jpeg_decode,
         encoder=ENCODER,
         weights_sha256=encoder.weights_sha256,
         views=view_names(options.views, crops.count),

@@ -21,7 +21,7 @@ from pipeline.encode.datasets import ImageSplit, open_dataset
 from pipeline.encode.datasets.folder import class_split, subfolders
 from pipeline.encode.decoding import decode_batches
 from pipeline.encode.encoder import Encoder, load_encoder, resolve_device
-from pipeline.encode.preprocess import BadImage, Preprocessing, load_pixels
+from pipeline.encode.preprocess import BadImage, Preprocessing, load_pixels, preprocessing_of
 from pipeline.evaluate.predictions import Predictions, predict_inputs
 
 
@@ -51,7 +51,7 @@ class LatentRendering:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        return Preprocessing(self.spec.image_size, self.spec.short_edge, self.spec.resize_mode)
+        return preprocessing_of(self.spec)
 
     @property
     def views(self) -> tuple[str, ...]:

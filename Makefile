@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint format clean
+.PHONY: demo test lint format bench clean
 
 # Encode, train and evaluate on the built-in sample data: no network, no images of your own.
 demo: $(READY)
@@ -23,6 +23,12 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Cache, encoder and training beside their peers: writes docs/benchmarks.md. DATA/train/CLASS/x.jpg and DATA/val/CLASS/x.jpg.
+bench: $(READY)
+	test -n "$(DATA)" || { echo "say which images: make bench DATA=DIR" >&2; exit 2; }
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python benchmarks/run_all.py --data-dir $(DATA)
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -2,17 +2,21 @@
 
     python benchmarks/reading.py --shards caches/folder [--tars caches/folder-tars] [--data-dir IMAGES]
 
-One process, one core (torch, Blosc and our reader with one thread each), page cache warm, batches of 256. Peers:
-zarr-python's own indexing, one view at a time and a whole shard at a time; plain webdataset with our decoder; PIL
-decoding, resizing and cropping the images themselves. Prints a table and, with --json, writes the figures.
+One process, one core (torch, Blosc and our reader with one thread each), page cache warm, batches of 256; ours once
+more with two threads. Peers: zarr-python's own indexing, one view at a time and a whole shard at a time; plain
+webdataset with our decoder; LMDB holding the very same buffers, one view each, where `lmdb` is installed (the extra
+`bench`); PIL decoding, resizing and cropping the images. Prints a table and, with --json, writes the figures.
 """
 
 import argparse
 import itertools
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +25,7 @@ import webdataset
 import zarr
 
 from ci2p_cache.cache import open_cache
+from ci2p_cache.codecs import stored_dtype, unpack
 from ci2p_cache.loader import BatchLoader
 from ci2p_cache.reader import ViewReader
 from ci2p_cache.tar_store import latent_decoder
@@ -30,10 +35,10 @@ from pipeline.encode.preprocess import load_pixels, preprocessing
 BATCH = 256
 
 
-def ours(path: str) -> Iterator[int]:
+def ours(path: str, threads: int = 1) -> Iterator[int]:
     """Random views straight from the shards, a reused batch."""
     cache = open_cache(path, "train")
-    reader = ViewReader(cache.split_dir, cache.manifest)
+    reader = ViewReader(cache.split_dir, cache.manifest, workers=threads)
     rng = np.random.default_rng(0)
     out = None
     while True:
@@ -74,6 +79,30 @@ def plain_webdataset(path: str) -> Iterator[int]:
             yield len(sample["latents"])
 
 
+def lmdb_of_views(path: str) -> Iterator[int]:
+    """The cache's own buffers under LMDB's keys, decoded as ours are into a reused batch."""
+    import lmdb
+
+    cache = open_cache(path, "train")
+    reader = ViewReader(cache.split_dir, cache.manifest)
+    num_views = len(cache.spec.views)
+    with tempfile.TemporaryDirectory() as folder:
+        environment = lmdb.open(folder, map_size=4 * cache.manifest.bytes_total + 2**24, lock=False, sync=False)
+        with environment.begin(write=True) as transaction:
+            for position in cache.positions.tolist():
+                for view, buffer in enumerate(reader.buffers(position)):
+                    transaction.put(f"{position}/{view}".encode(), buffer)
+        rng = np.random.default_rng(0)
+        out = np.empty((BATCH, *cache.spec.latent_shape), dtype=stored_dtype(cache.spec.store))
+        with environment.begin(buffers=True) as transaction:
+            while True:
+                positions = cache.positions[rng.integers(cache.num_samples, size=BATCH)].tolist()
+                for row, position in enumerate(positions):
+                    buffer = transaction.get(f"{position}/{rng.integers(num_views)}".encode())
+                    unpack(buffer, out[row], cache.spec.store)
+                yield BATCH
+
+
 def pil(data_dir: str) -> Iterator[int]:
     split = open_folder(data_dir, ["train"], None, 0)["train"]
     how = preprocessing()
@@ -108,10 +137,12 @@ def main() -> None:
     sources = {
         "ours, random order, zarr": (ours, arguments.shards),
         "ours, random order, tars": (ours, arguments.tars),
+        "ours, zarr, two threads": (partial(ours, threads=2), arguments.shards),
         "ours, resident": (ours_resident, arguments.shards),
         "zarr-python, one view at a time": (zarr_one_by_one, arguments.shards),
         "zarr-python, a shard at a time": (zarr_shard_by_shard, arguments.shards),
         "plain webdataset, in order": (plain_webdataset, arguments.tars),
+        "LMDB, random order": (lmdb_of_views, arguments.shards if find_spec("lmdb") else None),
         "PIL: decode, resize, crop": (pil, arguments.data_dir),
     }
     rates = {

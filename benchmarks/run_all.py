@@ -1,0 +1,95 @@
+"""All short benchmarks of cache, encoder and training beside their peers, one after another: docs/benchmarks.md.
+
+    python benchmarks/run_all.py --data-dir imagenette [--work DIR] [--images 2048]      (`make bench DATA=imagenette`)
+
+Encodes the first images of every class into caches of both formats and of the archive's store, and runs each
+benchmark on them as its own docstring says. Writes what they print to docs/benchmarks.md and docs/benchmarks.json.
+Nothing else should run on the machine meanwhile. The long ones (ablations, augmentation, comparison) are run by
+themselves.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from ablations import subset
+from commands import DOCS, ROOT, ci2p, command_line, cores, machine
+
+from ci2p_cache.publish import publish
+
+
+def sections(images: Path, zarr: Path, tars: Path, rans: Path) -> dict[str, list[object]]:
+    """Title -> benchmark and its arguments."""
+    return {
+        "Size": ["size.py", zarr, tars, rans],
+        "Reading": ["reading.py", "--shards", zarr, "--tars", tars, "--data-dir", images],
+        "Shuffling": ["shuffling.py"],
+        "Growing": ["scaling.py"],
+        "Encoding": ["encoding.py"],
+        "Decoding large JPEGs": ["jpeg_decoding.py", "--images", images / "val" / first_class(images)],
+        "Training": ["training.py", "--shards", zarr, "--data-dir", images],
+    }
+
+
+def first_class(images: Path) -> str:
+    return sorted(folder.name for folder in (images / "val").iterdir())[0]
+
+
+def run(arguments: list[object]) -> str:
+    """What a benchmark printed. Ends where it fails."""
+    command = [sys.executable, ROOT / "benchmarks" / str(arguments[0]), *arguments[1:]]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(map(str, command))}\n{done.stderr}")
+    return done.stdout.rstrip()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, required=True, help="DIR/train/CLASS/x.jpg and DIR/val/CLASS/x.jpg")
+    parser.add_argument("--work", type=Path, help="where caches go; kept, and gone on with, if given")
+    parser.add_argument("--images", type=int, default=2048, help="of the training split")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        work = arguments.work or Path(folder)
+        num_classes = len(list((arguments.data_dir / "train").iterdir()))
+        per_class = -(-arguments.images // num_classes)
+        images = subset(arguments.data_dir, work, {"train": per_class, "val": max(1, per_class // 10)})
+        zarr, tars, rans = (work / "caches" / name for name in ("zarr", "webdataset", "rans"))
+        encoded = ci2p(
+            *("encode", "--dataset", "folder", "--data-dir", images, "--out", zarr),
+            report=work / "encode.json",
+            threads=cores(),
+        )
+        ci2p("convert", zarr, tars, "--format", "webdataset", report=work / "convert.json", threads=cores())
+        ci2p(*("convert", zarr, rans, "--store", "rans"), report=work / "rans.json", threads=cores())
+        setting = (
+            f"{encoded['train']['num_images']:,} training images of `{arguments.data_dir.name}`, both views, "
+            f"encoded at {encoded['train']['images_per_s']:.1f} images/s by `ci2p encode`. {machine()}."
+        )
+        found = {}
+        for title, benchmark in sections(images, zarr, tars, rans).items():
+            print(f"{title} ...", flush=True)
+            found[title] = {"command": str(benchmark[0]), "output": run(benchmark)}
+    lines = ["# Benchmarks", "", f"Written by `{command_line()}`.", "", setting, ""]
+    for title, section in found.items():
+        lines += [
+            f"## {title}",
+            "",
+            f"`python benchmarks/{section['command']}`",
+            "",
+            "```",
+            section["output"],
+            "```",
+            "",
+        ]
+    publish(DOCS / "benchmarks.md", "\n".join(lines).encode())
+    result = {"setting": setting, "command": command_line(), "sections": found}
+    publish(DOCS / "benchmarks.json", (json.dumps(result, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()

@@ -100,6 +100,7 @@ _weights_option = click.option(
 )
 
 _DATASETS = click.Choice(["sample", "folder", "animals10", "imagenet", "webdataset", "huggingface"])
+_STORES = click.Choice(["int", "rans", "float16"])
 
 
 _data_dir_option = click.option("--data-dir", metavar="DIR", help="Where the images are.")
@@ -124,8 +125,8 @@ _resize_mode_option = click.option(
 @click.option("--split", "splits", multiple=True, help="Only this split; may be repeated. Default: all there are.")
 @_val_fraction_option
 @click.option("--format", type=click.Choice(["zarr", "webdataset"]), default="zarr", show_default=True)
-@click.option("--store", type=click.Choice(["int", "float16"]), default="int", show_default=True)
-@click.option("--step", type=float, default=1.0, show_default=True, help="Quantisation step of the int store.")
+@click.option("--store", type=_STORES, default="int", show_default=True, help="rans: int's values, for archives.")
+@click.option("--step", type=float, default=1.0, show_default=True, help="Quantisation step of int and rans.")
 @_image_size_option
 @_short_edge_option
 @_resize_mode_option
@@ -516,17 +517,20 @@ def verify(cache: Path, json_file: str | None) -> None:
 @main.command()
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
-@click.option("--format", "target_format", type=click.Choice(["zarr", "webdataset"]), required=True)
+@click.option("--format", "target_format", type=click.Choice(["zarr", "webdataset"]), help="Default: SOURCE's.")
+@click.option("--store", type=_STORES, help="Default: SOURCE's. int and rans hold the same values.")
 @_json_option
-def convert(source: Path, target: Path, target_format: Any, json_file: str | None) -> None:
-    """The same samples and values in the other format; run it again to continue."""
+def convert(source: Path, target: Path, target_format: Any, store: Any, json_file: str | None) -> None:
+    """The same samples and values in another format or store; run it again to continue."""
     from ci2p_cache.convert import convert_split
     from ci2p_cache.summary import size_figures
     from ci2p_cache.verify import find_splits
 
+    if not target_format and not store:
+        raise InputError("convert to what? give --format, --store or both")
     measured = {}
     for split in find_splits(source):
-        manifest = convert_split(source, target, split, target_format)
+        manifest = convert_split(source, target, split, target_format, store)
         measured[split] = {"num_images": manifest.num_images, "num_views": manifest.num_views, **size_figures(manifest)}
         size = measured[split]["bytes_per_view"]
         _print(json_file, f"{split}: {manifest.num_images} images, {manifest.num_views} views, {size:.0f} bytes a view")

@@ -2,8 +2,8 @@
 
     python benchmarks/ablations.py --data-dir imagenette --encoder start=start.pth.tar --work /tmp/ablations
 
-Arms: a random frozen encoder, every `--encoder NAME=FILE`, and the bundled one stored as float16 and rounded to steps
-of 0.5, 1 and 2. Every arm is encoded and trained by the `ci2p` commands, so a killed run goes on where it was.
+Arms: a random frozen encoder, every `--encoder NAME=FILE`, and the bundled one stored as float16, rounded to steps
+of 0.5, 1 and 2, and run in bfloat16. Every arm is encoded and trained by the `ci2p` commands, so a killed run goes on where it was.
 Prints the table of docs/ablations.md and writes docs/ablations.json.
 """
 
@@ -44,6 +44,7 @@ def arms(work: Path, encoders: list[str]) -> list[Arm]:
         *others,
         Arm("bundled, float16", "bundled", ("--store", "float16")),
         *steps,
+        Arm("bundled in bfloat16, step 1", "bundled", ("--step", "1", "--precision", "bfloat16")),
     ]
 
 

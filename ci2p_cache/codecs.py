@@ -1,14 +1,16 @@
 """Latents <-> stored values <-> bytes. A view is one self-delimiting buffer in either format.
 
     latents y  --(int store: round(y / step))-->  integers  --zig-zag-->  uint8  --Blosc-->  bytes
+    latents y  --(rans store)-->  the same uint8, coded again once their shard is whole: see `rans`
     latents y  --(float16 store)-->  float16  -->  bytes, as they are
 
 Zig-zag (0, -1, 1, -2, ... -> 0, 1, 2, 3, ...) leaves the high bit planes empty, which is what Blosc's bit-shuffle
-then compresses away. Rounding is lossless from there on: an integer that does not fit is an error, never clipped.
+then compresses away. Rounding is lossless from there on: an integer beyond +-127 is stored as ESCAPE and kept in its
+shard's marker (see `escapes`); nothing is clipped.
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numcodecs import Blosc, blosc
@@ -22,23 +24,27 @@ blosc.use_threads = False
 # One view a buffer: on real latents 1.5 % larger than 16 views a buffer, and any view is read by itself.
 _BLOSC = Blosc(cname="zstd", clevel=5, shuffle=Blosc.BITSHUFFLE)
 
-Store = Literal["int", "float16"]
-INT_LIMIT = 127
+Store = Literal["int", "rans", "float16"]
+Escaped = tuple[NDArray[np.int64], NDArray[np.int32]]  # where in flattened values, [E], and the integers there, [E]
+INT_LIMIT = 127  # of what a stored byte holds
+ESCAPE = 255  # the stored byte of all beyond; no integer within the limit has it
+_ESCAPED_LIMIT = 2**31 - 1
+_BLOSC_LENGTH = slice(12, 16)  # of a buffer's header: how long it is, little-endian
 
 
 def stored_dtype(store: Store) -> np.dtype[np.generic]:
     """The dtype of a stored view: zig-zag uint8, or float16."""
-    return np.dtype(np.uint8 if store == "int" else np.float16)
+    return np.dtype(np.float16 if store == "float16" else np.uint8)
 
 
 def check_step(store: Store, step: float | None) -> None:
-    """Raises InputError unless the step is a positive number for the integer store."""
-    if store == "int" and (step is None or not math.isfinite(step) or step <= 0):
-        raise InputError(f"--step is {step}: the integer store needs a positive quantisation step, such as 1.0")
+    """Raises InputError unless the step is a positive number for a store of integers."""
+    if store != "float16" and (step is None or not math.isfinite(step) or step <= 0):
+        raise InputError(f"--step is {step}: the {store} store needs a positive quantisation step, such as 1.0")
 
 
 def quantise(latents: NDArray[np.float32], store: Store, step: float | None) -> NDArray[np.generic]:
-    """Latents float32 [...] -> stored values of the same shape: zig-zag uint8, or float16.
+    """Latents float32 [...] -> what the store keeps of them, of the same shape: integers int32, or float16.
 
     Rounds half to even, as torch.round and the codec itself do. Raises WorkError for a value that is not finite or
     that does not fit; nothing is clipped.
@@ -52,36 +58,57 @@ def quantise(latents: NDArray[np.float32], store: Store, step: float | None) -> 
             raise WorkError(f"a latent of {np.abs(latents).max():.0f} does not fit in float16; use --store int")
         return halves
     assert step is not None
-    integers = np.rint(latents / np.float32(step))
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        integers = np.rint(latents / np.float32(step))
     largest = float(np.abs(integers).max(initial=0))
-    if largest > INT_LIMIT:
+    if not largest <= _ESCAPED_LIMIT:  # by a step of almost zero it may also be infinite, or 0 / 0
         raise WorkError(
-            f"a latent of {largest * step:.1f} is {largest:.0f} steps of {step}, and a stored integer holds "
-            f"{INT_LIMIT} at most; use --step {largest * step / INT_LIMIT:.2g} or more, or --store float16"
+            f"a latent of {np.abs(latents).max():.4g} is more than {_ESCAPED_LIMIT} steps of {step}, and no more are "
+            "stored; use a larger --step (the codec's own is 1.0), or --store float16"
         )
-    return zigzag(integers.astype(np.int8))
+    in_whole_steps: NDArray[np.int32] = integers.astype(np.int32)
+    return in_whole_steps
 
 
-def dequantise(stored: NDArray[np.generic], store: Store, step: float | None) -> NDArray[np.float32]:
-    """Stored values -> latents float32 of the same shape: multiples of the step, or the float16 values."""
+def dequantise(
+    values: NDArray[np.generic], store: Store, step: float | None, escaped: Escaped | None = None
+) -> NDArray[np.float32]:
+    """What `quantise` gave, or stored values as they are read -> latents float32 of the same shape.
+
+    `escaped` is what the values 255 of zig-zag uint8 stand for, as `Escapes.among` gives it. Raises WorkError unless
+    there are as many.
+    """
     if store == "float16":
-        return stored.astype(np.float32)
+        return values.astype(np.float32)
     assert step is not None
-    return unzigzag(stored.astype(np.uint8)).astype(np.float32) * np.float32(step)
+    if values.dtype != np.uint8:
+        return values.astype(np.float32) * np.float32(step)
+    found, listed = np.count_nonzero(values == ESCAPE), 0 if escaped is None else len(escaped[0])
+    if found != listed:
+        raise WorkError(
+            f"{found} stored values are {ESCAPE}, which stands for an integer beyond {INT_LIMIT}, and {listed} such "
+            "integers are given; the markers list them as `escapes`"
+        )
+    latents = unzigzag(values.view(np.uint8)).astype(np.float32)
+    if escaped is not None:
+        latents.reshape(-1)[escaped[0]] = escaped[1]
+    return latents * np.float32(step)
 
 
-def zigzag(integers: NDArray[np.int8]) -> NDArray[np.uint8]:
-    """0, -1, 1, -2, 2, ... -> 0, 1, 2, 3, 4, ...; a bijection from int8 to uint8."""
-    return ((integers << 1) ^ (integers >> 7)).view(np.uint8)
+def zigzag(integers: NDArray[np.signedinteger[Any]]) -> NDArray[np.uint8]:
+    """0, -1, 1, -2, 2, ... -> 0, 1, 2, 3, 4, ... up to +-127; ESCAPE for all beyond."""
+    wide = integers.astype(np.int32)
+    codes = np.where(np.abs(wide) <= INT_LIMIT, (wide << 1) ^ (wide >> 31), ESCAPE)
+    return codes.astype(np.uint8)
 
 
 def unzigzag(codes: NDArray[np.uint8]) -> NDArray[np.int8]:
-    """The inverse of `zigzag`."""
+    """The inverse of `zigzag`; -128 for ESCAPE."""
     return ((codes >> 1) ^ (np.uint8(0) - (codes & 1))).view(np.int8)
 
 
 def pack(view: NDArray[np.generic], store: Store) -> bytes:
-    """One stored view [C, H, W] -> its buffer; equal values give equal bytes."""
+    """One stored view [C, H, W] -> its buffer; equal values give equal bytes. For rans, those of int."""
     view = np.ascontiguousarray(view)
     return view.tobytes() if store == "float16" else bytes(_BLOSC.encode(view))
 
@@ -100,3 +127,8 @@ def unpack(buffer: memoryview, out: NDArray[np.generic], store: Store) -> None:
         _BLOSC.decode(buffer, out)
     except (RuntimeError, ValueError) as error:
         raise WorkError(f"a stored view cannot be decompressed ({error}); run `ci2p verify`") from error
+
+
+def packed_bytes(buffer: memoryview) -> int:
+    """How long the Blosc buffer at the front is."""
+    return int.from_bytes(buffer[_BLOSC_LENGTH], "little")

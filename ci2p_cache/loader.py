@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ci2p_cache.cache import Cache
+from ci2p_cache.codecs import Escaped
 from ci2p_cache.errors import InputError
 from ci2p_cache.order import BatchOrder
 from ci2p_cache.reader import ViewReader
@@ -81,6 +82,7 @@ class BatchLoader:
             view=PLAIN_VIEW if view is None and not shuffle else view,
         )
         self._reader = ViewReader(cache.split_dir, cache.manifest, workers=workers)
+        self._escapes = self._reader.escapes
         self._resident = self._load_resident(resident)
 
     @property
@@ -91,7 +93,7 @@ class BatchLoader:
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """Yields the batches of an epoch from `first_step` on, reading ahead in a thread."""
         with ThreadPoolExecutor(1, thread_name_prefix="ci2p-load") as ahead:
-            pending: deque[tuple[NDArray[np.int64], Future[Tensor]]] = deque()
+            pending: deque[tuple[NDArray[np.int64], Future[tuple[Tensor, Escaped | None]]]] = deque()
             try:
                 for samples, views in self._order.epoch(epoch, first_step):
                     pending.append((samples, ahead.submit(self._stored, samples, views)))
@@ -103,19 +105,23 @@ class BatchLoader:
                 for _, future in pending:
                     future.cancel()
 
-    def _stored(self, samples: NDArray[np.int64], views: NDArray[np.int64]) -> Tensor:
+    def _stored(self, samples: NDArray[np.int64], views: NDArray[np.int64]) -> tuple[Tensor, Escaped | None]:
+        """Stored values [B, C, H, W], and what those of them stand for that are escapes."""
         positions = self.cache.positions[samples]
+        rows = positions * len(self.cache.spec.views) + views
         if self._resident is not None:
-            where = torch.from_numpy(positions * len(self.cache.spec.views) + views)
-            batch = self._resident.index_select(0, where.to(self._resident.device))
+            batch = self._resident.index_select(0, torch.from_numpy(rows).to(self._resident.device))
         else:
             batch = torch.from_numpy(self._reader.read(positions, views))
-        return batch.pin_memory() if self.device.type == "cuda" and not batch.is_cuda else batch
+        if self.device.type == "cuda" and not batch.is_cuda:
+            batch = batch.pin_memory()
+        return batch, None if self._escapes is None else self._escapes.among(rows)
 
-    def _batch(self, samples: NDArray[np.int64], future: "Future[Tensor]") -> Batch:
-        stored = future.result().to(self.device, non_blocking=True)
+    def _batch(self, samples: NDArray[np.int64], future: "Future[tuple[Tensor, Escaped | None]]") -> Batch:
+        stored, escaped = future.result()
+        stored = stored.to(self.device, non_blocking=True)
         labels = torch.from_numpy(self.cache.labels[samples]).to(self.device, non_blocking=True)
-        return Batch(to_latents(stored, self.cache.spec), labels, self.cache.positions[samples])
+        return Batch(to_latents(stored, self.cache.spec, escaped), labels, self.cache.positions[samples])
 
     def _load_resident(self, resident: Resident) -> Tensor | None:
         """The whole split as stored values [num_items * V, C, H, W], or None to read it batch by batch."""
@@ -139,7 +145,7 @@ class BatchLoader:
                 f"{allowed / 2**30:.1f} GiB; use --resident off"
             )
         spec = self.cache.spec
-        dtype = torch.uint8 if spec.store == "int" else torch.float16
+        dtype = torch.float16 if spec.store == "float16" else torch.uint8
         target = self.device if resident == "cuda" else torch.device("cpu")
         whole = torch.zeros(
             (self.cache.manifest.num_items, len(spec.views), *spec.latent_shape), dtype=dtype, device=target
@@ -150,14 +156,21 @@ class BatchLoader:
         return whole.flatten(0, 1)
 
 
-def to_latents(stored: Tensor, spec: CacheSpec) -> Tensor:
-    """Stored values [B, C, H, W] (zig-zag uint8 or float16) -> latents float32 on the same device."""
+def to_latents(stored: Tensor, spec: CacheSpec, escaped: Escaped | None = None) -> Tensor:
+    """Stored values [B, C, H, W] (zig-zag uint8 or float16) -> latents float32 on the same device.
+
+    `escaped` says what the values 255 among them stand for, as `Escapes.among` does; None where there are none.
+    """
     if spec.store == "float16":
         return stored.float()
     assert spec.step is not None
     # In one byte a value until the last moment: what costs here is memory traffic.
     integers = ((stored >> 1) ^ -(stored & 1)).view(torch.int8)
-    return integers.float().mul_(spec.step)
+    latents = integers.float()
+    if escaped is not None:
+        where, beyond = (torch.from_numpy(part).to(stored.device) for part in escaped)
+        latents.view(-1)[where] = beyond.float()
+    return latents.mul_(spec.step)
 
 
 def resident_limit_bytes() -> float:

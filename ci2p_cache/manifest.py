@@ -2,12 +2,14 @@
 manifest does, and whatever is missing is listed by key and reason (promise C5)."""
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from ci2p_cache.errors import WorkError
+from ci2p_cache.escapes import Escape
 from ci2p_cache.publish import publish
 from ci2p_cache.spec import CacheSpec
 
@@ -32,6 +34,17 @@ class ShardRecord(BaseModel):
     num_samples: int
     bytes: int
     sha256: str
+    num_escapes: int = 0  # integers beyond what a stored byte holds: the marker lists them
+    escapes_sha256: str | None = None  # of that list: see `hash_escapes`
+
+    @model_serializer(mode="wrap")
+    def _serialise(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves the last two out where there are none: such a cache has the files it had before there were any."""
+        fields: dict[str, Any] = serialise(self)
+        if not self.num_escapes:
+            for name in ("num_escapes", "escapes_sha256"):
+                fields.pop(name, None)
+        return fields
 
 
 class Marker(BaseModel):
@@ -49,6 +62,7 @@ class Marker(BaseModel):
     recorded: dict[str, Any]  # device, precision, versions: what should not, but might, matter
     view_offsets: list[list[int]] | None = None  # tars only: where each view's buffer begins in the file, [n][V]
     view_bytes: list[list[int]] | None = None  # tars only: how long it is, [n][V]
+    escapes: list[Escape] | None = None  # what the stored values 255 stand for; None where there is none
 
 
 class Manifest(BaseModel):
@@ -70,6 +84,10 @@ class Manifest(BaseModel):
     failures: list[Failure]
     recorded: list[dict[str, Any]]  # what the markers recorded, each different one once
 
+    @property
+    def num_escapes(self) -> int:
+        return sum(shard.num_escapes for shard in self.shards)
+
 
 def marker_path(split_dir: Path, shard: int) -> Path:
     return split_dir / "shards" / f"{shard:06d}.json"
@@ -77,6 +95,11 @@ def marker_path(split_dir: Path, shard: int) -> Path:
 
 def hash_bytes(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
+
+
+def hash_escapes(escapes: list[Escape]) -> str:
+    """SHA-256 of the list as compact JSON."""
+    return hash_bytes(json.dumps(escapes, separators=(",", ":")).encode())
 
 
 def write_marker(split_dir: Path, marker: Marker) -> None:
@@ -88,9 +111,15 @@ def read_marker(split_dir: Path, shard: int) -> Marker | None:
     """The marker of a shard, or None when the shard does not exist. Raises WorkError when the marker is damaged."""
     path = marker_path(split_dir, shard)
     try:
-        return Marker.model_validate_json(path.read_bytes())
+        return parse_marker(path.read_bytes(), path)
     except FileNotFoundError:
         return None
+
+
+def parse_marker(data: bytes, path: Path | str) -> Marker:
+    """Raises WorkError, naming the `path` that the bytes came from, when they are no marker."""
+    try:
+        return Marker.model_validate_json(data)
     except ValidationError as error:
         raise WorkError(
             f"{path} is damaged ({error.error_count()} fields); delete it and run the same command again"

@@ -8,29 +8,34 @@ into the batch. zarr-python and webdataset are not on this path.
 import itertools
 import mmap
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ci2p_cache import tar_store, zarr_store
-from ci2p_cache.codecs import stored_dtype, unpack
+from ci2p_cache import codecs, tar_store, zarr_store
 from ci2p_cache.errors import WorkError
-from ci2p_cache.manifest import Manifest, Marker
+from ci2p_cache.escapes import Escapes, collect_escapes
+from ci2p_cache.manifest import Manifest, Marker, hash_escapes, parse_marker
+from ci2p_cache.rans import ShardCoder
 from ci2p_cache.spec import CacheSpec
+
+Unpack = Callable[[memoryview, NDArray[np.generic]], None]
 
 
 @dataclass(frozen=True)
 class _Shard:
-    """An open shard: its bytes and where each view lies in them, int64 [n, V]."""
+    """An open shard: its bytes, where each view lies in them, int64 [n, V], and what decodes one into an array."""
 
     data: memoryview
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
+    unpack: Unpack
 
 
 class ViewReader:
@@ -55,10 +60,11 @@ class ViewReader:
     ) -> NDArray[np.generic]:
         """Stored values [B, C, H, W] (zig-zag uint8 or float16) of B views given by position and view, in that order.
 
-        `out`, if given, is filled and returned. Raises WorkError when a view is missing or damaged.
+        255 stands for one of the `escapes`. `out`, if given, is filled and returned. Raises WorkError when a view is
+        missing or damaged.
         """
         if out is None:
-            out = np.empty((len(positions), *self._spec.latent_shape), dtype=stored_dtype(self._spec.store))
+            out = np.empty((len(positions), *self._spec.latent_shape), dtype=codecs.stored_dtype(self._spec.store))
         if self._pool is None or len(positions) < 2 * self._workers:
             self._read_rows(positions, views, out)
             return out
@@ -67,6 +73,30 @@ class ViewReader:
         for done in [self._pool.submit(self._read_rows, positions[p], views[p], out[p]) for p in parts]:
             done.result()
         return out
+
+    def read_latents(self, positions: NDArray[np.int64], views: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Latents float32 [B, C, H, W] of B views. Raises WorkError when a view is missing or damaged."""
+        stored = self.read(positions, views)
+        rows = positions * len(self._spec.views) + views
+        escaped = None if self.escapes is None else self.escapes.among(rows)
+        return codecs.dequantise(stored, self._spec.store, self._spec.step, escaped)
+
+    @cached_property
+    def escapes(self) -> Escapes | None:
+        """The integers beyond what a stored byte holds; None where there are none, as the manifest knows.
+
+        Raises WorkError when the markers, which list them, are damaged.
+        """
+        if not self._manifest.num_escapes:
+            return None
+        listed = []
+        for number, record in enumerate(self._manifest.shards):
+            if record.num_escapes:
+                escapes = self._marker(number).escapes or []
+                if hash_escapes(escapes) != record.escapes_sha256:
+                    raise WorkError(f"the escapes in the marker of shard {number} have changed; run `ci2p verify`")
+                listed.append((number * self._spec.shard_size, escapes))
+        return collect_escapes(listed, len(self._spec.views), int(np.prod(self._spec.latent_shape)))
 
     def read_shards(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.generic]]]:
         """Yields (positions [n], stored values [n, V, C, H, W]) shard after shard, failures left out.
@@ -84,20 +114,28 @@ class ViewReader:
                 self._shards.pop(shard, None)
 
     def buffers(self, position: int) -> list[bytes]:
-        """The buffers of all views of one position, as they are stored. Raises WorkError when one is missing."""
-        return [bytes(self._buffer(position, view)) for view in range(len(self._spec.views))]
+        """The buffers of all views of one position, as `codecs.pack` gave them.
+
+        Raises WorkError when one is missing or, where it is coded as rans, damaged.
+        """
+        views = range(len(self._spec.views))
+        if self._spec.store == "rans":
+            stored = self.read(np.full(len(views), position), np.array(views))
+            return [codecs.pack(view, "int") for view in stored]
+        return [bytes(self._find(position, view)[1]) for view in views]
 
     def _read_rows(self, positions: NDArray[np.int64], views: NDArray[np.int64], out: NDArray[np.generic]) -> None:
         for row, (position, view) in enumerate(zip(positions.tolist(), views.tolist(), strict=True)):
-            unpack(self._buffer(position, view), out[row], self._spec.store)
+            shard, buffer = self._find(position, view)
+            shard.unpack(buffer, out[row])
 
-    def _buffer(self, position: int, view: int) -> memoryview:
+    def _find(self, position: int, view: int) -> tuple[_Shard, memoryview]:
         number, place = divmod(position, self._spec.shard_size)
         shard = self._shards.get(number) or self._open(number)
         offset, size = int(shard.offsets[place, view]), int(shard.sizes[place, view])
         if size < 0 or offset + size > len(shard.data):
             raise WorkError(f"view {view} of position {position} is not in its shard; run `ci2p verify`")
-        return shard.data[offset : offset + size]
+        return shard, shard.data[offset : offset + size]
 
     def _open(self, number: int) -> _Shard:
         with self._lock:
@@ -105,11 +143,19 @@ class ViewReader:
                 data = self._fetch(self._manifest.shards[number].file)
                 if self._spec.format == "zarr":
                     offsets, sizes = zarr_store.view_index(data, self._spec)
+                    tables = data[zarr_store.TABLES_BEGIN :]
                 else:
-                    marker = Marker.model_validate_json(bytes(self._fetch(f"shards/{number:06d}.json")))
-                    offsets, sizes = tar_store.view_index(marker, self._spec)
-                self._shards[number] = _Shard(data, offsets, sizes)
+                    offsets, sizes = tar_store.view_index(self._marker(number), self._spec)
+                    tables = data[tar_store.TABLES_BEGIN :]
+                unpack: Unpack = partial(codecs.unpack, store=self._spec.store)
+                if self._spec.store == "rans":
+                    unpack = ShardCoder.from_tables(tables).unpack
+                self._shards[number] = _Shard(data, offsets, sizes, unpack)
         return self._shards[number]
+
+    def _marker(self, number: int) -> Marker:
+        name = f"shards/{number:06d}.json"
+        return parse_marker(bytes(self._fetch(name)), f"{self._split_dir}/{name}")
 
     def _fetch(self, name: str) -> memoryview:
         if not self.is_local:

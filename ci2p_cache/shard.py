@@ -4,11 +4,12 @@ Both formats are written here and nowhere else, by stage one and by `convert` al
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ci2p_cache import tar_store, zarr_store
+from ci2p_cache import rans, tar_store, zarr_store
+from ci2p_cache.escapes import Escape
 from ci2p_cache.manifest import (
     NO_LABEL,
     Failure,
@@ -16,6 +17,7 @@ from ci2p_cache.manifest import (
     Marker,
     ShardRecord,
     hash_bytes,
+    hash_escapes,
     make_manifest,
     read_marker,
     write_manifest,
@@ -32,10 +34,11 @@ class ShardContents:
 
     keys: list[str]
     labels: list[int]  # NO_LABEL where the image failed
-    rows: Sequence[Sequence[bytes] | None]  # the views' buffers; None where the image failed
+    rows: Sequence[Sequence[bytes] | None]  # the views' buffers of `codecs.pack`; None where the image failed
     failures: list[Failure]
     value_range: tuple[float, float]  # of the dequantised latents
     recorded: dict[str, Any]
+    escapes: list[Escape] = field(default_factory=list)
 
 
 def is_written(split_dir: Path, shard: int, spec: CacheSpec) -> bool:
@@ -50,19 +53,29 @@ def is_written(split_dir: Path, shard: int, spec: CacheSpec) -> bool:
 def write_shard(split_dir: Path, spec: CacheSpec, shard: int, contents: ShardContents) -> None:
     """The shard's file, then its marker: both published whole, in this order. Raises OSError when the disk refuses."""
     assert all((label == NO_LABEL) == (row is None) for label, row in zip(contents.labels, contents.rows, strict=True))
+    rows, tables = contents.rows, b""
+    if spec.store == "rans":
+        rows, tables = rans.code_shard(rows, spec.latent_shape)
     offsets = sizes = None
     if spec.format == "zarr":
-        file, data = zarr_store.shard_file(shard), zarr_store.shard_bytes(contents.rows, spec)
+        file, data = zarr_store.shard_file(shard), zarr_store.shard_bytes(rows, spec, tables)
     else:
         file = tar_store.shard_file(shard)
-        data, offsets, sizes = tar_store.shard_bytes(contents.keys, contents.labels, contents.rows)
+        data, offsets, sizes = tar_store.shard_bytes(contents.keys, contents.labels, rows, tables)
     remove_leftovers(split_dir / file)
     publish(split_dir / file, data)
-    num_samples = sum(label != NO_LABEL for label in contents.labels)
+    record = ShardRecord(
+        file=file,
+        num_samples=sum(label != NO_LABEL for label in contents.labels),
+        bytes=len(data),
+        sha256=hash_bytes(data),
+        num_escapes=len(contents.escapes),
+        escapes_sha256=hash_escapes(contents.escapes) if contents.escapes else None,
+    )
     marker = Marker(
         spec_id=spec.spec_id,
         shard=shard,
-        record=ShardRecord(file=file, num_samples=num_samples, bytes=len(data), sha256=hash_bytes(data)),
+        record=record,
         keys=contents.keys,
         labels=contents.labels,
         failures=contents.failures,
@@ -70,6 +83,7 @@ def write_shard(split_dir: Path, spec: CacheSpec, shard: int, contents: ShardCon
         recorded=contents.recorded,
         view_offsets=offsets,
         view_bytes=sizes,
+        escapes=contents.escapes or None,
     )
     write_marker(split_dir, marker)
 
@@ -85,6 +99,6 @@ def finish_split(split_dir: Path, spec: CacheSpec, classes: tuple[str, ...], num
     manifest = make_manifest(spec, classes, markers)
     if not (split_dir / "manifest.json").exists():
         if spec.format == "zarr":
-            zarr_store.write_metadata(split_dir, spec, manifest.labels, manifest.classes)
+            zarr_store.write_metadata(split_dir, manifest)
         write_manifest(split_dir, manifest)
     return manifest

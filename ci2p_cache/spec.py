@@ -39,8 +39,8 @@ class CacheSpec(BaseModel):
     views: tuple[str, ...]  # by name, the plain one first: see `views.py`
     crop_scale: tuple[float, float] | None = None  # least and largest share of the area; None without crops
     format: Literal["zarr", "webdataset"]
-    store: Literal["int", "float16"]
-    step: float | None  # quantisation step of the integer store; None for float16
+    store: Literal["int", "rans", "float16"]  # rans: the values of int, coded more tightly
+    step: float | None  # quantisation step of the integers; None for float16
     shard_size: int  # images a shard
     seed: int  # of the plan and the crops
 
@@ -114,7 +114,7 @@ def first_difference(ours: CacheSpec, theirs: CacheSpec, *, ignoring: frozenset[
 
 def latent_difference(ours: CacheSpec, theirs: CacheSpec) -> str | None:
     """The first field in which two specs' latents differ in kind: encoder, preprocessing or rounding; or None."""
-    return first_difference(ours, theirs, ignoring=_OF_ONE_SPLIT | _OF_THE_LAYOUT)
+    return first_difference(_as_read(ours), _as_read(theirs), ignoring=_OF_ONE_SPLIT | _OF_THE_LAYOUT)
 
 
 def claim_folder(cache: Path, spec: CacheSpec) -> None:
@@ -138,6 +138,11 @@ def claim_folder(cache: Path, spec: CacheSpec) -> None:
     own = cache / spec.split / "spec.json"
     if not own.exists():
         publish(own, spec.model_dump_json(indent=1).encode())
+
+
+def _as_read(spec: CacheSpec) -> CacheSpec:
+    """With the store that gives the same values: what is coded as rans is read as int."""
+    return spec.model_copy(update={"store": "int"}) if spec.store == "rans" else spec
 
 
 def _without_crops(spec: CacheSpec) -> CacheSpec:

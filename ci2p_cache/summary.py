@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from ci2p_cache.codecs import INT_LIMIT
 from ci2p_cache.errors import InputError
 from ci2p_cache.manifest import Manifest
 from ci2p_cache.plan import num_shards
@@ -46,6 +47,7 @@ def summarise_split(cache: Path, split: str) -> dict[str, Any]:
         "bytes_total": manifest.bytes_total,
         **size_figures(manifest),
         "value_range": list(manifest.value_range),
+        "num_escapes": manifest.num_escapes,
         "classes": {name: images[label] for label, name in enumerate(manifest.classes)},
         "failures": [failure.model_dump() for failure in manifest.failures],
         "recorded": manifest.recorded,
@@ -59,7 +61,9 @@ def describe_split(summary: dict[str, Any]) -> list[str]:
     if "crop_scale" in spec:
         low, high = spec["crop_scale"]
         views += f" ({100 * low:g} to {100 * high:g} % of the area)"
-    stored = f"integers, step {spec['step']:g}" if spec["store"] == "int" else "float16"
+    stored = "float16" if spec["store"] == "float16" else f"integers, step {spec['step']:g}"
+    if spec["store"] == "rans":
+        stored += ", coded as rans"
     lines = [
         f"{summary['split']}: {spec['dataset']} at {spec['image_size']} px ({spec['resize_mode']} from a short edge of "
         f"{spec['short_edge']}), views {views}, {spec['format']}, {stored}, "
@@ -78,4 +82,6 @@ def describe_split(summary: dict[str, Any]) -> list[str]:
         f"{summary['ratio_to_float16']:.1f} times smaller than float16; latents from {low:g} to {high:g}",
         f"  {len(classes)} classes: {shown}",
     ]
+    if summary["num_escapes"]:
+        lines.append(f"  {summary['num_escapes']} integers beyond +-{INT_LIMIT}, kept in the markers")
     return lines + [f"  failed: {failure['key']}: {failure['reason']}" for failure in summary["failures"]]

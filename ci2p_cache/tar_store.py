@@ -1,6 +1,7 @@
 """The webdataset format: one tar a shard, one sample an image. The only import of webdataset.
 
     000000.tar
+        __ci2p__/tables.rans                         of a rans store alone, first; webdataset skips such names
         n01440764/ILSVRC2012_val_00000293.cls        the label, decimal
         n01440764/ILSVRC2012_val_00000293.latents    the buffers of its views, one after another
 
@@ -16,13 +17,14 @@ import numpy as np
 import webdataset
 from numpy.typing import NDArray
 
-from ci2p_cache.codecs import stored_dtype, unpack
-from ci2p_cache.errors import WorkError
+from ci2p_cache.codecs import packed_bytes, stored_dtype, unpack
+from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.manifest import Marker
 from ci2p_cache.spec import CacheSpec
 
 EXTENSION = "latents"
-_BLOSC_HEADER_BYTES = 16
+TABLES_BEGIN = tarfile.BLOCKSIZE  # of a rans shard: behind the header of its first member
+_TABLES_KEY, _TABLES_EXTENSION = "__ci2p__/tables", "rans"
 
 
 def shard_file(shard: int) -> str:
@@ -36,7 +38,7 @@ def sample_key(key: str) -> str:
 
 
 def shard_bytes(
-    keys: Sequence[str], labels: Sequence[int], rows: Sequence[Sequence[bytes] | None]
+    keys: Sequence[str], labels: Sequence[int], rows: Sequence[Sequence[bytes] | None], tables: bytes = b""
 ) -> tuple[bytes, list[list[int]], list[list[int]]]:
     """(the tar, offsets, sizes) of one shard from its views' buffers.
 
@@ -45,6 +47,8 @@ def shard_bytes(
     """
     stream = io.BytesIO()
     with webdataset.TarWriter(stream, encoder=False, mtime=0, user="ci2p", group="ci2p") as writer:
+        if tables:
+            writer.write({"__key__": _TABLES_KEY, _TABLES_EXTENSION: tables})
         for key, label, buffers in zip(keys, labels, rows, strict=True):
             if buffers is not None:
                 sample = {
@@ -79,8 +83,15 @@ def view_index(marker: Marker, spec: CacheSpec) -> tuple[NDArray[np.int64], NDAr
 def latent_decoder(spec: CacheSpec) -> Callable[[str, bytes], NDArray[np.generic] | None]:
     """A handler for `webdataset.WebDataset(...).decode(...)`: .latents -> stored values [V, C, H, W].
 
-    They are zig-zag uint8 or float16; `codecs.dequantise` gives the latents.
+    They are zig-zag uint8 or float16; `codecs.dequantise` gives the latents. 255 stands for an integer beyond +-127:
+    the marker of the shard, shards/000000.json, lists them as `escapes`, [image, view, index, integer], the image by
+    its place in the marker's `keys`. Raises InputError for a rans store, whose tables a sample by itself lacks.
     """
+    if spec.store == "rans":
+        raise InputError(
+            "the samples of a rans store cannot be decoded one by one; `ci2p convert CACHE TARGET --store int` makes "
+            "a cache whose samples can"
+        )
 
     def decode(extension: str, data: bytes) -> NDArray[np.generic] | None:
         if not extension.endswith(EXTENSION):
@@ -88,14 +99,9 @@ def latent_decoder(spec: CacheSpec) -> Callable[[str, bytes], NDArray[np.generic
         views = np.empty((len(spec.views), *spec.latent_shape), dtype=stored_dtype(spec.store))
         rest = memoryview(data)
         for view in views:
-            num_bytes = view.nbytes if spec.store == "float16" else _blosc_bytes(rest)
+            num_bytes = view.nbytes if spec.store == "float16" else packed_bytes(rest)
             unpack(rest[:num_bytes], view, spec.store)
             rest = rest[num_bytes:]
         return views
 
     return decode
-
-
-def _blosc_bytes(buffer: memoryview) -> int:
-    """How long the Blosc buffer at the front is: a little-endian uint32 at byte 12 of its header."""
-    return int.from_bytes(buffer[12:_BLOSC_HEADER_BYTES], "little")

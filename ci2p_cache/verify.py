@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from ci2p_cache import zarr_store
 from ci2p_cache.errors import InputError, WorkError
-from ci2p_cache.manifest import Manifest, hash_bytes, read_marker
+from ci2p_cache.manifest import Manifest, hash_bytes, hash_escapes, read_marker
 from ci2p_cache.plan import num_shards, shard_positions
 
 
@@ -66,6 +66,8 @@ def _verify_shard(split_dir: Path, manifest: Manifest, number: int, file: str) -
         problems.append(f"{name}: its marker and the manifest disagree")
     if len(set(marker.keys)) != len(planned):
         problems.append(f"{name}: {len(set(marker.keys))} keys for {len(planned)} items")
+    if (hash_escapes(marker.escapes) if marker.escapes else None) != record.escapes_sha256:
+        problems.append(f"{name}: the escapes in its marker have changed; delete both and encode again")
     path = split_dir / file
     if not path.exists():
         return [*problems, f"{name}: missing"]

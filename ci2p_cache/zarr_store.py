@@ -2,15 +2,19 @@
 
     latents.zarr/                attributes: what the values mean
         latents/                 [num_items, V, C, H, W] uint8 or float16; one view a chunk, `shard_size` images a shard
-            c/7/0/0/0/0          shard 7: the views' buffers one after another, then the index
+            c/7/0/0/0/0          shard 7: of a rans store its tables, the views' buffers one after another, the index
         labels/                  [num_items] int32; -1 where the image failed
 
 A shard's index holds (offset, size) of every chunk as little-endian uint64, both 2**64 - 1 for a chunk that is not
 there, and a CRC-32C of it (zarr v3 sharding codec). ci2p writes shards and reads the index by itself, for
 zarr-python handles about 400 views a second one at a time; what zarr-python makes of the same files is held by a test.
+
+The chunks of a rans store name a codec, `ci2p.rans`, that no other reader has: zarr-python opens the group and its
+labels and refuses the latents by that name, rather than returning something else.
 """
 
 import asyncio
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,13 +25,15 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, BloscShuffle
 from zarr.storage import MemoryStore
 
-from ci2p_cache.codecs import stored_dtype
+from ci2p_cache.codecs import ESCAPE, INT_LIMIT, stored_dtype
 from ci2p_cache.errors import WorkError
-from ci2p_cache.manifest import NO_LABEL
+from ci2p_cache.manifest import NO_LABEL, Manifest
 from ci2p_cache.publish import publish
 from ci2p_cache.spec import CacheSpec
 
 GROUP = "latents.zarr"
+RANS_CODEC = "ci2p.rans"
+TABLES_BEGIN = 0  # of a rans shard
 _MISSING = np.uint64(2**64 - 1)
 
 
@@ -36,11 +42,11 @@ def shard_file(shard: int) -> str:
     return f"{GROUP}/latents/c/{shard}/0/0/0/0"
 
 
-def shard_bytes(rows: Sequence[Sequence[bytes] | None], spec: CacheSpec) -> bytes:
+def shard_bytes(rows: Sequence[Sequence[bytes] | None], spec: CacheSpec, tables: bytes = b"") -> bytes:
     """The file of one shard from its views' buffers: a row per planned position, None where the image failed."""
     index = np.full((spec.shard_size, len(spec.views), 2), _MISSING, dtype="<u8")
-    parts: list[bytes] = []
-    offset = 0
+    parts = [tables]
+    offset = len(tables)
     for row, buffers in enumerate(rows):
         for view, buffer in enumerate(buffers or ()):
             index[row, view] = offset, len(buffer)
@@ -67,10 +73,11 @@ def view_index(shard: memoryview, spec: CacheSpec) -> tuple[NDArray[np.int64], N
     return offsets, sizes
 
 
-def write_metadata(split_dir: Path, spec: CacheSpec, labels: Sequence[int], classes: Sequence[str]) -> None:
+def write_metadata(split_dir: Path, manifest: Manifest) -> None:
     """Publishes the group's metadata and its labels, which make the shards a zarr that any reader opens."""
+    spec, labels = manifest.spec, manifest.labels
     memory = MemoryStore()
-    group = zarr.create_group(store=memory, zarr_format=3, attributes=_attributes(spec, classes))
+    group = zarr.create_group(store=memory, zarr_format=3, attributes=_attributes(manifest))
     blosc = BloscCodec(typesize=1, cname="zstd", clevel=5, shuffle=BloscShuffle.bitshuffle)
     shape = (len(labels), len(spec.views), *spec.latent_shape)
     group.create_array(
@@ -79,7 +86,7 @@ def write_metadata(split_dir: Path, spec: CacheSpec, labels: Sequence[int], clas
         chunks=(1, 1, *spec.latent_shape),
         shards=(spec.shard_size, len(spec.views), *spec.latent_shape),
         dtype=stored_dtype(spec.store),
-        compressors=blosc if spec.store == "int" else None,
+        compressors=None if spec.store == "float16" else blosc,
         fill_value=0,
         dimension_names=("image", "view", "channel", "row", "column"),
     )
@@ -92,7 +99,10 @@ def write_metadata(split_dir: Path, spec: CacheSpec, labels: Sequence[int], clas
         fill_value=NO_LABEL,
     )
     array[:] = np.asarray(labels, dtype=np.int32)
-    for key, data in asyncio.run(_contents(memory)).items():
+    contents = asyncio.run(_contents(memory))
+    if spec.store == "rans":
+        contents["latents/zarr.json"] = _with_rans(contents["latents/zarr.json"])
+    for key, data in contents.items():
         publish(split_dir / GROUP / key, data)
 
 
@@ -106,15 +116,31 @@ async def _contents(memory: MemoryStore) -> dict[str, bytes]:
     return contents
 
 
-def _attributes(spec: CacheSpec, classes: Sequence[str]) -> dict[str, object]:
+def _with_rans(metadata: bytes) -> bytes:
+    """An array's metadata with the codec that its chunks are really in."""
+    array = json.loads(metadata)
+    (sharding,) = array["codecs"]
+    sharding["configuration"]["codecs"] = [{"name": RANS_CODEC}]
+    return json.dumps(array, indent=2).encode()
+
+
+def _attributes(manifest: Manifest) -> dict[str, object]:
     """What somebody needs who opens the group without ci2p."""
-    if spec.store == "int":
-        meaning = "latent = step * ((v >> 1) ^ -(v & 1)), v a stored value as a signed integer (zig-zag)"
-    else:
+    spec = manifest.spec
+    if spec.store == "float16":
         meaning = "latent = stored value"
+    else:
+        meaning = "latent = step * ((v >> 1) ^ -(v & 1)), v a stored value as a signed integer (zig-zag)"
+    if manifest.num_escapes:
+        meaning += (
+            f"; v = {ESCAPE} stands for an integer beyond +-{INT_LIMIT}: ../shards/NNNNNN.json lists those of shard "
+            "NNNNNN as escapes, [image in the shard, view, index into the flattened latent, integer]"
+        )
+    if spec.store == "rans":
+        meaning += "; the chunks are coded by ci2p, and `ci2p convert CACHE TARGET --store int` makes them plain"
     return {
         "spec": spec.model_dump(mode="json"),
         "views": list(spec.views),
-        "classes": list(classes),
+        "classes": manifest.classes,
         "meaning": meaning,
     }

@@ -54,12 +54,16 @@ def test_c2_a_shard_without_its_marker_does_not_exist(image_folder: Path, tmp_pa
     assert files_of(cache) == whole
 
 
-@pytest.mark.parametrize("format", ["zarr", "webdataset"])
+@pytest.mark.parametrize(
+    "settings",
+    [{"format": "zarr"}, {"format": "webdataset"}, {"step": 0.05}, {"format": "webdataset", "store": "rans"}],
+)
 def test_c4_a_crash_at_any_write_and_a_second_run_equal_one_run(
-    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, object]
 ) -> None:
     """Every write of a run is cut once, before it or half-way through, and the run repeated."""
-    whole = files_of(encode_folder(image_folder, tmp_path / "whole", format=format, splits=["val"]))
+    settings = settings | {"splits": ["val"]}
+    whole = files_of(encode_folder(image_folder, tmp_path / "whole", **settings))
     num_writes = 7
     for cut in range(num_writes):
         cache = tmp_path / f"cut{cut}"
@@ -78,10 +82,10 @@ def test_c4_a_crash_at_any_write_and_a_second_run_equal_one_run(
             patch.setattr(ci2p_cache.shard, "publish", cut_short)
             patch.setattr(ci2p_cache.manifest, "publish", cut_short)
             with pytest.raises(Killed):
-                encode_folder(image_folder, cache, format=format, splits=["val"])
+                encode_folder(image_folder, cache, **settings)
         with pytest.raises(InputError, match="not finished"):
             open_cache(cache, "val")
-        encode_folder(image_folder, cache, format=format, splits=["val"])
+        encode_folder(image_folder, cache, **settings)
         published = {name: data for name, data in files_of(cache).items() if not name.endswith(".tmp")}
         assert published == whole
 

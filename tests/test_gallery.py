@@ -50,6 +50,16 @@ def test_psnr_is_against_the_pixels_that_were_encoded(home: Path, image_folder: 
     assert near["plain"] > 25
 
 
+@pytest.mark.parametrize("store", ["int", "rans"])
+def test_integers_beyond_a_byte_are_drawn_too(image_folder: Path, tmp_path: Path, store: str) -> None:
+    encode_folder(image_folder, tmp_path / "cache", image_size=64, store=store, step=0.02, splits=["val"])
+    arguments = ("inspect", "cache", "--images", "seen.png", "--device", "cpu", "--data-dir", image_folder)
+    seen = call_ci2p(*arguments, "--json", "seen.json", cwd=tmp_path)
+    assert seen.returncode == 0, seen.stderr
+    summary = json.loads((tmp_path / "seen.json").read_text())["val"]
+    assert summary["num_escapes"] > 1000 and summary["psnr"]["plain"] > 25  # far less with one of them left out
+
+
 def test_what_cannot_be_drawn_is_refused(home: Path, image_folder: Path, tmp_path: Path) -> None:
     state = safetensors.torch.load_file(BUNDLED_WEIGHTS)
     state["g_a.6.bias"] = state["g_a.6.bias"] + 1

@@ -48,6 +48,7 @@ def test_the_stages_meet_only_in_the_cache() -> None:
     ("package", "allowed"),
     [
         ("compressai", {"pipeline/encode/codec.py"}),
+        ("constriction", {"ci2p_cache/rans.py"}),
         ("fvcore", {"pipeline/models/complexity.py"}),
         ("zarr", {"ci2p_cache/zarr_store.py"}),
         ("webdataset", {"ci2p_cache/tar_store.py"}),

@@ -82,9 +82,12 @@ def test_evaluation_sees_every_sample_once_plain(cache: Path, world_size: int) -
 
 def test_values_become_floating_point_as_the_codec_says() -> None:
     spec = type("Spec", (), {"store": "int", "step": 0.5})()
-    codes = torch.arange(256, dtype=torch.uint8)
+    codes = torch.arange(255, dtype=torch.uint8)
     expected = dequantise(codes.numpy(), "int", 0.5)
     assert np.array_equal(to_latents(codes, spec).numpy(), expected)
+    escaped = np.array([1, 2]), np.array([-1000, 2**31 - 1], np.int32)
+    escapes = torch.tensor([[4, 255], [255, 3]], dtype=torch.uint8)
+    assert np.array_equal(to_latents(escapes, spec, escaped).numpy(), dequantise(escapes.numpy(), "int", 0.5, escaped))
 
 
 def test_a_remote_cache_is_resident(cache: Path) -> None:

@@ -10,10 +10,9 @@ import zarr
 
 from ci2p_cache import codecs, tar_store, zarr_store
 from ci2p_cache.cache import Cache, open_cache
-from ci2p_cache.convert import convert_split
-from ci2p_cache.errors import InputError, WorkError
+from ci2p_cache.errors import WorkError
 from ci2p_cache.reader import ViewReader
-from tests.conftest import encode_folder, files_of
+from tests.conftest import encode_folder
 
 
 def all_views(cache: Cache) -> np.ndarray:
@@ -72,25 +71,6 @@ def test_both_formats_hold_the_same_values(image_folder: Path, tmp_path: Path) -
     ]
     assert np.array_equal(all_views(caches[0]), all_views(caches[1]))
     assert np.array_equal(caches[0].labels, caches[1].labels)
-
-
-@pytest.mark.parametrize("format", ["zarr", "webdataset"])
-def test_converted_equals_encoded(image_folder: Path, tmp_path: Path, format: str) -> None:
-    other = {"zarr": "webdataset", "webdataset": "zarr"}[format]
-    (image_folder / "train" / "red" / "broken.png").write_bytes(b"")
-    try:
-        source = encode_folder(image_folder, tmp_path / "source", format=other, on_error="skip")
-        encoded = encode_folder(image_folder, tmp_path / "encoded", format=format, on_error="skip")
-    finally:
-        (image_folder / "train" / "red" / "broken.png").unlink()
-    for _ in range(2):
-        for split in ("train", "val"):
-            convert_split(source, tmp_path / "converted", split, format)  # type: ignore[arg-type]
-        assert files_of(tmp_path / "converted") == files_of(encoded)
-    with pytest.raises(InputError, match="is the cache to be converted"):
-        convert_split(source, source, "train", format)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match="format is"):
-        convert_split(source, encoded, "train", other)  # type: ignore[arg-type]
 
 
 def test_a_damaged_zarr_index_is_noticed(image_folder: Path, tmp_path: Path) -> None:

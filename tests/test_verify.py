@@ -16,9 +16,10 @@ def test_c6_an_intact_cache_verifies(cache: Path) -> None:
     assert verify_split(cache, "train") == verify_split(cache, "val") == []
 
 
+@pytest.mark.parametrize("store", ["int", "rans"])
 @pytest.mark.parametrize("format", ["zarr", "webdataset"])
-def test_c6_any_changed_byte_is_found(image_folder: Path, tmp_path: Path, format: str) -> None:
-    cache = encode_folder(image_folder, tmp_path / "cache", format=format)
+def test_c6_any_changed_byte_is_found(image_folder: Path, tmp_path: Path, format: str, store: str) -> None:
+    cache = encode_folder(image_folder, tmp_path / "cache", format=format, store=store)
     marker = read_marker(cache / "val", 1)
     assert marker is not None
     shard = cache / "val" / marker.record.file

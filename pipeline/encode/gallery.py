@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ci2p_cache import codecs
 from ci2p_cache.cache import Cache, open_cache
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.manifest import read_marker
@@ -88,8 +87,9 @@ def _decode(
     num_images = max(1, _BATCH // num_views)
     for begin in range(0, len(rows), num_images):
         positions = cache.positions[rows[begin : begin + num_images]]
-        stored = reader.read(np.repeat(positions, num_views), np.tile(np.arange(num_views), len(positions)))
-        latents = torch.from_numpy(codecs.dequantise(stored, spec.store, spec.step))
+        latents = torch.from_numpy(
+            reader.read_latents(np.repeat(positions, num_views), np.tile(np.arange(num_views), len(positions)))
+        )
         with torch.inference_mode():
             pixels = (synthesis(latents.to(device)) * 255).clamp(0, 255).round().byte()
         pictures: NDArray[np.uint8] = pixels.permute(0, 2, 3, 1).cpu().numpy()

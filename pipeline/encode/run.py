@@ -106,7 +106,7 @@ def make_spec(
         crop_scale=crops.scale if crops.count else None,
         format=options.format,
         store=options.store,
-        step=options.step if options.store == "int" else None,
+        step=None if options.store == "float16" else options.step,
         shard_size=options.shard_size,
         seed=options.seed,
     )

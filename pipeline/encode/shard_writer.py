@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ci2p_cache import codecs, plan
 from ci2p_cache.errors import WorkError
+from ci2p_cache.escapes import find_escapes
 from ci2p_cache.manifest import NO_LABEL, Failure, Manifest
 from ci2p_cache.shard import ShardContents, finish_split, is_written, write_shard
 from ci2p_cache.spec import CacheSpec, claim_folder
@@ -67,9 +68,10 @@ class SplitReport:
 
 @dataclass(frozen=True)
 class _Row:
-    """One stored image: its views' buffers and the range of its dequantised latents."""
+    """One stored image: its views' buffers, its escapes and the range of its dequantised latents."""
 
     buffers: tuple[bytes, ...]
+    escapes: list[tuple[int, int, int]]  # view, index, integer
     low: float
     high: float
 
@@ -181,12 +183,16 @@ def _stopped_at(failure: Failure, spec: CacheSpec, split_dir: Path) -> str:
 
 def _pack_row(latents_VCHW: NDArray[np.float32], key: str, spec: CacheSpec) -> _Row:
     try:
-        stored = codecs.quantise(latents_VCHW, spec.store, spec.step)
+        kept = codecs.quantise(latents_VCHW, spec.store, spec.step)
     except WorkError as error:
         raise WorkError(f"{spec.split} image {key}: {error}") from error
-    values = codecs.dequantise(stored, spec.store, spec.step)
-    buffers = tuple(codecs.pack(view, spec.store) for view in stored)
-    return _Row(buffers, float(values.min()), float(values.max()))
+    values = codecs.dequantise(kept, spec.store, spec.step)
+    escapes: list[tuple[int, int, int]] = []
+    if spec.store != "float16":
+        integers = kept.astype(np.int32, copy=False)
+        kept, escapes = codecs.zigzag(integers), find_escapes(integers)
+    buffers = tuple(codecs.pack(view, spec.store) for view in kept)
+    return _Row(buffers, escapes, float(values.min()), float(values.max()))
 
 
 def _write_shard(
@@ -210,6 +216,7 @@ def _write_shard(
             max((row.high for row in rows.values()), default=0.0),
         ),
         recorded=recorded,
+        escapes=[(place, *escape) for place, item in enumerate(items) if item in rows for escape in rows[item].escapes],
     )
     write_shard(split_dir, spec, shard, contents)
 

@@ -3,8 +3,8 @@
     python benchmarks/ablations.py --data-dir imagenette --encoder start=start.pth.tar --work /tmp/ablations
 
 Arms: a random frozen encoder, every `--encoder NAME=FILE`, and the bundled one stored as float16, rounded to steps
-of 0.5, 1 and 2, and run in bfloat16. Every arm is encoded and trained by the `ci2p` commands, so a killed run goes on where it was.
-Prints the table of docs/ablations.md and writes docs/ablations.json.
+of 0.5, 1 and 2, and run in bfloat16. Every arm is encoded and trained by the `ci2p` commands, so a killed run goes on
+where it was. Prints the table of docs/ablations.md and writes docs/ablations.json.
 """
 
 import argparse

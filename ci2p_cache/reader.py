@@ -48,8 +48,9 @@ class ViewReader:
         self._spec: CacheSpec = manifest.spec
         self._shards: dict[int, _Shard] = {}
         self._lock = threading.Lock()
-        self._workers = max(1, workers)
-        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="ci2p-decode") if workers > 1 else None
+        # Threads that decode rans would take turns, and twice as long: constriction keeps the GIL.
+        self._workers = 1 if self._spec.store == "rans" else max(1, workers)
+        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="ci2p-decode") if self._workers > 1 else None
 
     @property
     def is_local(self) -> bool:

@@ -1,0 +1,192 @@
+"""escapes: integers that a stored byte does not hold come back on every path, and cost nothing where there are none."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import fsspec
+import numpy as np
+import pytest
+import zarr
+
+from ci2p_cache import codecs
+from ci2p_cache.cache import open_cache
+from ci2p_cache.errors import WorkError
+from ci2p_cache.escapes import collect_escapes, find_escapes
+from ci2p_cache.loader import BatchLoader
+from ci2p_cache.manifest import NO_LABEL, Failure, marker_path, read_marker
+from ci2p_cache.reader import ViewReader
+from ci2p_cache.shard import ShardContents, finish_split, write_shard
+from ci2p_cache.spec import CacheSpec
+from ci2p_cache.verify import verify_split
+from pipeline.encode.encoder import load_encoder
+from pipeline.evaluate.images import LatentRendering
+from tests.conftest import call_ci2p, encode_folder, files_of
+
+STEP = 0.01  # makes thousands of what is -40 to 40 in the encoder's own steps
+GOLDEN = {
+    "zarr": "2c67571cac41ec6a12e3169522d4d7d457d8cac6db679bfda0e9565d3751e83e",
+    "webdataset": "bacc0f7693c2fd9ea9582c6f7333767f38a74f9e452adbdfb3721e8c0feeebb1",
+}
+
+
+@pytest.fixture(scope="module", params=["int", "rans"])
+def escaped(
+    request: pytest.FixtureRequest, cache_format: str, image_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A cache in each format and store of integers, at a step for which bytes are too small. Not to be changed."""
+    path = tmp_path_factory.mktemp("escaped") / "cache"
+    return encode_folder(image_folder, path, format=cache_format, store=request.param, step=STEP)
+
+
+@pytest.fixture(scope="module")
+def exact(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, np.ndarray]:
+    """Position -> round(y / step) * step of the training images, [V, C, H, W], by numpy alone from what y was."""
+    latents: dict[int, np.ndarray] = {}
+    quantise = codecs.quantise
+
+    def watch(latents_VCHW: np.ndarray, store: codecs.Store, step: float | None) -> np.ndarray:
+        seen.append(latents_VCHW.copy())
+        return quantise(latents_VCHW, store, step)
+
+    seen: list[np.ndarray] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(codecs, "quantise", watch)
+        patch.setattr("pipeline.encode.shard_writer._PACKING_THREADS", 1)
+        encode_folder(image_folder, tmp_path_factory.mktemp("exact") / "cache", step=STEP, splits=["train"])
+    for position, latents_VCHW in enumerate(seen):
+        latents[position] = np.rint(latents_VCHW / np.float32(STEP)) * np.float32(STEP)
+    assert len(latents) == 21 and max(np.abs(values).max() for values in latents.values()) > 20
+    return latents
+
+
+@pytest.mark.parametrize(("resident", "workers"), [("cpu", 1), ("off", 1), ("off", 3)])
+def test_batches_are_the_latents_to_the_last_bit(
+    escaped: Path, exact: dict[int, np.ndarray], resident: str, workers: int
+) -> None:
+    split = open_cache(escaped, "train")
+    assert split.manifest.num_escapes > 1000
+    for view in range(2):
+        loader = BatchLoader(
+            split,
+            batch_size=4,
+            shuffle=False,
+            view=view,
+            resident=resident,
+            workers=workers,  # type: ignore[arg-type]
+        )
+        for batch in loader.epoch(0):
+            for position, latents in zip(batch.positions.tolist(), batch.latents.numpy(), strict=True):
+                assert np.array_equal(latents, exact[position][view])
+
+
+def test_whoever_else_reads_gets_them_too(escaped: Path, exact: dict[int, np.ndarray]) -> None:
+    split = open_cache(escaped, "train")
+    reader = ViewReader(split.split_dir, split.manifest)
+    positions, views = np.array([20, 3, 3, 11]), np.array([1, 0, 1, 0])
+    expected = np.stack([exact[position][view] for position, view in zip(positions, views, strict=True)])
+    assert np.array_equal(reader.read_latents(positions, views), expected)
+    # ... and by the marker alone, as its documentation says.
+    marker = read_marker(escaped / "train", 1)
+    assert marker is not None and marker.escapes
+    stored = reader.read(np.array([4, 5, 6, 7]), np.zeros(4, np.int64))
+    latents = codecs.unzigzag(stored.view(np.uint8)).astype(np.float32)
+    for place, view, index, integer in marker.escapes:
+        if view == 0:
+            assert stored[place].flat[index] == codecs.ESCAPE and abs(integer) > codecs.INT_LIMIT
+            latents[place].flat[index] = integer
+    assert np.array_equal(latents * np.float32(STEP), np.stack([exact[position][0] for position in (4, 5, 6, 7)]))
+    assert marker.value_range == (
+        min(exact[position].min() for position in (4, 5, 6, 7)),
+        max(exact[position].max() for position in (4, 5, 6, 7)),
+    )
+
+
+def test_a_remote_cache_gives_them_too(escaped: Path, exact: dict[int, np.ndarray]) -> None:
+    memory = fsspec.filesystem("memory")
+    for name, data in files_of(escaped).items():
+        memory.pipe_file(f"/escaped/{name}", data)
+    for batch in BatchLoader(open_cache("memory://escaped", "train"), batch_size=4, shuffle=False).epoch(0):
+        for position, latents in zip(batch.positions.tolist(), batch.latents.numpy(), strict=True):
+            assert np.array_equal(latents, exact[position][0])
+
+
+def test_raw_images_are_rounded_as_the_cache_is(escaped: Path) -> None:
+    import torch
+
+    spec = open_cache(escaped, "val").spec
+    encoder = load_encoder("bundled", "cpu")
+    pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    inputs = LatentRendering(spec, encoder).inputs(pixels, ("plain",))
+    expected = np.rint(encoder.views(pixels, ("plain",)).numpy() / np.float32(STEP)) * np.float32(STEP)
+    assert np.array_equal(inputs.numpy(), expected) and inputs.abs().max() > 127 * STEP
+
+
+def test_inspect_counts_them_and_the_metadata_say_what_they_are(escaped: Path, cache_format: str) -> None:
+    split = open_cache(escaped, "train")
+    seen = call_ci2p("inspect", escaped, cwd=escaped)
+    assert f"{split.manifest.num_escapes} integers beyond +-127, kept in the markers" in seen.stdout
+    assert verify_split(escaped, "train") == []
+    if cache_format == "zarr":
+        meaning = str(zarr.open_group(escaped / "train" / "latents.zarr", mode="r").attrs["meaning"])
+        assert "255" in meaning and "../shards/NNNNNN.json" in meaning
+
+
+def test_c6_changed_escapes_are_found(image_folder: Path, tmp_path: Path) -> None:
+    path = encode_folder(image_folder, tmp_path / "cache", step=STEP, splits=["val"])
+    marker = marker_path(path / "val", 0)
+    whole = json.loads(marker.read_text())
+    assert verify_split(path, "val") == []
+    (place, view, index, integer), *rest = whole["escapes"]
+    for changed in (rest, [[place, view, index, integer + 1], *rest], [[place, view, 10**6, integer], *rest], None):
+        marker.write_text(json.dumps(whole | {"escapes": changed}))
+        (problem,) = verify_split(path, "val")
+        assert "the escapes in its marker have changed" in problem
+        with pytest.raises(WorkError, match="escapes in the marker of shard 0 have changed; run `ci2p verify`"):
+            BatchLoader(open_cache(path, "val"), batch_size=4)
+
+
+def test_any_selection_of_views_finds_its_own() -> None:
+    rng = np.random.default_rng(0)
+    integers_NVCHW = (rng.standard_t(1, (9, 3, 4, 2, 2)) * 40).round().astype(np.int32)
+    integers_NVCHW[[2, 5]] = 0
+    shards = [
+        (begin, [(place, *found) for place in range(3) for found in find_escapes(integers_NVCHW[begin + place])])
+        for begin in (0, 3, 6)
+    ]
+    escapes = collect_escapes(shards, 3, 16)
+    assert len(escapes.rows) == (np.abs(integers_NVCHW) > 127).sum() > 20
+    for size in (0, 1, 5, 40):
+        rows = rng.integers(0, 27, size)
+        integers = integers_NVCHW.reshape(27, 4, 2, 2)[rows]
+        latents = codecs.dequantise(codecs.zigzag(integers), "int", 0.5, escapes.among(rows))
+        assert np.array_equal(latents, integers * np.float32(0.5))
+
+
+@pytest.mark.parametrize("format", ["zarr", "webdataset"])
+def test_a_cache_without_escapes_is_what_it_was(tmp_path: Path, format: str) -> None:
+    """The golden hashes are of the version that refused integers beyond 127."""
+    spec = CacheSpec.model_validate(
+        {
+            "dataset": "folder", "split": "train", "items_sha256": "0" * 64, "image_size": 32, "short_edge": 36,
+            "resize_mode": "crop", "encoder": "bmshj2018_factorized", "weights_sha256": "1" * 64,
+            "views": ("plain", "mirror"), "store": "int", "step": 1.0, "shard_size": 3, "seed": 0, "format": format,
+        }
+    )  # fmt: skip
+    failure = Failure(key="b/1", reason="empty file")
+    rows = [(b"AAAAA", b"mirror"), None, (b"AAAAAAA", b"mirror")]
+    shards = [
+        ShardContents(["a/0", "b/1", "a/2"], [0, NO_LABEL, 0], rows, [failure], (-3.0, 4.5), {"device": "cpu"}),
+        ShardContents(["b/3"], [1], [(b"BBBBB", b"mirror")], [], (-3.0, 5.5), {"device": "cpu"}),
+    ]
+    for shard, contents in enumerate(shards):
+        write_shard(tmp_path, spec, shard, contents)
+    finish_split(tmp_path, spec, ("a", "b"), 4)
+    digest = hashlib.sha256()
+    for name, data in files_of(tmp_path).items():
+        if not name.endswith("zarr.json") and "/labels/" not in name:  # those are zarr-python's
+            digest.update(name.encode() + b"\0" + data + b"\0")
+    assert digest.hexdigest() == GOLDEN[format]
+    if format == "zarr":
+        meaning = zarr.open_group(tmp_path / "latents.zarr", mode="r").attrs["meaning"]
+        assert meaning == "latent = step * ((v >> 1) ^ -(v & 1)), v a stored value as a signed integer (zig-zag)"

@@ -28,7 +28,7 @@ def sections(images: Path, zarr: Path, tars: Path, rans: Path) -> dict[str, list
         "Reading": ["reading.py", "--shards", zarr, "--tars", tars, "--data-dir", images],
         "Shuffling": ["shuffling.py"],
         "Growing": ["scaling.py"],
-        "Encoding": ["encoding.py"],
+        "Encoding": ["encoding.py", "--images", images / "val" / first_class(images)],
         "Decoding large JPEGs": ["jpeg_decoding.py", "--images", images / "val" / first_class(images)],
         "Training": ["training.py", "--shards", zarr, "--data-dir", images],
     }

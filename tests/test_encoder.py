@@ -1,5 +1,6 @@
 """The frozen encoder: whose weights it has, what it computes, what it refuses."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 
 from ci2p_cache.errors import InputError
 from pipeline.encode.codec import BUNDLED_WEIGHTS, Codec, hash_weights
-from pipeline.encode.encoder import load_encoder, resolve_device
+from pipeline.encode.encoder import Precision, load_encoder, resolve_device
 from pipeline.models import create_model
 
 VIEWS = ("plain", "mirror")
@@ -109,3 +110,39 @@ def test_devices_are_refused_by_name() -> None:
         resolve_device("gpu")
     with pytest.raises(InputError, match="--device cuda:99"):
         resolve_device("cuda:99")
+
+
+@pytest.mark.parametrize(("precision", "share", "furthest"), [("float32", 1e-4, 1e-3), ("bfloat16", 0.05, 1.5)])
+def test_openvino_computes_the_same_latents(precision: Precision, share: float, furthest: float) -> None:
+    pytest.importorskip("openvino")
+    generator = torch.Generator().manual_seed(0)
+    for batch, size in ((3, 64), (1, 96)):  # any batch and image size from one network
+        pixels = torch.randint(0, 256, (batch, 3, size, size), dtype=torch.uint8, generator=generator)
+        ours = load_encoder("bundled", "cpu", precision, engine="openvino").views(pixels, VIEWS)
+        theirs = load_encoder("bundled", "cpu").views(pixels, VIEWS)
+        assert ours.shape == theirs.shape and ours.dtype == torch.float32
+        assert (ours - theirs).abs().max() < furthest
+        assert (ours.round() != theirs.round()).float().mean() < share
+
+
+def test_an_encode_by_openvino_is_the_same_cache_and_says_so(image_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    from ci2p_cache.cache import open_cache
+    from tests.conftest import encode_folder
+
+    quick, plain = (
+        open_cache(encode_folder(image_folder, tmp_path / engine, engine=engine), "train")
+        for engine in ("openvino", "torch")
+    )
+    assert quick.spec == plain.spec
+    assert "openvino" in quick.manifest.recorded[0]["versions"]
+    assert "openvino" not in plain.manifest.recorded[0]["versions"]
+
+
+def test_openvino_is_refused_where_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(InputError, match=r"--engine openvino: .* not installed; pip install 'ci2p\[openvino\]'"):
+        load_encoder("bundled", "cpu", engine="openvino")
+    monkeypatch.setattr("pipeline.encode.encoder.resolve_device", lambda *_: torch.device("cuda", 0))
+    with pytest.raises(InputError, match="--engine openvino is for the CPU, and --device is cuda:0"):
+        load_encoder("bundled", "cuda", engine="openvino")

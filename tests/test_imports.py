@@ -50,6 +50,7 @@ def test_the_stages_meet_only_in_the_cache() -> None:
         ("compressai", {"pipeline/encode/codec.py"}),
         ("constriction", {"ci2p_cache/rans.py"}),
         ("fvcore", {"pipeline/models/complexity.py"}),
+        ("openvino", {"pipeline/encode/openvino_engine.py"}),
         ("zarr", {"ci2p_cache/zarr_store.py"}),
         ("webdataset", {"ci2p_cache/tar_store.py"}),
         ("click", {"cli.py"}),

@@ -3,6 +3,7 @@
 Legend: B images, S image size, H = W = S / 16.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,23 +12,28 @@ from torch import Tensor
 
 from ci2p_cache.errors import InputError
 from pipeline.encode.codec import load_analysis
+from pipeline.encode.openvino_engine import openvino_transform
 
 Precision = Literal["float32", "bfloat16"]
+Engine = Literal["torch", "openvino"]
 
 
 @dataclass(frozen=True)
 class Encoder:
     """A frozen analysis transform on a device."""
 
-    transform: torch.nn.Module
+    transform: Callable[[Tensor], Tensor]
     weights_sha256: str
     device: torch.device
     precision: Precision
+    engine: Engine = "torch"
 
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> Tensor:
         """uint8 RGB [B, 3, S, S] on any device -> latents float32 [B, 192, S / 16, S / 16] on the encoder's."""
         images = pixels.to(self.device, non_blocking=True).float().div_(255)
+        if self.engine == "openvino":
+            return self.transform(images)
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             latents: Tensor = self.transform(images)
@@ -46,15 +52,24 @@ class Encoder:
 
 
 def load_encoder(
-    weights: str, device: str | torch.device = "auto", precision: Precision = "float32", *, local_rank: int = 0
+    weights: str,
+    device: str | torch.device = "auto",
+    precision: Precision = "float32",
+    *,
+    engine: Engine = "torch",
+    local_rank: int = 0,
 ) -> Encoder:
     """The encoder of `--weights`: "bundled", "zoo" (CompressAI's own file) or a checkpoint file.
 
-    Raises InputError for a file that is missing, damaged or of another architecture, for a download that fails, and
-    for a device that is not there.
+    Raises InputError for a file that is missing, damaged or of another architecture, for a download that fails, for a
+    device that is not there, and for OpenVINO where it is not installed or the device is no CPU.
     """
     target = resolve_device(device, local_rank)
+    if engine == "openvino" and target.type != "cpu":
+        raise InputError(f"--engine openvino is for the CPU, and --device is {target}; use --device cpu, or torch")
     transform, weights_sha256 = load_analysis(weights)
+    if engine == "openvino":
+        return Encoder(openvino_transform(transform, precision), weights_sha256, target, precision, engine)
     frozen = transform.requires_grad_(False).to(target).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Encoder(frozen, weights_sha256, target, precision)
 

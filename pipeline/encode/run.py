@@ -14,7 +14,7 @@ from ci2p_cache.views import describe_views, view_names
 from pipeline.encode.codec import ENCODER
 from pipeline.encode.crops import NO_CROPS, Crops, random_crops
 from pipeline.encode.datasets import ImageSplit, open_dataset
-from pipeline.encode.encoder import Encoder, Precision, load_encoder
+from pipeline.encode.encoder import Encoder, Engine, Precision, load_encoder
 from pipeline.encode.preprocess import JpegDecode, Preprocessing, ResizeMode, preprocessing
 from pipeline.encode.shard_writer import EncodeOptions, SplitReport, encode_split
 
@@ -52,6 +52,7 @@ def encode_dataset(
     weights: str = "bundled",
     device: str = "auto",
     precision: Precision = "float32",
+    engine: Engine = "torch",
 ) -> EncodeReport:
     """Encodes the splits of a data set into `cache`, or goes on where a run with the same settings stopped.
 
@@ -67,7 +68,7 @@ def encode_dataset(
         )
     opened = open_dataset(dataset, data_dir, splits=splits, val_fraction=val_fraction, seed=options.seed)
     rank, world_size, local_rank = _launched_as()
-    encoder = load_encoder(weights, device, precision, local_rank=local_rank)
+    encoder = load_encoder(weights, device, precision, engine=engine, local_rank=local_rank)
     specs = {
         name: make_spec(dataset, name, split, pre, crops if name == _CROPPED_SPLIT else NO_CROPS, encoder, options)
         for name, split in opened.items()

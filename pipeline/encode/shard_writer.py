@@ -222,7 +222,9 @@ def _write_shard(
 
 
 def _recorded(encoder: Encoder) -> dict[str, Any]:
-    names = ("ci2p", "torch", "compressai", "numpy", "pillow", "numcodecs")
+    names = ["ci2p", "torch", "compressai", "numpy", "pillow", "numcodecs"]
+    if encoder.engine == "openvino":
+        names.append("openvino")
     return {
         "device": encoder.device.type,
         "precision": encoder.precision,

@@ -96,12 +96,13 @@ def table(sizes: dict[str, float], top1: dict[str, list[float]], *, what: str, r
     """A row an arm: mean top-1 over the seeds, and its difference to the reference's, seed by seed."""
     lines = [f"| {what} | top-1, % | sd | against {reference} | n |", f"|{'---|' * (what.count('|') + 5)}"]
     for name, values in top1.items():
-        spread = statistics.stdev(values) if len(values) > 1 else float("nan")
+        several = len(values) > 1
+        spread = f"{statistics.stdev(values):.2f}" if several else ""
         gaps = [ours - theirs for ours, theirs in zip(values, top1[reference], strict=True)]
-        error = statistics.stdev(gaps) / len(gaps) ** 0.5 if len(gaps) > 1 else float("nan")
-        against = "" if name == reference else f"{statistics.fmean(gaps):+.2f} ± {error:.2f}"
+        error = f" ± {statistics.stdev(gaps) / len(gaps) ** 0.5:.2f}" if several else ""
+        against = "" if name == reference else f"{statistics.fmean(gaps):+.2f}{error}"
         mean = statistics.fmean(values)
-        lines.append(f"| {name} | {sizes[name]:,.0f} | {mean:.2f} | {spread:.2f} | {against} | {len(values)} |")
+        lines.append(f"| {name} | {sizes[name]:,.0f} | {mean:.2f} | {spread} | {against} | {len(values)} |")
     return "\n".join(lines)
 
 

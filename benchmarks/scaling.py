@@ -63,7 +63,8 @@ def simulated_row(rng: np.random.Generator, spec: CacheSpec) -> list[bytes]:
     shape = (len(spec.views), *spec.latent_shape)
     scales = np.geomspace(0.1, 2.0, shape[1])[:, None, None]
     latents = rng.laplace(size=shape, scale=scales).astype(np.float32)
-    return [codecs.pack(view, spec.store) for view in codecs.quantise(latents, spec.store, spec.step)]
+    integers = codecs.quantise(latents, spec.store, spec.step)
+    return [codecs.pack(codecs.zigzag(view), spec.store) for view in integers]
 
 
 def write_shard_of(root: Path) -> Marker:

@@ -229,26 +229,23 @@ def _recipe_options(command: Any) -> Any:
     return command
 
 
+def _resolve_recipe(recipe: str, settings: tuple[str, ...], overrides: dict[str, Any]) -> Any:
+    """The recipe of a name or file, with --set and the options that were given laid over it."""
+    from pipeline.train.recipe import load_recipe, parse_setting
+
+    given = {key: value for key, value in overrides.items() if value is not None}
+    return load_recipe(recipe, dict(map(parse_setting, settings)) | given)
+
+
 def _train(
-    data: Any,
-    name: str,
-    recipe: str,
-    settings: tuple[str, ...],
-    out: Path | None,
-    device: str,
-    max_minutes: float | None,
-    json_file: str | None,
-    overrides: dict[str, Any],
+    recipe: Any, data: Any, name: str, out: Path | None, device: str, max_minutes: float | None, json_file: str | None
 ) -> None:
     """Trains on data that go by `name`, and prints what came of it."""
     from pipeline.train.loop import train as train_model
-    from pipeline.train.recipe import load_recipe, parse_setting
     from pipeline.train.run_folder import default_run
 
-    given = {key: value for key, value in overrides.items() if value is not None}
-    resolved = load_recipe(recipe, dict(map(parse_setting, settings)) | given)
-    run = out or default_run(resolved.model, name, resolved.seed)
-    result = train_model(resolved, data, run, device=device, max_minutes=max_minutes)
+    run = out or default_run(recipe.model, name, recipe.seed)
+    result = train_model(recipe, data, run, device=device, max_minutes=max_minutes)
     if int(os.environ.get("RANK", "0")) == 0:
         best = "not evaluated yet" if result.best_top1 is None else f"best top-1 {100 * result.best_top1:.2f} %"
         state = "finished" if result.finished else "not finished; run the same command to go on"
@@ -291,8 +288,9 @@ def train(
     """
     from pipeline.train.data import open_training_data
 
+    resolved = _resolve_recipe(recipe, settings, overrides)
     data = open_training_data(shards, workers=workers, resident=resident)
-    _train(data, shards, recipe, settings, out, device, max_minutes, json_file, overrides)
+    _train(resolved, data, shards, out, device, max_minutes, json_file)
 
 
 @main.command()
@@ -332,6 +330,7 @@ def baseline(
     from pipeline.baselines.pixels import open_pixel_data
     from pipeline.encode.decoding import default_workers
 
+    resolved = _resolve_recipe(recipe, settings, overrides)
     data = open_pixel_data(
         dataset,
         data_dir,
@@ -343,7 +342,7 @@ def baseline(
         data_seed=data_seed,
         resident=resident,
     )
-    _train(data, data.path, recipe, settings, out, device, max_minutes, json_file, overrides)
+    _train(resolved, data, data.path, out, device, max_minutes, json_file)
 
 
 @main.command("eval")

@@ -15,8 +15,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ablations import subset
 from commands import DOCS, ROOT, ci2p, command_line, cores, machine
+from sweep import subset
 
 from ci2p_cache.publish import publish
 
@@ -29,7 +29,13 @@ def sections(images: Path, zarr: Path, tars: Path, rans: Path) -> dict[str, list
         "Shuffling": ["shuffling.py"],
         "Growing": ["scaling.py"],
         "Encoding": ["encoding.py", "--images", images / "val" / first_class(images)],
-        "Decoding large JPEGs": ["jpeg_decoding.py", "--images", images / "val" / first_class(images)],
+        "Decoding large JPEGs": [
+            "jpeg_decoding.py",
+            "--images",
+            images / "val" / first_class(images),
+            "--image-size",
+            32,
+        ],
         "Training": ["training.py", "--shards", zarr, "--data-dir", images],
     }
 

@@ -172,10 +172,11 @@ class PixelBatches:
         else:
             batches = (self.resident[torch.from_numpy(samples)] for samples, _ in steps)
         for (samples, views), pixels in zip(steps, batches, strict=True):
+            mirrored = torch.from_numpy(views == _MIRROR_VIEW)
+            pixels[mirrored] = pixels[mirrored].flip(-1)  # a batch is a copy of its own
             floats = to_floats(pixels, self.device).contiguous(memory_format=torch.channels_last)
-            mirrored = torch.from_numpy(views == _MIRROR_VIEW).to(self.device)[:, None, None, None]
-            labels = torch.from_numpy(self.source.labels[samples]).to(self.device, non_blocking=True)
-            yield _Pixels(torch.where(mirrored, floats.flip(-1), floats), labels)
+            labels = torch.from_numpy(self.source.labels_of(samples)).to(self.device, non_blocking=True)
+            yield _Pixels(floats, labels)
 
 
 @dataclass(frozen=True)
@@ -196,10 +197,10 @@ class _PixelSource:
     workers: int
     pin: bool
 
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """[N] in [0, num_classes)."""
-        return np.asarray(self.split.labels)[self.sample_to_item]
+    def labels_of(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """[B] in [0, num_classes)."""
+        labels: NDArray[np.int64] = self.split.labels[self.sample_to_item[samples]]
+        return labels
 
     def decode(self, batches: list[NDArray[np.int64]]) -> Iterator[Tensor]:
         """Yields uint8 [B, 3, S, S] of each batch of samples. Raises WorkError for an image that cannot be decoded."""

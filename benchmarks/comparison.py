@@ -2,10 +2,11 @@
 
     python benchmarks/comparison.py --data-dir imagenette --work /tmp/comparison --minutes 30
 
-Same images, order, split, recipe and seeds, in two ways: for equal epochs, and for equal time, in which every model
-trains for as many epochs as fit into --minutes, with a schedule of that length. How many that are is found by a short
-run of each. All is done by `ci2p` commands, so a killed run goes on where it was. Writes docs/results.md,
-docs/results.json and docs/comparison.png.
+Same images, order, split, recipe and seeds, in two ways: for equal time, in which every model trains for as many
+epochs as fit into --minutes, with a schedule of that length, found by a short run of each; and for equal epochs, as
+many as --epochs says, or as fit for the slowest. A model that would take more than twice --minutes for those is left
+out of them, and the report says so. All is done by `ci2p` commands, so a killed run goes on where it was. Writes
+docs/results.md, docs/results.json and docs/comparison.png.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from typing import Any
 
 import matplotlib
 from commands import DOCS, ci2p, command_line, cores, machine
+from sweep import subset_of
 
 from ci2p_cache.publish import publish
 
@@ -84,7 +86,7 @@ class Comparison:
 
 def pace(comparison: Comparison, model: str, sizes: dict[str, int]) -> float:
     """Seconds an epoch takes, validation included."""
-    measured = comparison.train(f"pace-{model}", model, "--epochs", 10_000, "--max-minutes", 0.75)
+    measured = comparison.train(f"pace-{model}", model, "--epochs", 10_000, "--max-minutes", 1)
     images = sizes["train"] + _VALIDATION_COST * sizes["val"]
     return images / float(measured["images_per_s"])
 
@@ -106,7 +108,7 @@ def draw(found: dict[str, dict[str, list[dict[str, Any]]]]) -> None:
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), dpi=120, sharey=True)
     for color, name in enumerate(found["time"]):
         for axes, way, place in ((left, "epochs", 0), (right, "time", 1)):
-            for number, measured in enumerate(found[way][name]):
+            for number, measured in enumerate(found[way].get(name, [])):
                 points = curve(measured)
                 axes.plot(points[place], points[2], ".-", color=f"C{color}", label=None if number else name)
     left.set(xlabel="epochs", ylabel="validation top-1, %", title="equal epochs")
@@ -139,14 +141,17 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="where cache and runs go")
     parser.add_argument("--width", choices=WIDTHS, default="tiny")
     parser.add_argument("--image-size", type=int, default=256)
+    parser.add_argument("--train-per-class", type=int, default=10**9, help="the first so many images by name")
+    parser.add_argument("--val-per-class", type=int, default=10**9)
     parser.add_argument("--minutes", type=float, default=30, help="of training each model")
+    parser.add_argument("--epochs", type=int, help="of the equal-epochs way; as many as the slowest fits if not given")
     parser.add_argument("--recipe", default="quick")
     parser.add_argument("--precision", default="bfloat16")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, each with its share of the cores")
     arguments = parser.parse_args()
     comparison = Comparison(
-        arguments.data_dir,
+        subset_of(arguments),
         arguments.work,
         arguments.image_size,
         max(1, cores() // arguments.jobs),
@@ -158,10 +163,11 @@ def main() -> None:
     with ThreadPoolExecutor(arguments.jobs) as pool:
         paces = dict(zip(models, pool.map(lambda model: pace(comparison, model, sizes), models.values()), strict=True))
         fitting = {name: math.ceil(60 * arguments.minutes / seconds) for name, seconds in paces.items()}
-        same = min(fitting.values())
+        same = arguments.epochs or min(fitting.values())
+        in_reach = [name for name in models if same * paces[name] <= 2 * 60 * arguments.minutes]
         # The longest first; a model whose time is up after `same` epochs is both.
         jobs = [("time", name, fitting[name]) for name in models]
-        jobs += sorted((("epochs", name, same) for name in models), key=lambda job: -paces[job[1]])
+        jobs += sorted((("epochs", name, same) for name in in_reach), key=lambda job: -paces[job[1]])
         pending = {
             (way, name): [
                 pool.submit(
@@ -176,7 +182,7 @@ def main() -> None:
         done = {job: [future.result() for future in futures] for job, futures in pending.items()}
     found = {
         "time": {name: done["time", name] for name in models},
-        "epochs": {name: done.get(("epochs", name), done["time", name]) for name in models},
+        "epochs": {name: done.get(("epochs", name), done["time", name]) for name in in_reach},
     }
     report(comparison, arguments, encoded, found)
 
@@ -192,10 +198,11 @@ def report(
     found: dict[str, dict[str, list[dict[str, Any]]]],
 ) -> None:
     seconds = sum(encoded[split]["seconds"] for split in ("train", "val"))
-    full = " This is a reduced scale." if arguments.width != "base" or arguments.image_size < 256 else ""
+    is_reduced = arguments.width != "base" or arguments.image_size < 256 or arguments.train_per_class < 10**9
+    full = " **This is a reduced scale.**" if is_reduced else ""
     setting = (
         f"{encoded['train']['num_images']:,} training and {encoded['val']['num_images']:,} validation images of "
-        f"`{comparison.data_dir.name}` at {arguments.image_size} px, recipe `{arguments.recipe}`, "
+        f"`{arguments.data_dir.name}` at {arguments.image_size} px, recipe `{arguments.recipe}`, "
         f"{arguments.precision}, seeds 0 to {arguments.seeds - 1} (n = {arguments.seeds}), the same images in the same "
         f"order for every model. {machine()}; {arguments.jobs} trainings at a time with "
         f"{comparison.threads} threads each.{full}"
@@ -206,6 +213,8 @@ def report(
         "and lie in memory, which flatters them: they wait for no decoder. Minutes are those of training and "
         "validation; last and best top-1 are of validation images, by seed."
     )
+    left_out = sorted(set(found["time"]) - set(found["epochs"]))
+    missing = f"Left out, for it would take over {2 * arguments.minutes:g} minutes: {', '.join(left_out)}."
     lines = [
         "# CI2P-ViT beside the pixel models",
         "",
@@ -225,6 +234,7 @@ def report(
         "",
         *table(found["epochs"]),
         "",
+        *([missing, ""] if left_out else []),
     ]
     publish(DOCS / "results.md", "\n".join(lines).encode())
     result = {"setting": setting, "command": command_line(), "encode": encoded, "runs": found}

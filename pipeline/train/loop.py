@@ -57,7 +57,7 @@ class TrainResult:
     """In [0, 1]; None before the first evaluation."""
     final_top1: float | None
     images_per_s: float
-    """Training steps alone; 0 before the first."""
+    """Training steps alone, those of an unfinished epoch too; 0 before the first."""
     seconds: float
     params: int
 
@@ -92,11 +92,12 @@ def train(
     model = build_model(config, build, pretrained=recipe.pretrained if checkpoint is None else False)
     drop_tokens(model, recipe.token_drop)
     params = sum(parameter.numel() for parameter in model.parameters())
+    images_per_step = min(recipe.batch_size, data.num_train)
     progress = checkpoint.progress if checkpoint is not None else Progress()
     if progress.epoch >= recipe.epochs:
         if is_writer:
             logger.info("%s is finished: best top-1 %.2f %%", run, 100 * progress.best_top1)
-        return _result(run, recipe, progress, params)
+        return _result(run, recipe, progress, images_per_step, params)
 
     train_batches = data.train_batches(
         share, batch_size=recipe.batch_size, seed=recipe.seed, flip=recipe.flip != "none"
@@ -105,7 +106,6 @@ def train(
     if is_writer:
         write_config(run, config)
     steps_per_epoch = train_batches.steps_per_epoch
-    images_per_step = min(recipe.batch_size, data.num_train)
     learner = Learner(fabric, model, recipe, steps_per_epoch=steps_per_epoch, num_classes=len(data.classes))
     if checkpoint is not None:
         learner.restore(checkpoint)
@@ -179,7 +179,7 @@ def train(
     if is_writer and progress.epoch < recipe.epochs:
         logger.info("%s stopped in time in epoch %d; run the same command to go on", run, progress.epoch + 1)
     fabric.barrier()
-    return _result(run, recipe, progress, params)
+    return _result(run, recipe, progress, images_per_step, params)
 
 
 @dataclass(frozen=True)
@@ -233,14 +233,16 @@ def _refuse_uneven(recipe: Recipe, data: TrainingData, share: Share) -> None:
         )
 
 
-def _result(run: Path, recipe: Recipe, progress: Progress, params: int) -> TrainResult:
+def _result(run: Path, recipe: Recipe, progress: Progress, images_per_step: int, params: int) -> TrainResult:
+    num_images = progress.num_images + progress.step * images_per_step
+    train_seconds = progress.train_seconds + progress.epoch_seconds
     return TrainResult(
         run=run,
         finished=progress.epoch >= recipe.epochs,
         epochs=progress.epoch,
         best_top1=progress.best_top1 if progress.best_epoch else None,
         final_top1=progress.last_top1 if progress.best_epoch else None,
-        images_per_s=progress.num_images / progress.train_seconds if progress.num_images else 0.0,
+        images_per_s=num_images / train_seconds if num_images else 0.0,
         seconds=progress.total_seconds,
         params=params,
     )

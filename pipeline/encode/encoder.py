@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ci2p_cache.errors import InputError
+from pipeline.bfloat16 import warn_of_slow_bfloat16
 from pipeline.encode.codec import load_analysis
 from pipeline.encode.openvino_engine import openvino_transform
 
@@ -70,6 +71,7 @@ def load_encoder(
     transform, weights_sha256 = load_analysis(weights)
     if engine == "openvino":
         return Encoder(openvino_transform(transform, precision), weights_sha256, target, precision, engine)
+    warn_of_slow_bfloat16(target, precision)
     frozen = transform.requires_grad_(False).to(target).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Encoder(frozen, weights_sha256, target, precision)
 

@@ -10,6 +10,7 @@ import torch
 from lightning_fabric import Fabric
 
 from ci2p_cache.errors import InputError
+from pipeline.bfloat16 import warn_of_slow_bfloat16
 
 _FABRIC_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "float32": "32-true",
@@ -39,6 +40,8 @@ def launch(device: str, precision: str) -> Fabric:
         precision=_FABRIC_PRECISION[precision],
     )
     fabric.launch()
+    if fabric.is_global_zero:
+        warn_of_slow_bfloat16(fabric.device, precision)
     return fabric
 
 

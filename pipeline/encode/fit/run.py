@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.publish import publish
+from pipeline.bfloat16 import warn_of_slow_bfloat16
 from pipeline.encode.codec import Codec, hash_weights, load_codec, new_codec
 from pipeline.encode.encoder import resolve_device
 from pipeline.encode.fit.crops import list_images
@@ -85,6 +86,7 @@ def fit_encoder(
     """
     stem = _stem(out)
     target = resolve_device(device)
+    warn_of_slow_bfloat16(target, settings.precision)
     train_files, eval_files = _files(data_dir, eval_dir, settings.seed)
     torch.manual_seed(settings.seed)
     codec = new_codec() if begin_from == "random" else load_codec(begin_from, option="--from")

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from ci2p_cache.codecs import stored_dtype
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.manifest import Manifest
+from ci2p_cache.remote import reading
 from ci2p_cache.spec import CacheSpec
 
 
@@ -56,22 +57,27 @@ def open_cache(path: str | Path, split: str) -> Cache:
     """Opens one split; costs one manifest and a look at every shard's size.
 
     Raises InputError for a folder that is no cache, a split that is not there or not finished, and WorkError for a
-    shard that is missing or truncated (promise C6).
+    shard that is missing or truncated (promise C6), or what a remote cache's server refuses.
     """
     path = str(path).rstrip("/")
     split_dir = f"{path}/{split}"
-    filesystem, root = fsspec.core.url_to_fs(split_dir)
+    try:
+        filesystem, root = fsspec.core.url_to_fs(split_dir)
+    except (ImportError, ValueError) as error:  # fsspec finds s3://, gs:// and http:// through packages of their own
+        raise InputError(f"--shards {path} cannot be opened: {error}") from error
     if not filesystem.exists(f"{root}/manifest.json"):
         raise InputError(_why_not(filesystem, path, split, root))
     try:
-        manifest = Manifest.model_validate_json(filesystem.cat_file(f"{root}/manifest.json"))
+        with reading(f"{split_dir}/manifest.json"):
+            manifest = Manifest.model_validate_json(filesystem.cat_file(f"{root}/manifest.json"))
     except ValidationError as error:
         raise InputError(
             f"{split_dir}/manifest.json is not a manifest of this version of ci2p "
             f"({error.error_count()} fields differ); encode the cache again"
         ) from error
     for shard in manifest.shards:
-        size = _size(filesystem, f"{root}/{shard.file}")
+        with reading(f"{split_dir}/{shard.file}"):
+            size = _size(filesystem, f"{root}/{shard.file}")
         if size != shard.bytes:
             state = "is missing" if size is None else f"has {size} bytes instead of {shard.bytes}"
             raise WorkError(f"{split_dir}/{shard.file} {state}; run the same `ci2p encode` again to restore it")

@@ -20,7 +20,7 @@ from torch import Tensor
 from ci2p_cache.cache import Cache
 from ci2p_cache.codecs import Escaped
 from ci2p_cache.errors import InputError
-from ci2p_cache.order import BatchOrder
+from ci2p_cache.order import BatchOrder, Shards, Windows
 from ci2p_cache.reader import ViewReader
 from ci2p_cache.spec import CacheSpec
 
@@ -47,6 +47,10 @@ class BatchLoader:
     Training (`shuffle=True`): full global batches of `batch_size` samples, every rank the same number of steps, each
     sample showing the view that `order.view_choice` gives it. Evaluation (`shuffle=False`): every sample once over
     all ranks, its plain view (or `view`), the last batch short; a rank may run out earlier than another.
+
+    A remote cache that is not resident is streamed: the shards of a window are read while those of the next are
+    fetched, and no others are held (see `ViewReader` for how much that is). Every rank fetches every shard, once an
+    epoch unless two windows are the whole split. Training goes through the windows in `order.window_order`.
     """
 
     def __init__(
@@ -71,6 +75,13 @@ class BatchLoader:
             raise InputError(f"--batch-size {batch_size} does not divide by {world_size} processes; change either")
         self.cache = cache
         self.device = torch.device(device)
+        self._reader = ViewReader(cache.split_dir, cache.manifest, workers=workers)
+        # The order must not hang on how much memory is free, which differs between ranks and between a run and its
+        # resumption: "auto" reads a remote cache window by window even where all of it fits.
+        shards = None
+        if not self._reader.is_local and resident in ("auto", "off"):
+            shard_N = cache.positions // cache.spec.shard_size
+            shards = Shards(shard_N, len(cache.manifest.shards), self._reader.window_shards)
         self._order = BatchOrder(
             num_samples=cache.num_samples,
             num_views=len(cache.spec.views),
@@ -80,8 +91,8 @@ class BatchLoader:
             world_size=world_size,
             shuffle=shuffle,
             view=PLAIN_VIEW if view is None and not shuffle else view,
+            shards=shards,
         )
-        self._reader = ViewReader(cache.split_dir, cache.manifest, workers=workers)
         self._escapes = self._reader.escapes
         self._resident = self._load_resident(resident)
 
@@ -92,11 +103,12 @@ class BatchLoader:
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """Yields the batches of an epoch from `first_step` on, reading ahead in a thread."""
+        windows = self._order.windows(epoch) if self._resident is None else None
         with ThreadPoolExecutor(1, thread_name_prefix="ci2p-load") as ahead:
             pending: deque[tuple[NDArray[np.int64], Future[tuple[Tensor, Escaped | None]]]] = deque()
             try:
                 for samples, views in self._order.epoch(epoch, first_step):
-                    pending.append((samples, ahead.submit(self._stored, samples, views)))
+                    pending.append((samples, ahead.submit(self._stored, samples, views, windows)))
                     if len(pending) > _BATCHES_AHEAD:
                         yield self._batch(*pending.popleft())
                 while pending:
@@ -104,9 +116,14 @@ class BatchLoader:
             finally:
                 for _, future in pending:
                     future.cancel()
+                self._reader.cancel_prefetch()
 
-    def _stored(self, samples: NDArray[np.int64], views: NDArray[np.int64]) -> tuple[Tensor, Escaped | None]:
+    def _stored(
+        self, samples: NDArray[np.int64], views: NDArray[np.int64], windows: Windows | None
+    ) -> tuple[Tensor, Escaped | None]:
         """Stored values [B, C, H, W], and what those of them stand for that are escapes."""
+        if windows is not None:
+            self._reader.prefetch(windows.ahead(samples))
         positions = self.cache.positions[samples]
         rows = positions * len(self.cache.spec.views) + views
         if self._resident is not None:
@@ -129,13 +146,11 @@ class BatchLoader:
         allowed = resident_limit_bytes()
         fits = need <= allowed
         if resident == "auto":
-            if not fits and not self._reader.is_local:
-                raise InputError(
-                    f"--shards {self.cache.path} is remote and its {need / 2**30:.1f} GiB do not fit in memory; "
-                    "copy it to a local disk"
-                )
             resident = "cpu" if fits else "off"
         if resident == "off":
+            if not self._reader.is_local:
+                window = self._reader.window_shards
+                logger.info("%s/%s is streamed, %d shards a window", self.cache.path, self.cache.split, window)
             return None
         if resident == "cuda" and self.device.type != "cuda":
             raise InputError(f"--resident cuda needs a CUDA device, and --device is {self.device.type}")

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
-import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,7 +21,9 @@ from ci2p_cache import codecs, tar_store, zarr_store
 from ci2p_cache.errors import WorkError
 from ci2p_cache.escapes import Escapes, collect_escapes
 from ci2p_cache.manifest import Manifest, Marker, hash_escapes, parse_marker
+from ci2p_cache.order import window_shards
 from ci2p_cache.rans import ShardCoder
+from ci2p_cache.remote import RemoteShards, fetch
 from ci2p_cache.spec import CacheSpec
 
 Unpack = Callable[[memoryview, NDArray[np.generic]], None]
@@ -39,14 +40,20 @@ class _Shard:
 
 
 class ViewReader:
-    """Reads views of one split at random. Safe to share among threads; holds one mapping per shard that was touched."""
+    """Reads views of one split at random. Safe to share among threads; holds one mapping per shard that was touched.
+
+    Of a remote split it holds two windows of shards as they are stored, whatever the size of the cache: those of
+    32,768 images, but at most 2 GiB unless a single shard takes more than 1 GiB.
+    """
 
     def __init__(self, split_dir: str, manifest: Manifest, *, workers: int = 1):
         """`split_dir` is a local path, or an fsspec URL from which shards are fetched whole."""
         self._split_dir = split_dir
         self._manifest = manifest
         self._spec: CacheSpec = manifest.spec
-        self._shards: dict[int, _Shard] = {}
+        self._shards: dict[int, _Shard] = {}  # of a local split
+        self.window_shards = window_shards(self._spec.shard_size, [record.bytes for record in manifest.shards])
+        self._remote = None if self.is_local else RemoteShards(self._load, 2 * self.window_shards)
         self._lock = threading.Lock()
         # Threads that decode rans would take turns, and twice as long: constriction keeps the GIL.
         self._workers = 1 if self._spec.store == "rans" else max(1, workers)
@@ -111,8 +118,18 @@ class ViewReader:
             positions = begin + np.flatnonzero(labels[begin : begin + self._spec.shard_size] >= 0)
             flat = self.read(np.repeat(positions, num_views), np.tile(np.arange(num_views), len(positions)))
             yield positions, flat.reshape(len(positions), num_views, *self._spec.latent_shape)
-            if not self.is_local:
-                self._shards.pop(shard, None)
+            if self._remote is not None:
+                self._remote.drop(shard)
+
+    def prefetch(self, shards: NDArray[np.int64]) -> None:
+        """Begins fetching these shards of a remote split in the background, in this order; a local one needs none."""
+        if self._remote is not None:
+            self._remote.prefetch(shards.tolist())
+
+    def cancel_prefetch(self) -> None:
+        """Gives up what no thread has begun to fetch."""
+        if self._remote is not None:
+            self._remote.cancel()
 
     def buffers(self, position: int) -> list[bytes]:
         """The buffers of all views of one position, as `codecs.pack` gave them.
@@ -139,20 +156,31 @@ class ViewReader:
         return shard, shard.data[offset : offset + size]
 
     def _open(self, number: int) -> _Shard:
+        if self._remote is not None:
+            return self._remote.get(number)
         with self._lock:
             if number not in self._shards:
-                data = self._fetch(self._manifest.shards[number].file)
-                if self._spec.format == "zarr":
-                    offsets, sizes = zarr_store.view_index(data, self._spec)
-                    tables = data[zarr_store.TABLES_BEGIN :]
-                else:
-                    offsets, sizes = tar_store.view_index(self._marker(number), self._spec)
-                    tables = data[tar_store.TABLES_BEGIN :]
-                unpack: Unpack = partial(codecs.unpack, store=self._spec.store)
-                if self._spec.store == "rans":
-                    unpack = ShardCoder.from_tables(tables).unpack
-                self._shards[number] = _Shard(data, offsets, sizes, unpack)
+                self._shards[number] = self._load(number)
         return self._shards[number]
+
+    def _load(self, number: int) -> _Shard:
+        record = self._manifest.shards[number]
+        data = self._fetch(record.file)
+        if len(data) != record.bytes:
+            raise WorkError(
+                f"{self._split_dir}/{record.file} has {len(data)} bytes instead of {record.bytes}; "
+                "copy it there again, or run the same `ci2p encode` to restore it"
+            )
+        if self._spec.format == "zarr":
+            offsets, sizes = zarr_store.view_index(data, self._spec)
+            tables = data[zarr_store.TABLES_BEGIN :]
+        else:
+            offsets, sizes = tar_store.view_index(self._marker(number), self._spec)
+            tables = data[tar_store.TABLES_BEGIN :]
+        unpack: Unpack = partial(codecs.unpack, store=self._spec.store)
+        if self._spec.store == "rans":
+            unpack = ShardCoder.from_tables(tables).unpack
+        return _Shard(data, offsets, sizes, unpack)
 
     def _marker(self, number: int) -> Marker:
         name = f"shards/{number:06d}.json"
@@ -160,7 +188,6 @@ class ViewReader:
 
     def _fetch(self, name: str) -> memoryview:
         if not self.is_local:
-            with fsspec.open(f"{self._split_dir}/{name}", "rb") as file:
-                return memoryview(file.read())
+            return fetch(f"{self._split_dir}/{name}")
         with (Path(self._split_dir) / name).open("rb") as file:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

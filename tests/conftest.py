@@ -119,6 +119,18 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+def upload_cache(cache: Path, name: str) -> str:
+    """Copies a cache into memory://; returns its URL."""
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    if memory.exists(f"/{name}"):
+        memory.rm(f"/{name}", recursive=True)
+    for file, data in files_of(cache).items():
+        memory.pipe_file(f"/{name}/{file}", data)
+    return f"memory://{name}"
+
+
 @pytest.fixture
 def real_data() -> Path:
     """The folder of real images, or a skip that says how to give one."""

@@ -1,5 +1,6 @@
 """The loop: it learns, a killed run is the run (T3), and it refuses by name."""
 
+import itertools
 import json
 import logging
 import os
@@ -15,6 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ci2p_cache import order
 from ci2p_cache.errors import InputError, WorkError
 from pipeline.models import create_model
 from pipeline.train.checkpoint import load_checkpoint, refuse_non_finite
@@ -25,7 +27,7 @@ from pipeline.train.metrics_log import MetricsLog, read_metrics
 from pipeline.train.optimizer import build_optimizer, build_schedule
 from pipeline.train.recipe import Recipe
 from pipeline.train.run_folder import default_run, load_model, newest_run, read_config
-from tests.conftest import REPOSITORY, run_ci2p
+from tests.conftest import REPOSITORY, run_ci2p, upload_cache
 from tests.toy_training import Killed, ToyData, build_small, toy_recipe, train_toy
 
 CLOCKS = ("images_per_s", "seconds")
@@ -338,6 +340,24 @@ def test_on_a_real_cache(cache: Path, tmp_path: Path) -> None:
     model, config = load_model(tmp_path / "run", build_small)
     assert config.data.spec["image_size"] == 32
     assert model(torch.zeros(1, *config.data.input_shape)).shape == (1, 3)
+
+
+def test_t3_a_streamed_run_resumes_whatever_memory_is_free(
+    zarr_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped at every step, and resident by "auto" every other time."""
+    monkeypatch.setattr(order, "_WINDOW_IMAGES", 8)
+    url = upload_cache(zarr_cache, "trained")
+    recipe = Recipe.model_validate({"model": "ci2p_vit_tiny", "epochs": 2, "batch_size": 7, "seed": 4})
+    data = [open_training_data(url, resident=resident) for resident in ("off", "auto")]
+    train(recipe, data[0], tmp_path / "whole", device="cpu", build=build_small)
+    steps = itertools.count(1)
+    while not train(
+        recipe, data[next(steps) % 2], tmp_path / "run", device="cpu", max_minutes=0, build=build_small
+    ).finished:
+        pass
+    assert next(steps) == 7
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
 
 
 DDP = """

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import sys
 import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ci2p_cache.errors import InputError
+from ci2p_cache.remote import client_errors
 
 _MAX_OPEN = 64
 
@@ -85,7 +85,7 @@ def tar_headers(path: str) -> Iterator[tarfile.TarFile]:
         ) from error
     except OSError as error:
         raise InputError(f"--data-dir: cannot read {path}: {error.strerror or error}") from error
-    except _http_errors() as error:
+    except client_errors() as error:
         raise InputError(f"--data-dir: cannot read {path}: {error}") from error
 
 
@@ -118,14 +118,8 @@ def _read_remote(url: str, offset: int, size: int) -> bytes:
     filesystem, path = fsspec.core.url_to_fs(url)  # fsspec keeps one per process and address
     try:
         data: bytes = filesystem.cat_file(path, start=offset, end=offset + size)
-    except _http_errors() as error:
+    except client_errors() as error:
         raise OSError(
             errno.EIO, f"the server answered {getattr(error, 'status', type(error).__name__)}", url
         ) from error
     return data
-
-
-def _http_errors() -> tuple[type[Exception], ...]:
-    """What fsspec lets through of its HTTP client, if that is loaded: a status of 500, say, is no OSError."""
-    client = sys.modules.get("aiohttp")
-    return () if client is None else (client.ClientError,)

@@ -2,14 +2,15 @@
 
     python benchmarks/encoding.py [--device cpu] [--batch-size 16] [--rounds 5] [--images kodak]
 
-Ours is measured in both precisions, by torch and, where it is installed, by OpenVINO. Pixels are synthetic (the speed
-does not depend on them) unless --images names a folder. Prints medians, ranges and ratios, the share of the machine's
-own float32 matrix-multiply rate that the encoder reaches, and the share of rounded latents that differ from what
-CompressAI gives.
+Ours is measured in both precisions (in float32 alone where a CPU has no bfloat16), by torch and, where it is installed,
+by OpenVINO. Pixels are synthetic (the speed does not depend on them) unless --images names a folder. Prints medians,
+ranges and ratios, the share of the machine's own float32 matrix-multiply rate that the encoder reaches, and the share
+of rounded latents that differ from what CompressAI gives; with --json, writes the figures.
 """
 
 import argparse
 import itertools
+import json
 import statistics
 import time
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ci2p_cache.publish import publish
+from pipeline.bfloat16 import lacks_bfloat16
 from pipeline.encode.codec import load_codec
 from pipeline.encode.encoder import load_encoder, resolve_device
 from pipeline.encode.preprocess import load_pixels, preprocessing
@@ -52,6 +55,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16, help="images; each makes two views")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=Path, help="a folder of images, the first of which are encoded")
+    parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     device = resolve_device(arguments.device)
     pixels = some_pixels(arguments.images, arguments.batch_size)
@@ -68,7 +72,8 @@ def main() -> None:
     exact = as_documented().unflatten(0, (len(views), -1)).transpose(0, 1).round().cpu()
     changed = {}
     engines = ("torch", "openvino") if device.type == "cpu" and find_spec("openvino") else ("torch",)
-    for engine, precision in itertools.product(engines, ("float32", "bfloat16")):
+    precisions = ("float32",) if lacks_bfloat16(device) else ("float32", "bfloat16")
+    for engine, precision in itertools.product(engines, precisions):
         encoder = load_encoder("bundled", device, precision, engine=engine)
         name = f"ours, {engine}, {precision}"
         rates[name] = measure(lambda encoder=encoder: encoder.views(pixels, views), num_views, arguments.rounds, device)
@@ -85,6 +90,9 @@ def main() -> None:
             f"{100 * median * MACS_PER_VIEW / peak:.0f} % of that multiply"
             + (f", {100 * changed[name]:.2f} % of the integers differ" if name in changed else "")
         )
+    if arguments.json:
+        result = {"views_per_s": rates, "share_of_integers_that_differ": changed, "matrix_macs_per_s": peak}
+        publish(arguments.json, (json.dumps(result, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -1,20 +1,25 @@
 """Reading latents in random order, ours beside its peers in one run: views/s, median and range over the rounds.
 
-    python benchmarks/reading.py --shards caches/folder [--tars caches/folder-tars] [--data-dir IMAGES]
+    python benchmarks/reading.py --shards caches/folder [--tars caches/folder-tars] [--data-dir IMAGES] [--mds-python P]
 
 One process, one core (torch, Blosc and our reader with one thread each), page cache warm, batches of 256; ours once
-more with two threads. Peers: zarr-python's own indexing, one view at a time and a whole shard at a time; plain
-webdataset with our decoder; LMDB holding the very same buffers, one view each, where `lmdb` is installed (the extra
-`bench`); PIL decoding, resizing and cropping the images. Prints a table and, with --json, writes the figures.
+more with two threads. The limit is Blosc decompressing the same views, with nothing around it. Peers: zarr-python's own
+indexing, one view at a time and a whole shard at a time; plain webdataset with our decoder, and holding one compressed
+view a sample, in order and through a shuffle buffer; LMDB and MDS holding one compressed view each (LMDB where `lmdb`
+is installed, MDS in the interpreter that --mds-python names: see reading_mds.py); PIL decoding, cropping at random and
+normalising the images, as they are and enlarged to 465 x 395, about ImageNet's mean. Prints a table and, with --json,
+writes the figures.
 """
 
 import argparse
+import io
 import itertools
 import json
 import statistics
+import subprocess
+import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,31 +28,68 @@ import numpy as np
 import torch
 import webdataset
 import zarr
+from commands import command_line, machine
+from numcodecs import Blosc
+from numpy.typing import NDArray
+from PIL import Image
+from rounds import measure
 
-from ci2p_cache.cache import open_cache
+from ci2p_cache.cache import Cache, open_cache
 from ci2p_cache.codecs import stored_dtype, unpack
-from ci2p_cache.loader import BatchLoader
+from ci2p_cache.loader import BatchLoader, load_resident
+from ci2p_cache.publish import publish
 from ci2p_cache.reader import ViewReader
 from ci2p_cache.tar_store import latent_decoder
 from pipeline.encode.datasets.folder import open_folder
-from pipeline.encode.preprocess import load_pixels, preprocessing
 
+OURS = "ours, random order"
+_IMAGES = 200  # whose files PIL decodes over and over, from memory
+_MEAN, _STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 BATCH = 256
+
+
+def random_views(cache: Cache) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Positions and views of batch after batch."""
+    rng = np.random.default_rng(0)
+    while True:
+        positions = cache.positions[rng.integers(cache.num_samples, size=BATCH)]
+        yield positions, rng.integers(len(cache.spec.views), size=BATCH)
 
 
 def ours(path: str, threads: int = 1) -> Iterator[int]:
     """Random views straight from the shards, a reused batch."""
     cache = open_cache(path, "train")
     reader = ViewReader(cache.split_dir, cache.manifest, workers=threads)
-    rng = np.random.default_rng(0)
     out = None
-    while True:
-        positions = cache.positions[rng.integers(cache.num_samples, size=BATCH)]
-        out = reader.read(positions, rng.integers(len(cache.spec.views), size=BATCH), out)
+    for positions, views in random_views(cache):
+        out = reader.read(positions, views, out)
+        yield BATCH
+
+
+def decompressing(path: str) -> Iterator[int]:
+    """The same views from bytes in memory: what is left of `ours` when finding them costs nothing."""
+    cache = open_cache(path, "train")
+    reader = ViewReader(cache.split_dir, cache.manifest)
+    out = np.empty((BATCH, *cache.spec.latent_shape), dtype=stored_dtype(cache.spec.store))
+    buffers = {position: reader.buffers(position) for position in cache.positions.tolist()}
+    decode = Blosc().decode
+    for positions, views in random_views(cache):
+        chosen = [buffers[position][view] for position, view in zip(positions.tolist(), views.tolist(), strict=True)]
+        for buffer, row in zip(chosen, out, strict=True):
+            decode(buffer, row)
         yield BATCH
 
 
 def ours_resident(path: str) -> Iterator[int]:
+    """Integers as they travel to the device, from memory."""
+    cache = open_cache(path, "train")
+    resident = load_resident(cache, ViewReader(cache.split_dir, cache.manifest), torch.device("cpu"))
+    for positions, views in random_views(cache):
+        resident.index_select(0, torch.from_numpy(positions * len(cache.spec.views) + views))
+        yield BATCH
+
+
+def ours_resident_floats(path: str) -> Iterator[int]:
     """Whole loader with the cache in memory, floating point included."""
     loader = BatchLoader(open_cache(path, "train"), batch_size=BATCH, resident="cpu")
     for epoch in itertools.count():
@@ -66,9 +108,9 @@ def zarr_one_by_one(path: str) -> Iterator[int]:
 def zarr_shard_by_shard(path: str) -> Iterator[int]:
     array = zarr.open_group(f"{path}/train/latents.zarr", mode="r")["latents"]
     size = array.shards[0]
-    for shard in itertools.cycle(range(array.shape[0] // size)):
-        array[shard * size : (shard + 1) * size]
-        yield size * array.shape[1]
+    for begin in itertools.cycle(range(0, array.shape[0], size)):
+        views = array[begin : begin + size]
+        yield len(views) * array.shape[1]
 
 
 def plain_webdataset(path: str) -> Iterator[int]:
@@ -79,49 +121,93 @@ def plain_webdataset(path: str) -> Iterator[int]:
             yield len(sample["latents"])
 
 
+def single_buffers(path: str) -> Iterator[bytes]:
+    """The cache's own buffers, one view each, image after image."""
+    cache = open_cache(path, "train")
+    reader = ViewReader(cache.split_dir, cache.manifest)
+    for position in cache.positions.tolist():
+        yield from reader.buffers(position)
+
+
+def webdataset_of_views(path: str, shuffle: int = 0) -> Iterator[int]:
+    """One compressed view a sample, 2,000 a tar, decoded one by one."""
+    decode = Blosc().decode
+    with tempfile.TemporaryDirectory() as folder:
+        with webdataset.ShardWriter(f"{folder}/%06d.tar", maxcount=2000, verbose=0) as writer:
+            for number, buffer in enumerate(single_buffers(path)):
+                writer.write({"__key__": f"{number:08d}", "view": buffer, "cls": b"0"})
+        tars = sorted(map(str, Path(folder).glob("*.tar")))
+        while True:
+            samples = webdataset.WebDataset(tars, shardshuffle=len(tars) if shuffle else False)
+            for sample in samples.shuffle(shuffle) if shuffle else samples:
+                decode(sample["view"])
+                yield 1
+
+
 def lmdb_of_views(path: str) -> Iterator[int]:
-    """The cache's own buffers under LMDB's keys, decoded as ours are into a reused batch."""
+    """One compressed view a key, decoded as ours are into a reused batch."""
     import lmdb
 
     cache = open_cache(path, "train")
-    reader = ViewReader(cache.split_dir, cache.manifest)
-    num_views = len(cache.spec.views)
     with tempfile.TemporaryDirectory() as folder:
         environment = lmdb.open(folder, map_size=4 * cache.manifest.bytes_total + 2**24, lock=False, sync=False)
         with environment.begin(write=True) as transaction:
-            for position in cache.positions.tolist():
-                for view, buffer in enumerate(reader.buffers(position)):
-                    transaction.put(f"{position}/{view}".encode(), buffer)
+            for number, buffer in enumerate(single_buffers(path)):
+                transaction.put(f"{number:08d}".encode(), buffer)
+        num_views = cache.num_samples * len(cache.spec.views)
         rng = np.random.default_rng(0)
         out = np.empty((BATCH, *cache.spec.latent_shape), dtype=stored_dtype(cache.spec.store))
         with environment.begin(buffers=True) as transaction:
             while True:
-                positions = cache.positions[rng.integers(cache.num_samples, size=BATCH)].tolist()
-                for row, position in enumerate(positions):
-                    buffer = transaction.get(f"{position}/{rng.integers(num_views)}".encode())
-                    unpack(buffer, out[row], cache.spec.store)
+                for row, number in zip(out, rng.integers(num_views, size=BATCH).tolist(), strict=True):
+                    unpack(transaction.get(f"{number:08d}".encode()), row, cache.spec.store)
                 yield BATCH
 
 
-def pil(data_dir: str) -> Iterator[int]:
+def pil(data_dir: str, size: tuple[int, int] | None = None) -> Iterator[int]:
+    """What a training from images does for each, as its files are or enlarged to `size` beforehand."""
     split = open_folder(data_dir, ["train"], None, 0)["train"]
-    how = preprocessing()
     rng = np.random.default_rng(0)
+    files = [split.read_bytes(int(item)) for item in rng.permutation(len(split.keys))[:_IMAGES]]
+    if size is not None:
+        files = [enlarged(data, size) for data in files]
     while True:
-        load_pixels(split.read_bytes(int(rng.integers(len(split.keys)))), how)
+        random_crop(files[int(rng.integers(len(files)))], rng)
         yield 1
 
 
-def measure(source: Callable[[str], Iterator[int]], path: str, rounds: int, seconds: float) -> list[float]:
-    """Views/s of each round, after one round to warm up."""
-    views = source(path)
-    rates = []
-    for _ in range(rounds + 1):
-        begin, done = time.perf_counter(), 0
-        while time.perf_counter() - begin < seconds:
-            done += next(views)
-        rates.append(done / (time.perf_counter() - begin))
-    return rates[1:]
+def enlarged(data: bytes, size: tuple[int, int]) -> bytes:
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(data)).convert("RGB").resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def random_crop(data: bytes, rng: np.random.Generator) -> NDArray[np.float32]:
+    """float32 [3, 256, 256], normalised, from 8 to 100 % of the picture (Szegedy et al.'s augmentation)."""
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    area = image.width * image.height * rng.uniform(0.08, 1)
+    ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+    width, height = min(image.width, (area * ratio) ** 0.5), min(image.height, (area / ratio) ** 0.5)
+    left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - height)
+    box = (left, top, left + width, top + height)
+    pixels = np.asarray(image.resize((256, 256), Image.Resampling.BILINEAR, box), dtype=np.float32)
+    normalised: NDArray[np.float32] = (pixels / 255 - _MEAN) / _STD
+    return normalised.transpose(2, 0, 1)
+
+
+def mds_of_views(path: str, python: str, rounds: int, seconds: float) -> list[float]:
+    """Rates of MDS, by the interpreter that has it."""
+    with tempfile.TemporaryDirectory() as folder:
+        buffers = list(single_buffers(path))
+        (Path(folder) / "buffers.bin").write_bytes(b"".join(buffers))
+        np.save(Path(folder) / "sizes.npy", [len(buffer) for buffer in buffers])
+        command = [python, Path(__file__).with_name("reading_mds.py"), folder]
+        command += ["--rounds", rounds, "--seconds", seconds]
+        done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"--mds-python {python}\n{done.stderr}")
+    rates: list[float] = json.loads(done.stdout.splitlines()[-1])
+    return rates
 
 
 def main() -> None:
@@ -129,35 +215,48 @@ def main() -> None:
     parser.add_argument("--shards", required=True, help="a zarr cache")
     parser.add_argument("--tars", help="a webdataset cache")
     parser.add_argument("--data-dir", help="the images that --shards was made of")
+    parser.add_argument("--mds-python", help="an interpreter that has mosaicml-streaming")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="per round")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    shards, tars, images = arguments.shards, arguments.tars, arguments.data_dir
     sources = {
-        "ours, random order, zarr": (ours, arguments.shards),
-        "ours, random order, tars": (ours, arguments.tars),
-        "ours, zarr, two threads": (partial(ours, threads=2), arguments.shards),
-        "ours, resident": (ours_resident, arguments.shards),
-        "zarr-python, one view at a time": (zarr_one_by_one, arguments.shards),
-        "zarr-python, a shard at a time": (zarr_shard_by_shard, arguments.shards),
-        "plain webdataset, in order": (plain_webdataset, arguments.tars),
-        "LMDB, random order": (lmdb_of_views, arguments.shards if find_spec("lmdb") else None),
-        "PIL: decode, resize, crop": (pil, arguments.data_dir),
+        OURS: (ours, shards),
+        "ours, tars": (ours, tars),
+        "ours, two threads": (partial(ours, threads=2), shards),
+        "ours, resident, integers": (ours_resident, shards),
+        "ours, resident, floats": (ours_resident_floats, shards),
+        "limit: decompressing alone": (decompressing, shards),
+        "zarr-python, one view at a time": (zarr_one_by_one, shards),
+        "zarr-python, a shard at a time": (zarr_shard_by_shard, shards),
+        "webdataset, our tars, in order": (plain_webdataset, tars),
+        "webdataset, a view a sample, in order": (webdataset_of_views, shards),
+        "webdataset, a view a sample, shuffled": (partial(webdataset_of_views, shuffle=1000), shards),
+        "LMDB, a view a key": (lmdb_of_views, shards if find_spec("lmdb") else None),
+        "PIL: random crops": (pil, images),
+        "PIL: random crops of 465 x 395": (partial(pil, size=(465, 395)), images),
     }
     rates = {
         name: measure(source, path, arguments.rounds, arguments.seconds)
         for name, (source, path) in sources.items()
         if path
     }
-    base = statistics.median(rates["ours, random order, zarr"])
-    print(f"{'':<34}{'views/s':>10}{'range':>18}   ours is")
+    if arguments.mds_python:
+        rates["MDS, a view a sample, shuffled"] = mds_of_views(
+            shards, arguments.mds_python, arguments.rounds, arguments.seconds
+        )
+    base = statistics.median(rates[OURS])
+    print(f"{machine()}; one core, batches of {BATCH}, {arguments.rounds} rounds")
+    print(f"{'':<38}{'views/s':>10}{'range':>18}   ours is")
     for name, values in rates.items():
         median = statistics.median(values)
         spread = f"{min(values):.0f}-{max(values):.0f}"
-        print(f"{name:<34}{median:>10.0f}{spread:>18}   {base / median:.1f}x")
+        print(f"{name:<38}{median:>10.0f}{spread:>18}   {base / median:.2f}x")
     if arguments.json:
-        arguments.json.write_text(json.dumps(rates, indent=1) + "\n")
+        result = {"command": command_line(), "machine": machine(), "views_per_s": rates}
+        publish(arguments.json, (json.dumps(result, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """All short benchmarks of cache, encoder and training beside their peers, one after another: docs/benchmarks.md.
 
     python benchmarks/run_all.py --data-dir imagenette [--work DIR] [--images 2048]      (`make bench DATA=imagenette`)
+                                 [--mds-python PYTHON]      of an environment as reading_mds.py says
 
 Encodes the first images of every class into caches of both formats and of the archive's store, and runs each
 benchmark on them as its own docstring says. Writes what they print to docs/benchmarks.md and docs/benchmarks.json.
@@ -21,11 +22,12 @@ from sweep import subset
 from ci2p_cache.publish import publish
 
 
-def sections(images: Path, zarr: Path, tars: Path, rans: Path) -> dict[str, list[object]]:
+def sections(images: Path, zarr: Path, tars: Path, rans: Path, mds_python: str | None) -> dict[str, list[object]]:
     """Title -> benchmark and its arguments."""
+    mds = ["--mds-python", mds_python] if mds_python else []
     return {
         "Size": ["size.py", zarr, tars, rans],
-        "Reading": ["reading.py", "--shards", zarr, "--tars", tars, "--data-dir", images],
+        "Reading": ["reading.py", "--shards", zarr, "--tars", tars, "--data-dir", images, *mds],
         "Shuffling": ["shuffling.py"],
         "Growing": ["scaling.py"],
         "Encoding": ["encoding.py", "--images", images / "val" / first_class(images)],
@@ -44,9 +46,9 @@ def first_class(images: Path) -> str:
     return sorted(folder.name for folder in (images / "val").iterdir())[0]
 
 
-def run(arguments: list[object]) -> str:
-    """What a benchmark printed. Ends where it fails."""
-    command = [sys.executable, ROOT / "benchmarks" / str(arguments[0]), *arguments[1:]]
+def run(arguments: list[object], report: Path) -> str:
+    """What a benchmark printed; its figures are in `report`. Ends where it fails."""
+    command = [sys.executable, ROOT / "benchmarks" / str(arguments[0]), *arguments[1:], "--json", report]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(map(str, command))}\n{done.stderr}")
@@ -58,6 +60,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True, help="DIR/train/CLASS/x.jpg and DIR/val/CLASS/x.jpg")
     parser.add_argument("--work", type=Path, help="where caches go; kept, and gone on with, if given")
     parser.add_argument("--images", type=int, default=2048, help="of the training split")
+    parser.add_argument("--mds-python", help="an interpreter that has mosaicml-streaming")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         work = arguments.work or Path(folder)
@@ -77,9 +80,11 @@ def main() -> None:
             f"encoded at {encoded['train']['images_per_s']:.1f} images/s by `ci2p encode`. {machine()}."
         )
         found = {}
-        for title, benchmark in sections(images, zarr, tars, rans).items():
+        for title, benchmark in sections(images, zarr, tars, rans, arguments.mds_python).items():
             print(f"{title} ...", flush=True)
-            found[title] = {"command": str(benchmark[0]), "output": run(benchmark)}
+            report = work / f"{title}.json"
+            output = run(benchmark, report)
+            found[title] = {"command": benchmark[0], "output": output, "figures": json.loads(report.read_text())}
     lines = ["# Benchmarks", "", f"Written by `{command_line()}`.", "", setting, ""]
     for title, section in found.items():
         lines += [

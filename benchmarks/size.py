@@ -91,12 +91,12 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     codec = load_codec(arguments.weights)
-    figures = {path: measure(path, arguments.split, codec, arguments.weights) for path in arguments.caches}
+    figures = {Path(path).name: measure(path, arguments.split, codec, arguments.weights) for path in arguments.caches}
     columns = ("stored", "markers", "ideal", "empirical")
     print(f"{'bytes a view':<36}{'views':>8}" + "".join(f"{name:>11}" for name in (*columns, "stored is")))
-    for path, found in figures.items():
-        values = "".join(f"{found[name]:>11.0f}" for name in columns)
-        print(f"{path:<36}{found['num_views']:>8}{values}{found['stored'] / found['ideal']:>10.3f}x ideal")
+    for name, found in figures.items():
+        values = "".join(f"{found[column]:>11.0f}" for column in columns)
+        print(f"{name:<36}{found['num_views']:>8}{values}{found['stored'] / found['ideal']:>10.3f}x ideal")
     if arguments.json:
         publish(arguments.json, (json.dumps(figures, indent=1) + "\n").encode())
 

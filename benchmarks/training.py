@@ -22,6 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from ci2p_cache.publish import publish
 from pipeline.baselines.pixels import open_pixel_data
+from pipeline.bfloat16 import lacks_bfloat16
 from pipeline.models import create_model
 from pipeline.models.complexity import measure
 from pipeline.train.data import Batch, Batches, Share, TrainingData, open_training_data
@@ -104,7 +105,7 @@ def main() -> None:
     parser.add_argument("--data-dir", required=True)
     parser.add_argument("--width", choices=MODELS, default="base")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="bfloat16")
+    parser.add_argument("--precision", help="bfloat16 where the device has it, if not given")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
@@ -115,7 +116,8 @@ def main() -> None:
     pixels = open_pixel_data(
         "folder", arguments.data_dir, image_size=cache.train.spec.image_size, workers=min(4, cores())
     )
-    device = launch(arguments.device, arguments.precision).device
+    device = launch(arguments.device, "float32").device
+    arguments.precision = arguments.precision or ("float32" if lacks_bfloat16(device) else "bfloat16")
     names = MODELS[arguments.width]
     steps = {name: stepper(name, cache if name.startswith("ci2p") else pixels, arguments) for name in names}
     rates: dict[str, list[float]] = {name: [] for name in names}

@@ -159,16 +159,19 @@ class BatchLoader:
                 f"--resident cpu needs {need / 2**30:.1f} GiB a process, and half of the free memory is "
                 f"{allowed / 2**30:.1f} GiB; use --resident off"
             )
-        spec = self.cache.spec
-        dtype = torch.float16 if spec.store == "float16" else torch.uint8
-        target = self.device if resident == "cuda" else torch.device("cpu")
-        whole = torch.zeros(
-            (self.cache.manifest.num_items, len(spec.views), *spec.latent_shape), dtype=dtype, device=target
-        )
-        for positions, values in self._reader.read_shards():
-            whole[torch.from_numpy(positions).to(target)] = torch.from_numpy(values).to(target)
+        whole = load_resident(self.cache, self._reader, self.device if resident == "cuda" else torch.device("cpu"))
         logger.info("%s/%s is resident: %.2f GiB", self.cache.path, self.cache.split, need / 2**30)
-        return whole.flatten(0, 1)
+        return whole
+
+
+def load_resident(cache: Cache, reader: ViewReader, device: torch.device) -> Tensor:
+    """A whole split on a device, stored values [num_items * V, C, H, W]: view v of position p is row p * V + v."""
+    spec = cache.spec
+    dtype = torch.float16 if spec.store == "float16" else torch.uint8
+    whole = torch.zeros((cache.manifest.num_items, len(spec.views), *spec.latent_shape), dtype=dtype, device=device)
+    for positions, values in reader.read_shards():
+        whole[torch.from_numpy(positions).to(device)] = torch.from_numpy(values).to(device)
+    return whole.flatten(0, 1)
 
 
 def to_latents(stored: Tensor, spec: CacheSpec, escaped: Escaped | None = None) -> Tensor:

@@ -27,6 +27,7 @@ def sections(images: Path, zarr: Path, tars: Path, rans: Path, mds_python: str |
     mds = ["--mds-python", mds_python] if mds_python else []
     return {
         "Size": ["size.py", zarr, tars, rans],
+        "Codecs": ["codecs.py", zarr],
         "Reading": ["reading.py", "--shards", zarr, "--tars", tars, "--data-dir", images, *mds],
         "Shuffling": ["shuffling.py"],
         "Growing": ["scaling.py"],

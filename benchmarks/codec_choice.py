@@ -1,6 +1,6 @@
 """Codecs for rounded latents on a real cache: bytes a view, views decoded a second and stored a second, on one core.
 
-    python benchmarks/codecs.py CACHE [--views 512] [--rounds 5] [--json FILE]
+    python benchmarks/codec_choice.py CACHE [--views 512] [--rounds 5] [--json FILE]
 
 All get the same views as integers. "n a chunk" puts n views into one buffer, channel after channel of all of them;
 reading one of these at random decodes n. The first row is what a cache does. Prints medians over --rounds.
@@ -119,9 +119,9 @@ def main() -> None:
         raise InputError(f"{arguments.cache} is stored as float16: give an int or rans cache")
     num_views = len(cache.spec.views)
     rows = np.arange(min(arguments.views // 64 * 64, cache.num_samples * num_views // 64 * 64))
-    views: Views = ViewReader(cache.split_dir, cache.manifest).read(
-        cache.positions[rows // num_views], rows % num_views
-    )
+    reader = ViewReader(cache.split_dir, cache.manifest)
+    views: Views = reader.read(cache.positions[rows // num_views], rows % num_views)
+
     print(f"{machine()}; {len(views)} real views of {'x'.join(map(str, views.shape[1:]))}, one core")
     print(f"{'':<52}{'bytes a view':>13}{'decoded/s':>11}{'stored/s':>10}")
     found = {}

@@ -4,22 +4,28 @@
                                  [--mds-python PYTHON]      of an environment as reading_mds.py says
 
 Encodes the first images of every class into caches of both formats and of the archive's store, and runs each
-benchmark on them as its own docstring says. Writes what they print to docs/benchmarks.md and docs/benchmarks.json.
+benchmark on them as its own docstring says. Writes what they print to docs/benchmarks.md, their figures to
+docs/benchmarks.json, and those of reading, drawn, to docs/reading.png.
 Nothing else should run on the machine meanwhile. The long ones (ablations, augmentation, comparison) are run by
 themselves.
 """
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import matplotlib
 from commands import DOCS, ROOT, ci2p, command_line, cores, machine
 from sweep import subset
 
 from ci2p_cache.publish import publish
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
 
 
 def sections(images: Path, zarr: Path, tars: Path, rans: Path, mds_python: str | None) -> dict[str, list[object]]:
@@ -27,7 +33,7 @@ def sections(images: Path, zarr: Path, tars: Path, rans: Path, mds_python: str |
     mds = ["--mds-python", mds_python] if mds_python else []
     return {
         "Size": ["size.py", zarr, tars, rans],
-        "Codecs": ["codecs.py", zarr],
+        "Codecs": ["codec_choice.py", zarr],
         "Reading": ["reading.py", "--shards", zarr, "--tars", tars, "--data-dir", images, *mds],
         "Shuffling": ["shuffling.py"],
         "Growing": ["scaling.py"],
@@ -54,6 +60,22 @@ def run(arguments: list[object], report: Path) -> str:
     if done.returncode:
         sys.exit(f"{' '.join(map(str, command))}\n{done.stderr}")
     return done.stdout.rstrip()
+
+
+def draw(reading: dict[str, list[float]], path: Path) -> None:
+    """Views/s of every loader, medians with their ranges."""
+    names = sorted(reading, key=lambda name: statistics.median(reading[name]))
+    medians = [statistics.median(reading[name]) for name in names]
+    below = [median - min(reading[name]) for name, median in zip(names, medians, strict=True)]
+    above = [max(reading[name]) - median for name, median in zip(names, medians, strict=True)]
+    colors = ["C0" if name.startswith("ours") else "C2" if name.startswith("limit") else "0.7" for name in names]
+    figure, axes = plt.subplots(figsize=(8, 4.5), dpi=120)
+    bars = axes.barh(names, medians, xerr=[below, above], color=colors, error_kw={"lw": 0.8})
+    axes.bar_label(bars, [f"{median:,.0f}" for median in medians], padding=6, fontsize=8)
+    axes.set(xscale="log", xlabel="views/s, one core, batches of 256", xlim=(min(medians) / 2, 3 * max(medians)))
+    axes.tick_params(axis="y", labelsize=8)
+    figure.tight_layout()
+    figure.savefig(path)
 
 
 def main() -> None:
@@ -86,7 +108,7 @@ def main() -> None:
             report = work / f"{title}.json"
             output = run(benchmark, report)
             found[title] = {"command": benchmark[0], "output": output, "figures": json.loads(report.read_text())}
-    lines = ["# Benchmarks", "", f"Written by `{command_line()}`.", "", setting, ""]
+    lines = ["# Benchmarks", "", f"Written by `{command_line()}`.", "", setting, "", "![views/s](reading.png)", ""]
     for title, section in found.items():
         lines += [
             f"## {title}",
@@ -98,6 +120,7 @@ def main() -> None:
             "```",
             "",
         ]
+    draw(found["Reading"]["figures"]["views_per_s"], DOCS / "reading.png")
     publish(DOCS / "benchmarks.md", "\n".join(lines).encode())
     result = {"setting": setting, "command": command_line(), "sections": found}
     publish(DOCS / "benchmarks.json", (json.dumps(result, indent=1) + "\n").encode())

@@ -33,12 +33,13 @@ def cores() -> int:
 
 
 def machine() -> str:
-    """The processor, the GPU if there is one, and torch's version."""
+    """The processor and its vector instructions, the GPU if there is one, and torch's version."""
     named = [
         line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
     ]
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
-    return f"{cores()} cores of {named[0] if named else platform.machine()}{gpu}, torch {torch.__version__}"
+    processor = f"{named[0] if named else platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"
+    return f"{cores()} cores of {processor}{gpu}, torch {torch.__version__}"
 
 
 def command_line() -> str:

@@ -24,11 +24,12 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# Cache, encoder and training beside their peers: writes docs/benchmarks.md. DATA/train/CLASS/x.jpg and DATA/val/CLASS/x.jpg.
+# Cache, encoder and training beside their peers: writes docs/benchmarks.md. DATA/train/CLASS/x.jpg and DATA/val/CLASS/x.jpg;
+# MDS=PYTHON, if given, an interpreter that has mosaicml-streaming (benchmarks/reading_mds.py).
 bench: $(READY)
 	test -n "$(DATA)" || { echo "say which images: make bench DATA=DIR" >&2; exit 2; }
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
-	$(BIN)/python benchmarks/run_all.py --data-dir $(DATA)
+	$(BIN)/python benchmarks/run_all.py --data-dir $(DATA) $(if $(MDS),--mds-python $(MDS))
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

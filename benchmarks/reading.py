@@ -4,7 +4,7 @@
 
 One process, one core (torch, Blosc and our reader with one thread each), page cache warm, batches of 256; ours once
 more with two threads. The limit is Blosc decompressing the same views, with nothing around it. Peers: zarr-python's own
-indexing, one view at a time and a whole shard at a time; plain webdataset with our decoder, and holding one compressed
+indexing, one view at a time and a whole shard at a time; plain webdataset on our tars, and holding one compressed
 view a sample, in order and through a shuffle buffer; LMDB and MDS holding one compressed view each (LMDB where `lmdb`
 is installed, MDS in the interpreter that --mds-python names: see reading_mds.py); PIL decoding, cropping at random and
 normalising the images, as they are and enlarged to 465 x 395, about ImageNet's mean. Prints a table and, with --json,
@@ -39,7 +39,7 @@ from ci2p_cache.codecs import stored_dtype, unpack
 from ci2p_cache.loader import BatchLoader, load_resident
 from ci2p_cache.publish import publish
 from ci2p_cache.reader import ViewReader
-from ci2p_cache.tar_store import latent_decoder
+from ci2p_cache.tar_store import images_of_records
 from pipeline.encode.datasets.folder import open_folder
 
 OURS = "ours, random order"
@@ -117,7 +117,7 @@ def plain_webdataset(path: str) -> Iterator[int]:
     cache = open_cache(path, "train")
     tars = sorted(map(str, Path(cache.split_dir).glob("*.tar")))
     while True:
-        for sample in webdataset.WebDataset(tars, shardshuffle=False).decode(latent_decoder(cache.spec)):
+        for sample in webdataset.WebDataset(tars, shardshuffle=False).compose(images_of_records(cache.spec)):
             yield len(sample["latents"])
 
 

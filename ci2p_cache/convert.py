@@ -12,7 +12,7 @@ from ci2p_cache.manifest import NO_LABEL, Manifest, read_marker
 from ci2p_cache.plan import num_shards
 from ci2p_cache.reader import ViewReader
 from ci2p_cache.shard import ShardContents, finish_split, is_written, write_shard
-from ci2p_cache.spec import claim_folder, latent_difference
+from ci2p_cache.spec import RECORD_IMAGES, claim_folder, latent_difference
 
 
 def convert_split(
@@ -31,7 +31,10 @@ def convert_split(
     if source.resolve() == target.resolve():
         raise InputError(f"{target} is the cache to be converted; give another folder to convert into")
     cache = open_cache(source, split)
-    spec = cache.spec.model_copy(update={"format": format or cache.spec.format, "store": store or cache.spec.store})
+    format = format or cache.spec.format
+    spec = cache.spec.model_copy(
+        update={"format": format, "store": store or cache.spec.store, "record_images": RECORD_IMAGES[format]}
+    )
     if latent_difference(cache.spec, spec) is not None:
         raise InputError(
             f"--store {spec.store}: {source} is stored as {cache.spec.store}, and {spec.store} holds other values; "

@@ -61,7 +61,7 @@ def write_shard(split_dir: Path, spec: CacheSpec, shard: int, contents: ShardCon
         file, data = zarr_store.shard_file(shard), zarr_store.shard_bytes(rows, spec, tables)
     else:
         file = tar_store.shard_file(shard)
-        data, offsets, sizes = tar_store.shard_bytes(contents.keys, contents.labels, rows, tables)
+        data, offsets, sizes = tar_store.shard_bytes(spec, shard, contents.keys, contents.labels, rows, tables)
     remove_leftovers(split_dir / file)
     publish(split_dir / file, data)
     record = ShardRecord(

@@ -14,6 +14,8 @@ from ci2p_cache.views import whole_views
 
 FORMAT_VERSION = 1
 LATENT_CHANNELS = 192
+# A tar spends a kilobyte on a file of its own; 64 images to one cost 2 % of that.
+RECORD_IMAGES: dict[str, int | None] = {"zarr": None, "webdataset": 64}
 ENCODER_STRIDE = 16
 
 
@@ -42,6 +44,7 @@ class CacheSpec(BaseModel):
     store: Literal["int", "rans", "float16"]  # rans: the values of int, coded more tightly
     step: float | None  # quantisation step of the integers; None for float16
     shard_size: int  # images a shard
+    record_images: int | None = None  # images a record of a tar; None for zarr
     seed: int  # of the plan and the crops
 
     @property
@@ -69,6 +72,8 @@ class CacheSpec(BaseModel):
             fields.pop("crop_scale", None)
         if self.jpeg_decode == "full":
             fields.pop("jpeg_decode", None)
+        if self.record_images is None:
+            fields.pop("record_images", None)
         return fields
 
 
@@ -85,7 +90,9 @@ def hash_items(keys: Iterable[str], labels: Iterable[int], classes: Iterable[str
 # What may differ between the splits of one cache.
 _OF_ONE_SPLIT = frozenset({"split", "items_sha256"})
 # What says which images and views are there and how they lie on disk, and leaves each latent as it is.
-_OF_THE_LAYOUT = frozenset({"dataset", "format", "shard_size", "seed", "views", "crop_scale", "format_version"})
+_OF_THE_LAYOUT = frozenset(
+    {"dataset", "format", "shard_size", "record_images", "seed", "views", "crop_scale", "format_version"}
+)
 # Which option sets a field; a field that is not here is set by what was given to --dataset and --data-dir.
 _OPTIONS = {
     "format_version": "the version of ci2p",
@@ -100,6 +107,7 @@ _OPTIONS = {
     "store": "--store",
     "step": "--step",
     "shard_size": "--shard-size",
+    "record_images": "the version of ci2p",
     "seed": "--seed",
 }
 

@@ -1,17 +1,19 @@
-"""The webdataset format: one tar a shard, one sample an image. The only import of webdataset.
+"""The webdataset format: one tar a shard, 64 images a record. The only import of webdataset.
 
     000000.tar
-        __ci2p__/tables.rans                         of a rans store alone, first; webdataset skips such names
-        n01440764/ILSVRC2012_val_00000293.cls        the label, decimal
-        n01440764/ILSVRC2012_val_00000293.latents    the buffers of its views, one after another
+        __ci2p__/tables.rans      of a rans store alone, first; webdataset skips such names
+        000000-0000.json          {"keys": [...], "labels": [...]} of the record's images
+        000000-0000.latents       the buffers of their views, one after another
 
-Plain webdataset streams these. `latent_decoder` turns the second into an array; where each view lies in a local tar is
-kept in the shard's marker, which makes it random-access for us.
+Plain webdataset streams the records, and `images_of_records` makes images of them; where each view lies in a local tar
+is kept in the shard's marker, which makes it random-access for us.
 """
 
 import io
+import json
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import webdataset
@@ -22,9 +24,9 @@ from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.manifest import Marker
 from ci2p_cache.spec import CacheSpec
 
-EXTENSION = "latents"
 TABLES_BEGIN = tarfile.BLOCKSIZE  # of a rans shard: behind the header of its first member
 _TABLES_KEY, _TABLES_EXTENSION = "__ci2p__/tables", "rans"
+_LATENTS, _IMAGES = "latents", "json"
 
 
 def shard_file(shard: int) -> str:
@@ -32,42 +34,50 @@ def shard_file(shard: int) -> str:
     return f"{shard:06d}.tar"
 
 
-def sample_key(key: str) -> str:
-    """The key as webdataset shows it: dots, where it would cut the extension off, become %2E."""
-    return key.replace("%", "%25").replace(".", "%2E")
-
-
 def shard_bytes(
-    keys: Sequence[str], labels: Sequence[int], rows: Sequence[Sequence[bytes] | None], tables: bytes = b""
+    spec: CacheSpec,
+    shard: int,
+    keys: Sequence[str],
+    labels: Sequence[int],
+    rows: Sequence[Sequence[bytes] | None],
+    tables: bytes = b"",
 ) -> tuple[bytes, list[list[int]], list[list[int]]]:
     """(the tar, offsets, sizes) of one shard from its views' buffers.
 
     `rows` has an entry per planned position, None where the image failed; offsets and sizes have one too, [n][V], with
     an empty list for a failure.
     """
+    assert spec.record_images is not None
+    stored = [place for place, row in enumerate(rows) if row is not None]
+    records = [stored[at : at + spec.record_images] for at in range(0, len(stored), spec.record_images)]
     stream = io.BytesIO()
     with webdataset.TarWriter(stream, encoder=False, mtime=0, user="ci2p", group="ci2p") as writer:
         if tables:
             writer.write({"__key__": _TABLES_KEY, _TABLES_EXTENSION: tables})
-        for key, label, buffers in zip(keys, labels, rows, strict=True):
-            if buffers is not None:
-                sample = {
-                    "__key__": sample_key(key),
-                    "cls": str(label).encode(),
-                    EXTENSION: b"".join(buffers),
-                }
-                writer.write(sample)
+        for number, places in enumerate(records):
+            images = {"keys": [keys[place] for place in places], "labels": [int(labels[place]) for place in places]}
+            record = {
+                "__key__": _record_key(shard, number),
+                _IMAGES: json.dumps(images, ensure_ascii=False, separators=(",", ":")).encode(),
+                _LATENTS: b"".join(buffer for place in places for buffer in rows[place] or ()),
+            }
+            writer.write(record)
     data = stream.getvalue()
     with tarfile.open(fileobj=io.BytesIO(data)) as tar:
         begins = {member.name: member.offset_data for member in tar}
-    offsets: list[list[int]] = []
-    sizes: list[list[int]] = []
-    for key, buffers in zip(keys, rows, strict=True):
-        lengths = [len(buffer) for buffer in buffers or ()]
-        begin = begins[f"{sample_key(key)}.{EXTENSION}"] if lengths else 0
-        offsets.append([begin + sum(lengths[:view]) for view in range(len(lengths))])
-        sizes.append(lengths)
+    offsets: list[list[int]] = [[] for _ in rows]
+    sizes: list[list[int]] = [[len(buffer) for buffer in row or ()] for row in rows]
+    for number, places in enumerate(records):
+        begin = begins[f"{_record_key(shard, number)}.{_LATENTS}"]
+        for place in places:
+            for size in sizes[place]:
+                offsets[place].append(begin)
+                begin += size
     return data, offsets, sizes
+
+
+def _record_key(shard: int, record: int) -> str:
+    return f"{shard:06d}-{record:04d}"
 
 
 def view_index(marker: Marker, spec: CacheSpec) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -80,28 +90,29 @@ def view_index(marker: Marker, spec: CacheSpec) -> tuple[NDArray[np.int64], NDAr
     return offsets.reshape(-1, len(spec.views)), sizes.reshape(-1, len(spec.views))
 
 
-def latent_decoder(spec: CacheSpec) -> Callable[[str, bytes], NDArray[np.generic] | None]:
-    """A handler for `webdataset.WebDataset(...).decode(...)`: .latents -> stored values [V, C, H, W].
+def images_of_records(spec: CacheSpec) -> Callable[[Iterable[dict[str, Any]]], Iterator[dict[str, Any]]]:
+    """A stage for `webdataset.WebDataset(...).compose(...)`: records, as they lie in the tars -> image after image.
 
-    They are zig-zag uint8 or float16; `codecs.dequantise` gives the latents. 255 stands for an integer beyond +-127:
-    the marker of the shard, shards/000000.json, lists them as `escapes`, [image, view, index, integer], the image by
-    its place in the marker's `keys`. Raises InputError for a rans store, whose tables a sample by itself lacks.
+    An image is {"__key__": str, "cls": int, "latents": stored values [V, C, H, W]}; these are zig-zag uint8 or float16,
+    and `codecs.dequantise` gives the latents. 255 stands for an integer beyond +-127: the marker of the shard,
+    shards/000000.json, lists them as `escapes`, [image, view, index, integer], the image by its place in the marker's
+    `keys`. Raises InputError for a rans store, whose tables a record by itself lacks.
     """
     if spec.store == "rans":
         raise InputError(
-            "the samples of a rans store cannot be decoded one by one; `ci2p convert CACHE TARGET --store int` makes "
-            "a cache whose samples can"
+            "the records of a rans store cannot be decoded one by one; `ci2p convert CACHE TARGET --store int` makes "
+            "a cache whose records can"
         )
 
-    def decode(extension: str, data: bytes) -> NDArray[np.generic] | None:
-        if not extension.endswith(EXTENSION):
-            return None
-        views = np.empty((len(spec.views), *spec.latent_shape), dtype=stored_dtype(spec.store))
-        rest = memoryview(data)
-        for view in views:
-            num_bytes = view.nbytes if spec.store == "float16" else packed_bytes(rest)
-            unpack(rest[:num_bytes], view, spec.store)
-            rest = rest[num_bytes:]
-        return views
+    def images(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        for record in records:
+            listed, rest = json.loads(record[_IMAGES]), memoryview(record[_LATENTS])
+            for key, label in zip(listed["keys"], listed["labels"], strict=True):
+                views = np.empty((len(spec.views), *spec.latent_shape), dtype=stored_dtype(spec.store))
+                for view in views:
+                    num_bytes = view.nbytes if spec.store == "float16" else packed_bytes(rest)
+                    unpack(rest[:num_bytes], view, spec.store)
+                    rest = rest[num_bytes:]
+                yield {"__key__": key, "cls": label, "latents": views}
 
-    return decode
+    return images

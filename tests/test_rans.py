@@ -1,5 +1,6 @@
 """rans: the archive store gives back the same values on any machine, in little more than their entropy."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from ci2p_cache.loader import BatchLoader
 from ci2p_cache.rans import PRECISION_BITS, ShardCoder, code_shard, symbol_weights
 from ci2p_cache.reader import ViewReader
 from ci2p_cache.spec import latent_difference, refuse_mixture
-from ci2p_cache.tar_store import latent_decoder
+from ci2p_cache.tar_store import images_of_records
 from tests.conftest import encode_folder
 from tests.test_stores import all_views
 
@@ -168,10 +169,11 @@ def test_other_readers_refuse_it_rather_than_misread_it(cache_format: str, archi
             group["latents"]
     else:
         tars = sorted(map(str, (archive / "train").glob("*.tar")))
-        samples = list(webdataset.WebDataset(tars, shardshuffle=False, empty_check=False))
-        assert [int(sample["cls"]) for sample in samples] == split.labels.tolist()
+        records = list(webdataset.WebDataset(tars, shardshuffle=False, empty_check=False))
+        labels = [label for record in records for label in json.loads(record["json"])["labels"]]
+        assert labels == split.labels.tolist()
         with pytest.raises(InputError, match="ci2p convert CACHE TARGET --store int"):
-            latent_decoder(split.spec)
+            images_of_records(split.spec)
 
 
 def test_damaged_tables_are_noticed_on_reading(archive: Path, cache_format: str) -> None:

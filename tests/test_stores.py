@@ -42,26 +42,31 @@ def test_plain_webdataset_and_numcodecs_read_the_same_values(image_folder: Path,
     cache = open_cache(encode_folder(image_folder, tmp_path / "cache", format="webdataset"), "train")
     stored = all_views(cache)
     tars = sorted(map(str, (tmp_path / "cache" / "train").glob("*.tar")))
-    samples = list(webdataset.WebDataset(tars, shardshuffle=False, empty_check=False))
-    assert len(samples) == cache.num_samples
-    for sample, views, label in zip(samples, stored, cache.labels, strict=True):
-        assert int(sample["cls"]) == label
-        assert sample["__key__"].split("/")[0] == cache.classes[label]
-        first = int.from_bytes(sample["latents"][12:16], "little")
-        for view, buffer in zip(views, (sample["latents"][:first], sample["latents"][first:]), strict=True):
-            plain = np.frombuffer(numcodecs.Blosc().decode(buffer), np.uint8).reshape(192, 2, 2)
-            assert np.array_equal(plain, view)
+    found = []
+    for record in webdataset.WebDataset(tars, shardshuffle=False, empty_check=False).decode():
+        images, rest = record["json"], record["latents"]
+        for key, label in zip(images["keys"], images["labels"], strict=True):
+            assert key.split("/")[0] == cache.classes[label]
+            for view in range(2):
+                length = int.from_bytes(rest[12:16], "little")
+                plain = np.frombuffer(numcodecs.Blosc().decode(rest[:length]), np.uint8).reshape(192, 2, 2)
+                found.append((label, view, plain))
+                rest = rest[length:]
+        assert not rest
+    assert [label for label, _, _ in found[::2]] == cache.labels.tolist()
+    assert np.array_equal(np.stack([plain for _, _, plain in found]), stored.reshape(-1, 192, 2, 2))
 
 
 @pytest.mark.parametrize("store", ["int", "float16"])
-def test_the_published_decoder_serves_plain_webdataset(image_folder: Path, tmp_path: Path, store: str) -> None:
+def test_the_published_stage_serves_plain_webdataset(image_folder: Path, tmp_path: Path, store: str) -> None:
     path = encode_folder(image_folder, tmp_path / "cache", format="webdataset", store=store)
     cache = open_cache(path, "val")
     tars = sorted(map(str, (path / "val").glob("*.tar")))
-    decoder = tar_store.latent_decoder(cache.spec)
-    samples = list(webdataset.WebDataset(tars, shardshuffle=False, empty_check=False).decode(decoder))
+    stage = tar_store.images_of_records(cache.spec)
+    samples = list(webdataset.WebDataset(tars, shardshuffle=False, empty_check=False).compose(stage))
     assert np.array_equal(np.stack([sample["latents"] for sample in samples]), all_views(cache))
     assert [sample["cls"] for sample in samples] == cache.labels.tolist()
+    assert len({sample["__key__"] for sample in samples}) == cache.num_samples
 
 
 def test_both_formats_hold_the_same_values(image_folder: Path, tmp_path: Path) -> None:
@@ -84,10 +89,23 @@ def test_a_damaged_zarr_index_is_noticed(image_folder: Path, tmp_path: Path) -> 
         ViewReader(cache.split_dir, cache.manifest).read(np.array([0]), np.array([0]))
 
 
-def test_keys_with_dots_stay_whole_in_a_tar() -> None:
-    view = codecs.pack(np.zeros((192, 2, 2), np.uint8), "int")
-    keys = ["a/photo.v2.final", "b/50%.x"]
-    data, offsets, sizes = tar_store.shard_bytes(keys, [0, 1], [(view, view), None])
-    assert tar_store.sample_key(keys[0]) == "a/photo%2Ev2%2Efinal"
-    assert data[offsets[0][1] : offsets[0][1] + sizes[0][1]] == view
-    assert offsets[1] == sizes[1] == []
+@pytest.mark.parametrize("record_images", [1, 2, 3, 64])
+def test_a_tar_says_where_each_view_lies(image_folder: Path, tmp_path: Path, record_images: int) -> None:
+    """Whatever the number of images a record; failures take no place, and keys stay whole."""
+    cache = open_cache(encode_folder(image_folder, tmp_path / "cache", format="webdataset"), "train")
+    assert cache.spec.record_images == 64
+    spec = cache.spec.model_copy(update={"record_images": record_images})
+    rng = np.random.default_rng(0)
+    views = [[codecs.pack(rng.integers(0, 9, (192, 2, 2), np.uint8), "int") for _ in range(2)] for _ in range(5)]
+    rows = [None, *views[:3], None, None, *views[3:]]
+    keys = ["gone", "a/photo.v2.final", "b/50%.x", "ü/雪", "gone", "gone", "c", "d"]
+    labels = [-1, 0, 1, 2, -1, -1, 0, 1]
+    data, offsets, sizes = tar_store.shard_bytes(spec, 7, keys, labels, rows)
+    for row, begins, lengths in zip(rows, offsets, sizes, strict=True):
+        assert [data[b : b + n] for b, n in zip(begins, lengths, strict=True)] == (row or [])
+    (tmp_path / "000007.tar").write_bytes(data)
+    tars = webdataset.WebDataset(str(tmp_path / "000007.tar"), shardshuffle=False, empty_check=False)
+    assert len(list(tars)) == -(-5 // record_images)
+    samples = list(tars.compose(tar_store.images_of_records(spec)))
+    assert [sample["__key__"] for sample in samples] == ["a/photo.v2.final", "b/50%.x", "ü/雪", "c", "d"]
+    assert [sample["cls"] for sample in samples] == [0, 1, 2, 0, 1]

@@ -143,8 +143,8 @@ def test_other_readers_see_all_views(cropped: Path, cache_format: str) -> None:
         assert np.array_equal(group["latents"][:], all_views(split))
     else:
         tars = sorted(map(str, (cropped / "train").glob("*.tar")))
-        decoder = tar_store.latent_decoder(split.spec)
-        samples = webdataset.WebDataset(tars, shardshuffle=False, empty_check=False).decode(decoder)
+        stage = tar_store.images_of_records(split.spec)
+        samples = webdataset.WebDataset(tars, shardshuffle=False, empty_check=False).compose(stage)
         assert np.array_equal(np.stack([sample["latents"] for sample in samples]), all_views(split))
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ci2p_cache import codecs
 from ci2p_cache.errors import InputError
-from ci2p_cache.spec import CacheSpec, hash_items
+from ci2p_cache.spec import RECORD_IMAGES, CacheSpec, hash_items
 from ci2p_cache.summary import size_figures
 from ci2p_cache.views import describe_views, view_names
 from pipeline.encode.codec import ENCODER
@@ -109,6 +109,7 @@ def make_spec(
         store=options.store,
         step=None if options.store == "float16" else options.step,
         shard_size=options.shard_size,
+        record_images=RECORD_IMAGES[options.format],
         seed=options.seed,
     )
 

@@ -165,7 +165,7 @@ def test_any_selection_of_views_finds_its_own() -> None:
 
 @pytest.mark.parametrize("format", ["zarr", "webdataset"])
 def test_a_cache_without_escapes_is_what_it_was(tmp_path: Path, format: str) -> None:
-    """The golden hashes: zarr as the version that refused integers beyond 127 wrote it, tars as the first with records."""
+    """Golden hashes: zarr as the version that refused integers beyond 127 wrote it, tars as the first with records."""
     spec = CacheSpec.model_validate(
         {
             "dataset": "folder", "split": "train", "items_sha256": "0" * 64, "image_size": 32, "short_edge": 36,

@@ -149,6 +149,7 @@ def main() -> None:
     parser.add_argument("--precision", default="bfloat16")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, each with its share of the cores")
+    parser.add_argument("--note", help="what else a reader has to know of this run, for the report")
     arguments = parser.parse_args()
     comparison = Comparison(
         subset_of(arguments),
@@ -198,15 +199,18 @@ def report(
     found: dict[str, dict[str, list[dict[str, Any]]]],
 ) -> None:
     seconds = sum(encoded[split]["seconds"] for split in ("train", "val"))
+    seeds = "seed 0" if arguments.seeds == 1 else f"seeds 0 to {arguments.seeds - 1}"
     is_reduced = arguments.width != "base" or arguments.image_size < 256 or arguments.train_per_class < 10**9
     full = " **This is a reduced scale.**" if is_reduced else ""
     setting = (
         f"{encoded['train']['num_images']:,} training and {encoded['val']['num_images']:,} validation images of "
         f"`{arguments.data_dir.name}` at {arguments.image_size} px, recipe `{arguments.recipe}`, "
-        f"{arguments.precision}, seeds 0 to {arguments.seeds - 1} (n = {arguments.seeds}), the same images in the same "
+        f"{arguments.precision}, {seeds} (n = {arguments.seeds}), the same images in the same "
         f"order for every model. {machine()}; {arguments.jobs} trainings at a time with "
-        f"{comparison.threads} threads each.{full}"
+        f"{comparison.threads} thread{'s' * (comparison.threads > 1)} each.{full}"
     )
+    if arguments.note:
+        setting += f" {arguments.note}"
     notes = (
         f"Encoding the cache, once for all trainings to come: {seconds / 60:.1f} minutes on all cores, not in the "
         f"tables; {encoded['train']['bytes_per_view']:,.0f} bytes a view. Baselines read pixels that were decoded once "

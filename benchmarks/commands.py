@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -23,8 +24,13 @@ def ci2p(*arguments: object, report: Path, threads: int) -> dict[str, Any]:
         done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if done.returncode:
             sys.exit(f"{' '.join(command)}\n{done.stderr}")
-    measured: dict[str, Any] = json.loads(report.read_text())
+    measured: dict[str, Any] = json.loads(report.read_text(), object_hook=_without_folders)
     return measured
+
+
+def _without_folders(found: dict[str, Any]) -> dict[str, Any]:
+    """Where caches and runs lie is of this machine alone."""
+    return {key: Path(value).name if key in ("out", "run") else value for key, value in found.items()}
 
 
 def cores() -> int:
@@ -45,4 +51,4 @@ def machine() -> str:
 def command_line() -> str:
     """How this benchmark was called, folders by their last name."""
     arguments = [re.sub(r"(^|=)/\S*/", r"\1", argument) for argument in sys.argv[1:]]
-    return " ".join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *arguments])
+    return shlex.join(["python", f"benchmarks/{Path(sys.argv[0]).name}", *arguments])

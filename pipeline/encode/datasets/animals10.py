@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ci2p_cache.errors import InputError
-from pipeline.encode.datasets.folder import data_folder, logger, open_class_folders, subfolders
-from pipeline.encode.datasets.split import SourceSplit
+from pipeline.encode.datasets.folder import data_folder, find_class_folders, logger
+from pipeline.encode.datasets.found import FoundImages
 
 DEFAULT_VAL_FRACTION = 0.2
 
@@ -24,9 +24,7 @@ ENGLISH = {
 LAYOUT = "expected DIR/raw-img with the ten folders cane ... scoiattolo, those ten in DIR, or DIR/train and DIR/test"
 
 
-def open_animals10(
-    data_dir: str | None, splits: Sequence[str], val_fraction: float | None, seed: int
-) -> dict[str, SourceSplit]:
+def find_animals10(data_dir: str | None, seed: int) -> FoundImages:
     """The folder as Kaggle serves it, a fifth of each class held out for val; or DIR/train and DIR/test (or val).
 
     Classes are the ten English names in alphabetical order, whichever language the folders speak.
@@ -34,9 +32,7 @@ def open_animals10(
     root = data_folder(data_dir, "animals10", LAYOUT)
     if (root / "raw-img").is_dir():
         root = root / "raw-img"
-    if val_fraction is None and not {"train", "val", "test"} & set(subfolders(root)):
-        val_fraction = DEFAULT_VAL_FRACTION
-    return open_class_folders(root, splits, val_fraction, seed, _english_names)
+    return find_class_folders(root, _english_names, default_fraction=DEFAULT_VAL_FRACTION)
 
 
 def _english_names(folder: Path, names: Sequence[str]) -> dict[str, str]:

@@ -4,12 +4,13 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from ci2p_cache.errors import InputError
-from pipeline.encode.datasets.holdout import hold_out, refuse_fraction
+from pipeline.encode.datasets.found import WHOLE, FoundImages
 from pipeline.encode.datasets.keys import PackedStrings, item_keys
-from pipeline.encode.datasets.split import SourceSplit, sorted_split
+from pipeline.encode.datasets.split import SourceSplit, Stamp, sorted_split
 
 logger = logging.getLogger("ci2p")
 
@@ -30,58 +31,57 @@ class FolderFiles:
     def read(self, row: int) -> bytes:
         return Path(self.root, self.names[row]).read_bytes()
 
+    def stamp(self, row: int) -> Stamp:
+        found = os.stat(os.path.join(self.root, self.names[row]))  # noqa: PTH116, PTH118  (a Path each costs more)
+        return Stamp(found.st_size, found.st_mtime_ns)
 
-def open_folder(
-    data_dir: str | None, splits: Sequence[str], val_fraction: float | None, seed: int
-) -> dict[str, SourceSplit]:
-    """Class folders; keys are "CLASS/x", classes the sorted folder names.
 
-    test/ stands in where there is no val/. Without train/, a tenth of each class is held out, or `val_fraction`.
-    """
+def find_folder(data_dir: str | None, seed: int) -> FoundImages:
+    """Class folders; keys are "CLASS/x", classes the sorted folder names."""
     root = data_folder(data_dir, "folder", LAYOUT)
-    return open_class_folders(root, splits, val_fraction, seed, lambda _, names: {name: name for name in names})
+    return find_class_folders(root, lambda _, names: {name: name for name in names})
 
 
-def open_class_folders(
-    root: Path, splits: Sequence[str], val_fraction: float | None, seed: int, name_classes: NameClasses
-) -> dict[str, SourceSplit]:
-    """The splits of a folder in either layout. `name_classes` turns the folders of the classes into class names."""
+def find_class_folders(root: Path, name_classes: NameClasses, *, default_fraction: float = 0.1) -> FoundImages:
+    """The parts of a folder in either layout. `name_classes` turns the folders of the classes into class names."""
     names = subfolders(root)
     if not _holds_splits(root, names):
-        return hold_out(class_split(root, name_classes(root, names)), val_fraction, seed)
-    val_name = next((name for name in ("val", "test") if name in names), None)
-    if val_name is not None:
-        refuse_fraction(val_fraction, f"{root / val_name} holds the validation images")
-        if "train" not in names and "train" in splits:
-            raise InputError(f"--data-dir {root}: there is {val_name}/ but no train/; {LAYOUT}")
-        return _open_parted(root, "train" if "train" in names else val_name, val_name, splits, name_classes)
-    whole = class_split(root / "train", _named(root / "train", name_classes))
-    if val_fraction is not None:
-        return hold_out(whole, val_fraction, seed)
-    if "val" in splits:
-        found = ", ".join(f"{name}/" for name in names)
-        raise InputError(
-            f"--data-dir {root}: no val/ or test/ (found {found}); add one, or hold images out with --val-fraction 0.1"
+        return FoundImages(
+            layout="class folders",
+            parts={WHOLE: cache(lambda: class_split(root, name_classes(root, names)))},
+            called={WHOLE: "class folders"},
+            expected=LAYOUT,
+            default_fraction=default_fraction,
         )
-    return {"train": whole}
+    there = [name for name in ("train", "val", "test") if name in names]
+
+    @cache
+    def open_part(part: str) -> SourceSplit:
+        return _open_part(root, "train" if "train" in there else part, part, name_classes)
+
+    return FoundImages(
+        layout=f"class folders in {', '.join(f'{name}/' for name in there)}",
+        parts={name: cache(lambda name=name: open_part(name)) for name in there},
+        called={name: f"{name}/" for name in there},
+        expected=LAYOUT,
+        default_fraction=default_fraction,
+    )
 
 
-def _open_parted(
-    root: Path, train_name: str, val_name: str, splits: Sequence[str], name_classes: NameClasses
-) -> dict[str, SourceSplit]:
-    """Both folders' splits, with the classes of the training images; val may lack some of them, never add one."""
-    folders = {"train": train_name, "val": val_name}
-    named = {split: _named(root / folder, name_classes) for split, folder in folders.items()}
-    if not named["train"]:
-        raise _no_classes(root / train_name)
-    classes = tuple(sorted(set(named["train"].values())))
-    unknown = sorted(folder for folder, name in named["val"].items() if name not in classes)
+def _open_part(root: Path, classes_from: str, part: str, name_classes: NameClasses) -> SourceSplit:
+    """A folder's split, with the classes of the training images; others may lack some of them, never add one."""
+    known = _named(root / classes_from, name_classes)
+    named = _named(root / part, name_classes)
+    if not known:
+        raise _no_classes(root / classes_from)
+    classes = tuple(sorted(set(known.values())))
+    unknown = sorted(folder for folder, name in named.items() if name not in classes)
     if unknown:
         raise InputError(
-            f"--data-dir {root}: {val_name}/ has the class {unknown[0]}, which train/ has not; "
-            f"add it to train/ or take it out of {val_name}/"
+            f"--data-dir {root}: {part}/ has the class {unknown[0]}, which train/ has not; "
+            f"add it to train/ or take it out of {part}/"
         )
-    return {split: class_split(root / folders[split], named[split], classes) for split in splits}
+    return class_split(root / part, named, classes)
 
 
 def data_folder(data_dir: str | None, dataset: str, layout: str) -> Path:

@@ -1,13 +1,13 @@
 """Image sets of the Hugging Face hub, or saved on disk, through the `datasets` library (an optional extra)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from ci2p_cache.errors import InputError
-from pipeline.encode.datasets.holdout import hold_out, refuse_fraction
-from pipeline.encode.datasets.split import SourceSplit, sorted_split
+from pipeline.encode.datasets.found import WHOLE, FoundImages
+from pipeline.encode.datasets.split import UNKNOWN_STAMP, SourceSplit, Stamp, sorted_split
 
 LAYOUT = "give a name on the hub (such as frgfm/imagenette), a local folder of images, or one made by save_to_disk"
 
@@ -26,31 +26,40 @@ class TableImages:
         data: bytes | None = image["bytes"]
         return Path(image["path"]).read_bytes() if data is None else data
 
+    def stamp(self, row: int) -> Stamp:
+        return UNKNOWN_STAMP
 
-def open_huggingface(
-    data_dir: str | None, splits: Sequence[str], val_fraction: float | None, seed: int
-) -> dict[str, SourceSplit]:
+
+def find_huggingface(data_dir: str | None, seed: int) -> FoundImages:
     """A data set with an image column and a ClassLabel column; of several, the first image and "label", or the first.
 
-    Its validation split (else valid, val, test) is val; without one, a tenth of each class, or `val_fraction`, is held
-    out of train. Keys are row numbers. Raises InputError, also when the extra is not installed.
+    Raises InputError, also when the extra is not installed.
     """
     if data_dir is None:
         raise InputError(f"--dataset huggingface needs --data-dir; {LAYOUT}")
     tables = _load_tables(data_dir)
-    if "train" not in tables and "train" in splits:
+    names = {"train": "train", "test": "test"}
+    names["val"] = next((name for name in ("validation", "valid", "val") if name in tables), "validation")
+    names = {split: name for split, name in names.items() if name in tables}
+    if not names:
         raise InputError(f"--data-dir {data_dir}: there is no train split, only {', '.join(sorted(tables))}; {LAYOUT}")
-    val_name = next((name for name in ("validation", "valid", "val", "test") if name in tables), None)
-    if val_name is None:
-        if "train" not in tables:
-            raise InputError(f"--data-dir {data_dir}: there is no validation split, only {', '.join(sorted(tables))}")
-        return hold_out(_open_table(tables["train"], data_dir), val_fraction, seed)
-    refuse_fraction(val_fraction, f"{data_dir} has the split {val_name}")
-    names = {"train": "train", "val": val_name}
-    opened = {split: _open_table(tables[names[split]], data_dir) for split in splits}
-    if len({split.classes for split in opened.values()}) > 1:
-        raise InputError(f"--data-dir {data_dir}: train and {val_name} name their classes differently")
-    return opened
+    if list(names) == ["train"]:
+        names = {WHOLE: "train"}
+
+    @cache
+    def open_part(part: str) -> SourceSplit:
+        split = _open_table(tables[names[part]], data_dir)
+        first = next(iter(names))
+        if part != first and split.classes != open_part(first).classes:
+            raise InputError(f"--data-dir {data_dir}: {first} and {names[part]} name their classes differently")
+        return split
+
+    return FoundImages(
+        layout="a table of images",
+        parts={part: partial(open_part, part) for part in names},
+        called=names,
+        expected=LAYOUT,
+    )
 
 
 def _load_tables(data_dir: str) -> dict[str, Any]:

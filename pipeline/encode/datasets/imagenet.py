@@ -14,6 +14,7 @@ import posixpath
 import re
 import tarfile
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 from ci2p_cache.errors import InputError
@@ -25,7 +26,7 @@ from pipeline.encode.datasets.folder import (
     subfolders,
     warn_of_others,
 )
-from pipeline.encode.datasets.holdout import refuse_fraction
+from pipeline.encode.datasets.found import FoundImages
 from pipeline.encode.datasets.imagenet_truth import DEVKIT, FROM, ImagenetTruth, class_names, find_truth
 from pipeline.encode.datasets.keys import PackedStrings, item_keys
 from pipeline.encode.datasets.split import ImageSource, SourceSplit, sorted_split
@@ -38,35 +39,40 @@ LAYOUT = f"expected {TRAIN_TAR}, {VAL_TAR} and {DEVKIT}.tar.gz in it, or the fol
 _WNID = re.compile(r"n\d{8}")
 
 
-def open_imagenet(
-    data_dir: str | None, splits: Sequence[str], val_fraction: float | None, seed: int
-) -> dict[str, SourceSplit]:
+def find_imagenet(data_dir: str | None, seed: int) -> FoundImages:
     """ImageNet's own train and val; labels are the places of the wnids in alphabetical order.
 
     Listing the tar of the training images reads its 1.28 million headers once. `seed` is not looked at.
     """
     root = data_folder(data_dir, "imagenet", LAYOUT)
-    refuse_fraction(val_fraction, "ImageNet has validation images of its own")
-    truth = find_truth(root)
     kaggle = root / "ILSVRC" / "Data" / "CLS-LOC"
     base = kaggle if kaggle.is_dir() else root
+    truth = find_truth(root)
     wnids = _train_wnids(base)
-    if wnids is None and "train" in splits:
-        raise InputError(f"--data-dir {root}: there is neither {TRAIN_TAR} nor train/; {FROM}")
-    opened = {}
-    if "train" in splits:
+
+    @cache
+    def open_train() -> SourceSplit:
         assert wnids is not None
         tar = base / TRAIN_TAR
         files = _train_of_tar(tar) if tar.is_file() else _of_class_folders(base / "train", wnids)
-        opened["train"] = _split(*files, wnids, truth, where=base)
-    if "val" in splits:
+        return _split(*files, wnids, truth, where=base)
+
+    @cache
+    def open_val() -> SourceSplit:
         tar = base / VAL_TAR
         files = _val_of_tar(tar, truth) if tar.is_file() else _val_of_folder(base / "val", truth)
-        if wnids is None:  # validation alone: the thousand classes, or those that the folders name
-            wnids = sorted(truth.words) if truth else sorted({name.partition("/")[0] for name in files[0]})
-        opened["val"] = _split(*files, wnids, truth, where=base)
+        # Validation alone: the thousand classes, or those that the folders name.
+        known = wnids or (sorted(truth.words) if truth else sorted({name.partition("/")[0] for name in files[0]}))
         _warn_of_missing(len(files[0]), truth, base)
-    return opened
+        return _split(*files, known, truth, where=base)
+
+    parts = {"val": open_val} if wnids is None else {"train": open_train, "val": open_val}
+    return FoundImages(
+        layout="ImageNet",
+        parts=parts,
+        called={"train": f"{TRAIN_TAR} or train/", "val": f"{VAL_TAR} or val/"},
+        expected=f"{LAYOUT}; {FROM}",
+    )
 
 
 def _split(

@@ -6,6 +6,7 @@ import tarfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from ci2p_cache.errors import InputError
 from pipeline.encode.datasets.folder import is_image_name
-from pipeline.encode.datasets.holdout import hold_out, refuse_fraction
+from pipeline.encode.datasets.found import WHOLE, FoundImages
 from pipeline.encode.datasets.split import SourceSplit, sorted_split
 from pipeline.encode.datasets.tar_members import TarMembers, file_members, is_url, tar_headers
 from pipeline.encode.datasets.tar_urls import LAYOUT, find_tars
@@ -40,9 +41,7 @@ class _Listing:
     sizes: list[int] = field(default_factory=list)
 
 
-def open_tar_images(
-    data_dir: str | None, splits: Sequence[str], val_fraction: float | None, seed: int
-) -> dict[str, SourceSplit]:
+def find_tar_images(data_dir: str | None, seed: int) -> FoundImages:
     """Tars of images, local or remote; `tar_urls` says which `--data-dir` there are and how a tar tells its split.
 
     Class names come from a classes.txt, a name a line, beside the tars or in the folder above; else they are the
@@ -52,25 +51,22 @@ def open_tar_images(
     if data_dir is None:
         raise InputError(f"--dataset webdataset needs --data-dir; {LAYOUT}")
     found = find_tars(data_dir)
-    names = _read_classes([*found.train, *found.val, *found.whole])
-    if found.whole:
-        whole = _list_samples(found.whole)
-        return hold_out(_split(whole, names or _digits(whole), data_dir), val_fraction, seed)
-    if found.val:
-        refuse_fraction(val_fraction, f"{found.val[0]} holds validation images")
-    elif val_fraction is None and "val" in splits:
-        raise InputError(
-            f"--data-dir {data_dir}: there are train tars and no val tars; add some, or hold images out with "
-            "--val-fraction 0.1"
-        )
-    if not found.train and "train" in splits:
-        raise InputError(f"--data-dir {data_dir}: there are val tars and no train tars; {LAYOUT}")
-    tars = {"train": found.train, "val": found.val}
-    # Without names, the number of classes is known only when every label of both splits is.
-    listings = {name: _list_samples(tars[name]) for name in tars if tars[name] and (not names or name in splits)}
-    classes = names or _digits(*listings.values())
-    opened = {name: _split(listing, classes, data_dir) for name, listing in listings.items()}
-    return opened if val_fraction is None else hold_out(opened["train"], val_fraction, seed)
+    tars = {WHOLE: found.whole, "train": found.train, "val": found.val}
+    tars = {part: names for part, names in tars.items() if names}
+    names = _read_classes([tar for part in tars.values() for tar in part])
+    listed = cache(lambda part: _list_samples(tars[part]))
+
+    @cache
+    def open_part(part: str) -> SourceSplit:
+        # Without names, the number of classes is known only when every label of every part is.
+        return _split(listed(part), names or _digits(*map(listed, tars)), data_dir)
+
+    return FoundImages(
+        layout="tars of images",
+        parts={part: partial(open_part, part) for part in tars},
+        called={part: f"{posixpath.basename(paths[0])} ..." for part, paths in tars.items()},
+        expected=LAYOUT,
+    )
 
 
 def _list_samples(tars: tuple[str, ...]) -> _Listing:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.remote import client_errors
+from pipeline.encode.datasets.split import Stamp
 
 _MAX_OPEN = 64
 
@@ -33,6 +34,7 @@ class TarMembers:
         self.offsets: NDArray[np.int64] = np.array(offsets, dtype=np.int64)
         self.sizes: NDArray[np.int64] = np.array(sizes, dtype=np.int64)
         self._descriptors: dict[str, int] = {}
+        self._modified_ns: dict[str, int] = {}
 
     def read(self, row: int) -> bytes:
         tar, offset, size = self.tars[self.tar_of_row[row]], int(self.offsets[row]), int(self.sizes[row])
@@ -40,6 +42,13 @@ class TarMembers:
         if len(data) != size:
             raise OSError(errno.EIO, f"{len(data)} of {size} bytes: the tar has changed since it was listed", tar)
         return data
+
+    def stamp(self, row: int) -> Stamp:
+        """The image's size as the tar's header has it, and the time of a local tar."""
+        tar = self.tars[self.tar_of_row[row]]
+        if tar not in self._modified_ns:
+            self._modified_ns[tar] = -1 if is_url(tar) else Path(tar).stat().st_mtime_ns
+        return Stamp(int(self.sizes[row]), self._modified_ns[tar])
 
     def _read_local(self, tar: str, offset: int, size: int) -> bytes:
         descriptor = self._descriptors.get(tar)

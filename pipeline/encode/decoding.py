@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ci2p_cache.items import ImageContent, hash_content
 from ci2p_cache.manifest import Failure
 from pipeline.encode.crops import NO_CROPS, Crops, load_renderings
 from pipeline.encode.datasets.split import ImageSplit
@@ -28,6 +29,7 @@ class PixelBatch:
     indices: list[int]  # of the items that decoded, into the split
     pixels: Tensor  # uint8 [R, len(indices), 3, S, S]
     failures: list[Failure]
+    contents: dict[int, ImageContent]  # of every item whose file was read, by its index
 
 
 class _PixelBatches(Dataset[PixelBatch]):
@@ -47,10 +49,12 @@ class _PixelBatches(Dataset[PixelBatch]):
         indices: list[int] = []
         images: list[NDArray[np.uint8]] = []
         failures: list[Failure] = []
+        contents: dict[int, ImageContent] = {}
         for index in self._batches[number]:
             key = self._split.keys[index]
             try:
-                images.append(load_renderings(self._split.read_bytes(index), key, self._preprocessing, self._crops))
+                data, contents[index] = read_item(self._split, index)
+                images.append(load_renderings(data, key, self._preprocessing, self._crops))
                 indices.append(index)
             except BadImage as error:
                 failures.append(Failure(key=key, reason=error.reason))
@@ -59,7 +63,14 @@ class _PixelBatches(Dataset[PixelBatch]):
                 failures.append(Failure(key=key, reason=reason))
         nothing = np.empty((1 + self._crops.count, 0, 3, size, size), np.uint8)
         pixels = np.stack(images, axis=1) if images else nothing
-        return PixelBatch(indices, torch.from_numpy(pixels), failures)
+        return PixelBatch(indices, torch.from_numpy(pixels), failures, contents)
+
+
+def read_item(split: ImageSplit, index: int) -> tuple[bytes, ImageContent]:
+    """The encoded image file of an item, and what it is known by. Raises OSError when it cannot be read."""
+    modified_ns = split.stamp(index).modified_ns  # before it is read: a change meanwhile shows as a later time
+    data = split.read_bytes(index)
+    return data, ImageContent(len(data), hash_content(data), modified_ns)
 
 
 def default_workers() -> int:

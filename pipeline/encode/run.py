@@ -1,5 +1,6 @@
 """Stage one's run: a data set and settings in, a cache of all its splits and a report out."""
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,15 +9,19 @@ from typing import Any
 
 from ci2p_cache import codecs
 from ci2p_cache.errors import InputError
-from ci2p_cache.spec import RECORD_IMAGES, CacheSpec, hash_items
+from ci2p_cache.spec import RECORD_IMAGES, CacheSpec, check_claim, hash_items
 from ci2p_cache.summary import size_figures
 from ci2p_cache.views import describe_views, view_names
 from pipeline.encode.codec import ENCODER
 from pipeline.encode.crops import NO_CROPS, Crops, random_crops
 from pipeline.encode.datasets import ImageSplit, open_dataset
+from pipeline.encode.datasets.description import describe_dataset, refuse_left_out_pictures
 from pipeline.encode.encoder import Encoder, Engine, Precision, load_encoder
+from pipeline.encode.kept_items import fit_to_cache, keep_items
 from pipeline.encode.preprocess import JpegDecode, Preprocessing, ResizeMode, preprocessing
 from pipeline.encode.shard_writer import EncodeOptions, SplitReport, encode_split
+
+logger = logging.getLogger("ci2p")
 
 _CROPPED_SPLIT = "train"  # evaluation shows the plain view and its mirror image
 
@@ -68,14 +73,42 @@ def encode_dataset(
         )
     opened = open_dataset(dataset, data_dir, splits=splits, val_fraction=val_fraction, seed=options.seed)
     rank, world_size, local_rank = _launched_as()
+    if rank == 0:
+        for line in describe_dataset(opened):
+            logger.info("%s", line)
+    if options.on_error == "stop":
+        refuse_left_out_pictures(opened)
     encoder = load_encoder(weights, device, precision, engine=engine, local_rank=local_rank)
+    fitted = fit_to_cache(opened, cache)
     specs = {
-        name: make_spec(dataset, name, split, pre, crops if name == _CROPPED_SPLIT else NO_CROPS, encoder, options)
-        for name, split in opened.items()
+        name: make_spec(
+            dataset,
+            name,
+            split,
+            opened.val_fraction,
+            pre,
+            crops if name == _CROPPED_SPLIT else NO_CROPS,
+            encoder,
+            options,
+        )
+        for name, split in fitted.items()
     }
+    for spec in specs.values():
+        check_claim(cache, spec)
+    keep_items(opened, cache, seed=options.seed)
     reports = [
-        encode_split(split, specs[name], pre, encoder, cache, options, rank=rank, world_size=world_size)
-        for name, split in opened.items()
+        encode_split(
+            split,
+            specs[name],
+            pre,
+            encoder,
+            cache,
+            options,
+            left_out=opened.left_out_of(name),
+            rank=rank,
+            world_size=world_size,
+        )
+        for name, split in fitted.items()
     ]
     return EncodeReport(cache, reports)
 
@@ -84,6 +117,7 @@ def make_spec(
     dataset: str,
     split_name: str,
     split: ImageSplit,
+    val_fraction: float | None,
     pre: Preprocessing,
     crops: Crops,
     encoder: Encoder,
@@ -95,6 +129,7 @@ def make_spec(
     return CacheSpec(
         dataset=dataset,
         split=split_name,
+        val_fraction=val_fraction,
         items_sha256=hash_items(split.keys, split.labels, split.classes),
         image_size=pre.image_size,
         short_edge=pre.short_edge,

@@ -1,7 +1,7 @@
 """The data sets that stage one can read, by name; each gives splits that look the same (`split.py`)."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOut, merge_left_out
@@ -37,6 +37,8 @@ class ImageDataset(Mapping[str, ImageSplit]):
     layout: str  # for people: what it was recognised to be, and what was held out of what
     left_out: tuple[LeftOut, ...]  # what lies beside the splits; what lies in one is the split's own
     val_fraction: float | None  # of each class, held out for val; None where the data set has a val of its own
+    pool: SourceSplit | None = None  # what val was held out of
+    drawn: Mapping[str, SourceSplit] = field(default_factory=dict)  # both parts of that, "train" and "val"
 
     def __getitem__(self, split: str) -> ImageSplit:
         return self.splits[split]
@@ -97,18 +99,22 @@ def open_dataset(
             raise InputError(_lacks(where, split, found, source))
     layout, left_out = found.layout, found.left_out
     opened: dict[str, SourceSplit] = {}
+    whole, drawn = None, {}
     if held_out_of:
         whole = parts[held_out_of]()
-        opened = hold_out(whole, val_fraction or 0.0, seed)
+        opened = drawn = hold_out(whole, val_fraction or 0.0, seed)
         left_out = merge_left_out(left_out, whole.left_out)
         layout += f"; {100 * (val_fraction or 0.0):g} % of each class held out for val"
     elif source.get("val") == "test":
         layout += f"; {found.called['test']} is val"
-    for split in wanted:
-        if split not in opened:
-            opened[split] = parts[source[split]]()
+    opened = {split: opened[split] if split in opened else parts[source[split]]() for split in wanted}
     return ImageDataset(
-        {split: opened[split] for split in wanted}, layout, left_out, val_fraction if held_out_of else None
+        opened,
+        layout,
+        left_out,
+        val_fraction if held_out_of else None,
+        whole,
+        drawn,
     )
 
 

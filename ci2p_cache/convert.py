@@ -16,7 +16,7 @@ from ci2p_cache.manifest import Manifest, read_marker
 from ci2p_cache.plan import num_shards
 from ci2p_cache.reader import read_rows
 from ci2p_cache.shard import ShardContents, finish_split, is_written, reopen_split, write_shard
-from ci2p_cache.spec import FORMAT_VERSION, RECORD_IMAGES, check_claim, claim_folder, latent_difference
+from ci2p_cache.spec import FORMAT_VERSION, RECORD_IMAGES, check_claim, claim_folder, latent_difference, read_spec
 
 
 def convert_split(
@@ -78,3 +78,8 @@ def convert_split(
     assert manifest is not None
     assert np.array_equal(manifest.labels, cache.manifest.labels)
     return manifest
+
+
+def is_outdated(split_dir: Path) -> bool:
+    """Whether a split is of an older format version than what is written today."""
+    return read_spec(split_dir / "spec.json").format_version < FORMAT_VERSION

@@ -41,7 +41,7 @@ class ItemList:
     labels: NDArray[np.int32]  # [N] in [0, num_classes), or -1: see above
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Contents:
     """What each image file held, N of them in the order of the positions."""
 
@@ -53,6 +53,18 @@ class Contents:
         """[N] whether the file was read at all."""
         known: NDArray[np.bool_] = self.num_bytes != NO_BYTES
         return known
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Contents):
+            return NotImplemented
+        return np.array_equal(self.num_bytes, other.num_bytes) and np.array_equal(self.hashes, other.hashes)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def hash_at(self, position: int) -> str:
+        """As `hash_content` gives it; of a file that was read."""
+        hash: str = self.hashes[position].tobytes().hex()
+        return hash
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ def finish_split(cache: Path, spec: CacheSpec, left_out: tuple[LeftOut, ...]) ->
         if marker is None:
             return None
         markers.append(marker)
-    contents = _contents(markers)
+    contents = contents_of_markers(markers)
     manifest = make_manifest(
         spec,
         items.classes,
@@ -159,7 +159,8 @@ def _holds(split_dir: Path, manifest: Manifest) -> bool:
     return path.exists() and path.read_bytes() == dump_manifest(manifest)
 
 
-def _contents(markers: Sequence[Marker]) -> Contents:
+def contents_of_markers(markers: Sequence[Marker]) -> Contents:
+    """What the image files of a split held, from its markers in order."""
     num_bytes: list[int] = []
     hashes: list[str] = []
     for marker in markers:

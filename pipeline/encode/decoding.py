@@ -6,6 +6,7 @@ Legend: B images, R renderings of each (the plain one, then its crops; never the
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +19,9 @@ from ci2p_cache.manifest import Failure
 from pipeline.encode.crops import NO_CROPS, Crops, load_renderings
 from pipeline.encode.datasets.split import ImageSplit
 from pipeline.encode.preprocess import BadImage, Preprocessing
+
+OnError = Literal["stop", "skip"]
+MEND_IT = "mend it, or use --on-error skip to leave such images out and count them"
 
 _BATCHES_AHEAD = 4  # of each worker; fewer with crops, for a batch of them takes as many times the memory
 

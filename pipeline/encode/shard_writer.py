@@ -29,14 +29,13 @@ from ci2p_cache.spec import CacheSpec, claim_folder
 from ci2p_cache.views import Flips, whole_views
 from pipeline.encode.crops import crops_of
 from pipeline.encode.datasets.split import ImageSplit
-from pipeline.encode.decoding import decode_batches
+from pipeline.encode.decoding import OnError, decode_batches
 from pipeline.encode.encoder import Encoder
 from pipeline.encode.kept_items import GONE
 from pipeline.encode.preprocess import Preprocessing
 from pipeline.encode.resume import ShardWork, find_work
 from pipeline.progress import progress
 
-OnError = Literal["stop", "skip"]
 _PACKING_THREADS = 4
 
 
@@ -159,9 +158,9 @@ def _write_shards(
             done.failures += batch.failures
             done.contents |= batch.contents
             if batch.indices:
-                latents_BVCHW = _encode(encoder, batch.pixels, spec.views)
+                latents_BVCHW = encode_views(encoder, batch.pixels, spec.views)
                 for item, latents_VCHW in zip(batch.indices, latents_BVCHW, strict=True):
-                    done.rows[item] = packers.submit(_pack_row, latents_VCHW, split.keys[item], spec)
+                    done.rows[item] = packers.submit(pack_row, latents_VCHW, split.keys[item], spec)
             advance(len(items), f"{num_failed} failed" if num_failed else "")
             if number + 1 == len(batches) or batches[number + 1][0] is not each:
                 if writing is not None:
@@ -172,7 +171,7 @@ def _write_shards(
             writing.result()
 
 
-def _encode(encoder: Encoder, pixels_RB3SS: Tensor, views: tuple[str, ...]) -> NDArray[np.float32]:
+def encode_views(encoder: Encoder, pixels_RB3SS: Tensor, views: tuple[str, ...]) -> NDArray[np.float32]:
     """Latents [B, V, C, H, W], a rendering with its mirror image at a time: crops take no more memory on the device."""
     flips = whole_views(views)
     latents = [encoder.views(pixels_B3SS, flips).cpu() for pixels_B3SS in pixels_RB3SS]
@@ -188,7 +187,7 @@ def _stopped_at(failure: Failure, spec: CacheSpec, split_dir: Path) -> str:
     )
 
 
-def _pack_row(latents_VCHW: NDArray[np.float32], key: str, spec: CacheSpec) -> _Row:
+def pack_row(latents_VCHW: NDArray[np.float32], key: str, spec: CacheSpec) -> _Row:
     try:
         kept = codecs.quantise(latents_VCHW, spec.store, spec.step)
     except WorkError as error:
@@ -269,7 +268,7 @@ def _kept_rows(
 
 
 def _unpack_row(buffers: tuple[bytes, ...], escapes: list[tuple[int, int, int]], spec: CacheSpec) -> _Row:
-    """A stored image as `_pack_row` gave it."""
+    """A stored image as `pack_row` gave it."""
     stored = np.empty((len(spec.views), *spec.latent_shape), dtype=codecs.stored_dtype(spec.store))
     for buffer, view in zip(buffers, stored, strict=True):
         codecs.unpack(memoryview(buffer), view, "float16" if spec.store == "float16" else "int")

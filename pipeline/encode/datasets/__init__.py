@@ -118,11 +118,10 @@ def open_dataset(
     )
 
 
-def open_pool(name: str, data_dir: str | None, split: str, *, is_held_out: bool | None, seed: int) -> SourceSplit:
+def open_pool(name: str, data_dir: str | None, split: str, *, is_held_out: bool, seed: int) -> SourceSplit:
     """All images of a data set among which those of a split lie: its own part, or what it was held out of.
 
-    `is_held_out` says whether train and val were parted by ci2p; None where that is not known. Raises InputError as
-    `open_dataset` does.
+    `is_held_out` says whether val is known to have been held out by ci2p. Raises InputError as `open_dataset` does.
     """
     found = _find(name, data_dir, seed)
     own = (split, "test") if split == "val" else (split,)

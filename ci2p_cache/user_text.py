@@ -22,7 +22,7 @@ def read_text(path: str | Path, where: str) -> str:
     or a pipe (which might never end), or is no text.
     """
     try:
-        with open(Path(path).expanduser(), "rb", opener=_open_at_once) as file:  # noqa: PTH123  (Path.open has no opener)
+        with open(Path(path).expanduser(), "rb", opener=_open_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise InputError(f"{where} is no regular file; give a text file")
             data = file.read()

@@ -27,7 +27,8 @@ from pipeline.encode.datasets.folder import (
     warn_of_others,
 )
 from pipeline.encode.datasets.found import FoundImages
-from pipeline.encode.datasets.imagenet_truth import DEVKIT, FROM, ImagenetTruth, class_names, find_truth
+from pipeline.encode.datasets.imagenet_devkit import DEVKIT, FROM
+from pipeline.encode.datasets.imagenet_truth import ImagenetTruth, class_names, find_truth
 from pipeline.encode.datasets.keys import PackedStrings, item_keys
 from pipeline.encode.datasets.split import ImageSource, SourceSplit, sorted_split
 from pipeline.encode.datasets.tar_members import TarMembers, file_members, tar_headers

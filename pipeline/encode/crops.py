@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ci2p_cache.errors import InputError
 from ci2p_cache.spec import CacheSpec
 from ci2p_cache.views import num_crops
-from pipeline.encode.preprocess import Preprocessing, decode, render, source_box
+from pipeline.encode.preprocess import Preprocessing, decode, memory_for, render, source_box
 
 DEFAULT_SCALE = (0.25, 1.0)
 RATIO = (3 / 4, 4 / 3)  # width / height; a change is a new format version
@@ -71,11 +71,12 @@ def load_renderings(data: bytes, key: str, preprocessing: Preprocessing, crops: 
     Raises BadImage as `load_pixels` does.
     """
     image, size = decode(data, preprocessing.least_side), preprocessing.image_size
-    renderings = [render(image, source_box(image.size, preprocessing), size)]
-    for number in range(crops.count):
-        crop = image.crop(crop_box(image.size, crops, key, number))
-        renderings.append(render(crop, (0, 0, *crop.size), size))
-    return np.stack(renderings)
+    with memory_for(image.size):
+        renderings = [render(image, source_box(image.size, preprocessing), size)]
+        for number in range(crops.count):
+            crop = image.crop(crop_box(image.size, crops, key, number))
+            renderings.append(render(crop, (0, 0, *crop.size), size))
+        return np.stack(renderings)
 
 
 def crop_box(image_size: tuple[int, int], crops: Crops, key: str, number: int) -> tuple[int, int, int, int]:

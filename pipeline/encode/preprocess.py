@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
+from traceback import clear_frames
 from typing import Literal, get_args
 
 import numpy as np
@@ -61,6 +62,25 @@ class BadImage(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+@contextmanager
+def memory_for(size: tuple[int, int] | None = None) -> Iterator[None]:
+    """Makes what memory does not suffice for the image's own failure: raises BadImage for a MemoryError within."""
+    try:
+        yield
+    except MemoryError as error:
+        clear_frames(error.__traceback__)  # whatever holds on to this error must not hold the pixels
+        raise BadImage(no_memory(size)) from None
+
+
+def no_memory(size: tuple[int, int] | None) -> str:
+    return "not enough memory to decode " + (f"{size[0]} x {size[1]} pixels" if size else "it")
+
+
+def unreadable(error: OSError) -> str:
+    """The reason of a file that could not be read, without its path."""
+    return f"cannot be read: {error.strerror or type(error).__name__}"
 
 
 @dataclass(frozen=True)
@@ -131,7 +151,8 @@ def load_pixels(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     refused, never padded with grey.
     """
     image = decode(data, preprocessing.least_side)
-    return render(image, source_box(image.size, preprocessing), preprocessing.image_size)
+    with memory_for(image.size):
+        return render(image, source_box(image.size, preprocessing), preprocessing.image_size)
 
 
 def decode(data: bytes, least_side: int | None = None) -> Image.Image:

@@ -159,7 +159,7 @@ def test_an_image_that_is_too_large_for_the_memory_fails_alone(monkeypatch: pyte
     def no_memory(*args: Any) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("pipeline.encode.crops.render", no_memory)
+    monkeypatch.setattr("pipeline.encode.preprocess.render", no_memory)
     data = encoded(photograph(40, 30))
     (batch,) = decode_batches(OneBad(data, OSError()), Preprocessing(32, 36), [[1]], workers=0, pin=False)
     assert [failure.reason for failure in batch.failures] == ["not enough memory to decode 40 x 30 pixels"]

@@ -22,6 +22,7 @@ from ci2p_cache.shard import is_written, reopen_split
 from ci2p_cache.spec import CacheSpec
 from pipeline.encode.datasets.split import ImageSplit
 from pipeline.encode.decoding import read_item
+from pipeline.encode.preprocess import BadImage
 from pipeline.progress import progress
 
 logger = logging.getLogger("ci2p")
@@ -114,7 +115,7 @@ def _look_at_shard(split: ImageSplit, marker: Marker, items: list[int]) -> _Look
                 continue
             try:
                 now = _look_at_image(split, item, known)
-            except OSError:
+            except (OSError, BadImage):
                 looked.gone.append(item)
                 continue
             if now.hash != known.hash:
@@ -125,7 +126,7 @@ def _look_at_shard(split: ImageSplit, marker: Marker, items: list[int]) -> _Look
 
 
 def _look_at_image(split: ImageSplit, item: int, known: ImageContent) -> ImageContent:
-    """What an image holds now, as far as it must be read to know that; raises OSError when it is gone."""
+    """What an image holds now, as far as it must be read to know that; raises OSError or BadImage when it is gone."""
     stamp = split.stamp(item)
     if stamp.num_bytes not in (-1, known.num_bytes):
         return ImageContent(stamp.num_bytes, "another", stamp.modified_ns)

@@ -14,11 +14,11 @@ import fsspec
 import numpy as np
 
 from ci2p_cache.errors import InputError
-from pipeline.encode.datasets.folder import is_image_name
 from pipeline.encode.datasets.found import WHOLE, FoundImages
 from pipeline.encode.datasets.split import SourceSplit, sorted_split
 from pipeline.encode.datasets.tar_members import TarMembers, file_members, is_url, tar_headers
 from pipeline.encode.datasets.tar_urls import LAYOUT, find_tars
+from pipeline.encode.formats import is_image_name
 
 CLASSES_FILE = "classes.txt"
 

@@ -14,17 +14,13 @@ from ci2p_cache.left_out import LeftOut, LeftOutFiles, describe_left_out
 from ci2p_cache.remote import client_errors
 from ci2p_cache.user_text import decode_text, names_of, read_text
 from pipeline.encode.datasets.found import WHOLE, FoundImages
+from pipeline.encode.datasets.labels import label_names
 from pipeline.encode.datasets.places import without_query
 from pipeline.encode.datasets.shown_names import shown_name
 from pipeline.encode.datasets.split import SourceSplit, sorted_split
 from pipeline.encode.datasets.tar_members import TarMembers, is_url
 from pipeline.encode.datasets.tar_samples import TarSample, list_samples
 from pipeline.encode.datasets.tar_urls import CLASSES_FILE, LAYOUT, find_tars
-
-# Without names of classes, labels may be a few times more than there are different ones: sets of which a part was
-# taken. More is a slip, and each number would become a class: an output of the model.
-_CLASSES_A_LABEL = 10
-_CLASSES_ALLOWED = 1000
 
 
 @dataclass
@@ -124,21 +120,18 @@ def _split(listing: _Listing, classes: tuple[str, ...], data_dir: str) -> Source
 
 
 def _digits(listings: Sequence[_Listing]) -> tuple[str, ...]:
-    """The labels' digits as names. Raises InputError, naming the sample, for a label out of all proportion."""
     different = {sample.label for listing in listings for sample in listing.samples}
-    num_classes = max(different) + 1
-    if num_classes > _CLASSES_A_LABEL * len(different) + _CLASSES_ALLOWED:
-        where = next(
+
+    def where_is(label: int) -> str:
+        return next(
             listing.where(row)
             for listing in listings
             for row, sample in enumerate(listing.samples)
-            if sample.label == num_classes - 1
+            if sample.label == label
         )
-        raise InputError(
-            f"--data-dir: {where} has label {num_classes - 1}, which makes {num_classes} classes of {len(different)} "
-            f"different labels; mend it, or put a {CLASSES_FILE} with the name of each class in a line beside the tars"
-        )
-    return tuple(str(label) for label in range(num_classes))
+
+    way_out = f"put a {CLASSES_FILE} with the name of each class in a line beside the tars"
+    return label_names(different, "--data-dir", where_is, way_out)
 
 
 def _read_classes(tars: Sequence[str]) -> tuple[str, ...]:

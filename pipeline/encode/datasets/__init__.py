@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOut, merge_left_out
+from ci2p_cache.printable import printable
 from pipeline.encode.datasets.animals10 import find_animals10
 from pipeline.encode.datasets.folder import find_folder
 from pipeline.encode.datasets.found import SPLITS, WHOLE, FoundImages, Opener
 from pipeline.encode.datasets.holdout import check_fraction, hold_out
 from pipeline.encode.datasets.huggingface import find_huggingface
 from pipeline.encode.datasets.imagenet import find_imagenet
-from pipeline.encode.datasets.keys import printable
 from pipeline.encode.datasets.sample import find_sample
 from pipeline.encode.datasets.split import ImageSplit, SourceSplit
 from pipeline.encode.datasets.tar_images import find_tar_images

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOut, describe_left_out, merge_left_out
+from ci2p_cache.printable import printable
 from pipeline.encode.datasets import ImageDataset
-from pipeline.encode.datasets.keys import printable
 from pipeline.encode.datasets.split import ImageSplit
 
 _NAMES_SHOWN = 10

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOut
+from ci2p_cache.printable import printable
 from pipeline.encode.datasets.found import SPLITS, WHOLE, FoundImages
 from pipeline.encode.datasets.labels import label_names
-from pipeline.encode.datasets.shown_names import shown_name
 from pipeline.encode.datasets.split import SourceSplit, sorted_split
 from pipeline.encode.datasets.split_words import split_of_folder
 from pipeline.encode.datasets.table_images import TableImages, list_table_images, relative_name, table_keys
@@ -54,7 +54,7 @@ def find_huggingface(data_dir: str | None, seed: int) -> FoundImages:
     """
     if data_dir is None:
         raise InputError(f"--dataset huggingface needs --data-dir; {LAYOUT}")
-    where = f"--data-dir {shown_name(data_dir)}"
+    where = f"--data-dir {printable(data_dir)}"
     folder = _local_folder(data_dir, where)
     with _library_errors(where):
         tables = _load_tables(data_dir, folder)
@@ -129,7 +129,7 @@ def _library_errors(where: str) -> Iterator[None]:
     try:
         yield
     except (*damaged, *network, datasets.exceptions.DatasetsError) as error:
-        text = shown_name(" ".join(f"{error or type(error).__name__}".split()))[:300]
+        text = printable(" ".join(f"{error or type(error).__name__}".split()))[:300]
         raise InputError(f"{where}: cannot be loaded ({text}); {LAYOUT}") from error
 
 
@@ -140,8 +140,8 @@ def _choose_splits(tables: Mapping[str, Any], where: str) -> tuple[dict[str, str
     for name in sorted(tables):
         split = split_of_folder(name)
         if not split:
-            what = f"rows of the split {shown_name(name)}, which is not for training or validation"
-            left_out.append(LeftOut(what=what, count=len(tables[name]), names=(shown_name(name),)))
+            what = f"rows of the split {printable(name)}, which is not for training or validation"
+            left_out.append(LeftOut(what=what, count=len(tables[name]), names=(printable(name),)))
         elif split in chosen:
             raise InputError(
                 f"{where}: {chosen[split]} and {name} would both be {split}; save the one that is meant by save_to_disk"
@@ -183,7 +183,7 @@ def _columns_of(features: Mapping[str, Any], where: str) -> _Columns:
     names = tuple(features[label].names)
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"{where}: the column {label} names the class {shown_name(twice)} twice; mend the table")
+        raise InputError(f"{where}: the column {label} names the class {printable(twice)} twice; mend the table")
     return _Columns(images[0], label, names)
 
 

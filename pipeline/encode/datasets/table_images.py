@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ci2p_cache.errors import InputError
+from ci2p_cache.printable import printable
 from pipeline.encode.datasets.keys import item_keys
-from pipeline.encode.datasets.shown_names import shown_name
 from pipeline.encode.datasets.split import Stamp
 from pipeline.progress import progress
 
@@ -51,7 +51,7 @@ class TableImages:
         path = self.paths[row]
         assert path is not None, "list_table_images lets no row through that has neither bytes nor path"
         if "\0" in path:
-            raise OSError(errno.EINVAL, "a NUL character in its name", shown_name(path))
+            raise OSError(errno.EINVAL, "a NUL character in its name", printable(path))
         return path
 
 
@@ -80,7 +80,7 @@ def table_keys(images: TableImages, labels: NDArray[np.int64], folder: Path | No
     images are read once, a chunk of rows at a time; images that are there twice get "-1", "-2" behind it, in the order
     of their labels. Raises InputError, which begins with `where`, when a file to be hashed cannot be read.
     """
-    names = [None if path is None else shown_name(relative_name(path, folder)) for path in images.paths]
+    names = [None if path is None else printable(relative_name(path, folder)) for path in images.paths]
     named = [name for name in names if name]
     if len(named) == len(names) == len(set(named)):
         return item_keys(named)
@@ -130,7 +130,7 @@ def _file_bytes(images: TableImages, row: int, where: str) -> bytes:
     try:
         return images.read(row)
     except OSError as error:
-        path = shown_name(images.paths[row] or "")
+        path = printable(images.paths[row] or "")
         raise InputError(
             f"{where}: row {row}: {path} cannot be read ({error.strerror or error}); put it back or take the row out"
         ) from error

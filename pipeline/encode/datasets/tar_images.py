@@ -11,12 +11,12 @@ import fsspec
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOut, LeftOutFiles, describe_left_out
+from ci2p_cache.printable import printable
 from ci2p_cache.remote import client_errors
 from ci2p_cache.user_text import decode_text, names_of, read_text
 from pipeline.encode.datasets.found import WHOLE, FoundImages
 from pipeline.encode.datasets.labels import label_names
 from pipeline.encode.datasets.places import without_query
-from pipeline.encode.datasets.shown_names import shown_name
 from pipeline.encode.datasets.split import SourceSplit, sorted_split
 from pipeline.encode.datasets.tar_members import TarMembers, is_url
 from pipeline.encode.datasets.tar_samples import TarSample, list_samples
@@ -34,7 +34,7 @@ class _Listing:
 
     def where(self, row: int) -> str:
         """A sample, for messages: "set/train-0.tar: sample x"."""
-        return shown_name(f"{self.tars[self.tar_of_row[row]]}: sample {self.samples[row].key}")
+        return printable(f"{self.tars[self.tar_of_row[row]]}: sample {self.samples[row].key}")
 
 
 def find_tar_images(data_dir: str | None, seed: int) -> FoundImages:
@@ -69,7 +69,7 @@ def _amount(part: str, count: int) -> str:
 
 
 def _called(tars: Sequence[str]) -> str:
-    name = shown_name(posixpath.basename(without_query(tars[0])))
+    name = printable(posixpath.basename(without_query(tars[0])))
     return name if len(tars) == 1 else f"{name} and {len(tars) - 1} more"
 
 
@@ -92,7 +92,7 @@ def _list_part(tars: tuple[str, ...], num_names: int | None) -> _Listing:
         beside = " and the tars beside it hold" if len(tars) > 1 else " holds"
         described = describe_left_out(listing.left_out)
         raise InputError(
-            f"--data-dir: {shown_name(tars[0])}{beside} no samples, which are KEY.jpg beside KEY.cls"
+            f"--data-dir: {printable(tars[0])}{beside} no samples, which are KEY.jpg beside KEY.cls"
             + (f"; {described}" if described else "")
         )
     return listing
@@ -106,9 +106,9 @@ def _split(listing: _Listing, classes: tuple[str, ...], data_dir: str) -> Source
     if len(set(names)) < len(names):
         twice = min(name for name, count in Counter(names).items() if count > 1)
         raise InputError(
-            f"--data-dir {data_dir}: two tars have the name and the sample {shown_name(twice)}; rename one of them"
+            f"--data-dir {data_dir}: two tars have the name and the sample {printable(twice)}; rename one of them"
         )
-    keys = [shown_name(name) for name in names]
+    keys = [printable(name) for name in names]
     if len(set(keys)) < len(keys):
         twice = min(key for key, count in Counter(keys).items() if count > 1)
         both = " and ".join(ascii(name) for name, key in zip(names, keys, strict=True) if key == twice)
@@ -138,7 +138,7 @@ def _read_classes(tars: Sequence[str]) -> tuple[str, ...]:
     """The names in the classes.txt beside the first tar or one folder up; empty when there is none."""
     folder = posixpath.dirname(without_query(tars[0]))
     for candidate in (f"{folder}/{CLASSES_FILE}", f"{posixpath.dirname(folder)}/{CLASSES_FILE}"):
-        where = f"--data-dir: {shown_name(candidate)}"
+        where = f"--data-dir: {printable(candidate)}"
         text = _remote_text(candidate, where) if is_url(candidate) else _local_text(candidate, where)
         if text is None:
             continue

@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOutFiles
+from ci2p_cache.printable import printable
 from ci2p_cache.user_text import decode_text
-from pipeline.encode.datasets.folder import is_image_name
 from pipeline.encode.datasets.places import without_query
-from pipeline.encode.datasets.shown_names import shown_name
 from pipeline.encode.datasets.tar_members import file_members, tar_headers
+from pipeline.encode.formats import is_image_name
 
 LARGEST_LABEL = 999_999  # more is an id, a -1 without its sign, or anything but the number of a class
 
@@ -68,7 +68,7 @@ def list_samples(path: str, left_out: LeftOutFiles) -> list[TarSample]:
             if is_image_name(member.name):
                 images.append(_Image(member.name, member.offset_data, member.size))
                 continue
-            shown = shown_name(f"{tar_name}: {member.name}")
+            shown = printable(f"{tar_name}: {member.name}")
             if extension not in ("cls", "json"):
                 _leave_out(extension, shown, left_out)
                 continue
@@ -82,7 +82,7 @@ def list_samples(path: str, left_out: LeftOutFiles) -> list[TarSample]:
             beside[extension] = _Label(member.name, value)
     for beside in labels.values():
         if len(beside) == 2:  # the label made for the purpose counts
-            left_out.add("JSON files beside a .cls", shown_name(f"{tar_name}: {beside['json'].name}"))
+            left_out.add("JSON files beside a .cls", printable(f"{tar_name}: {beside['json'].name}"))
     label_of = {key: beside.get("cls") or beside["json"] for key, beside in labels.items()}
     return list(_match(path, images, label_of, left_out))
 
@@ -104,7 +104,7 @@ def _match(path: str, images: list[_Image], label_of: dict[str, _Label], left_ou
         if not mine:
             if not any(parent in images_of for parent in list(_keys(key))[1:]):
                 raise _refusal(path, f"sample {key} has no image ({label.name} is a label alone); pack it again")
-            left_out.add("further labels of a sample", shown_name(f"{tar_name}: {label.name}"))
+            left_out.add("further labels of a sample", printable(f"{tar_name}: {label.name}"))
             continue
         exact = [image for image in mine if _split_name(image.name)[0] == key]
         others = [image for image in mine if _split_name(image.name)[0] != key]
@@ -120,7 +120,7 @@ def _match(path: str, images: list[_Image], label_of: dict[str, _Label], left_ou
             for image in others:
                 is_part = not image.name[len(key) + 1].isdigit()  # x.seg.png, not x.1.png
                 what = "further pictures of a sample" if is_part else "pictures without a label of their own"
-                left_out.add(what, shown_name(f"{tar_name}: {image.name}"), pictures=not is_part)
+                left_out.add(what, printable(f"{tar_name}: {image.name}"), pictures=not is_part)
         (image,) = exact or others
         yield TarSample(key, label.value, image.offset, image.size)
 
@@ -154,7 +154,7 @@ def _leave_out(extension: str, shown: str, left_out: LeftOutFiles) -> None:
 
 def _read_label(tar: tarfile.TarFile, member: tarfile.TarInfo, extension: str, path: str) -> int | None:
     """The class index in a .cls or .json; None for a .json without "label". Raises InputError for anything else."""
-    where = shown_name(f"{path}: {member.name}")
+    where = printable(f"{path}: {member.name}")
     if extension == "cls" and member.size > _LABEL_BYTES:
         raise _no_label(where, f"{member.size} bytes")
     file = tar.extractfile(member)
@@ -197,4 +197,4 @@ def _no_label(where: str, why: str) -> InputError:
 
 
 def _refusal(path: str, what: str) -> InputError:
-    return InputError(shown_name(f"--data-dir: {path}: {what}"))
+    return InputError(printable(f"--data-dir: {path}: {what}"))

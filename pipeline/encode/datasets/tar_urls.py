@@ -16,13 +16,13 @@ from dataclasses import dataclass
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOut, LeftOutFiles
-from pipeline.encode.datasets.folder import is_image_name
+from ci2p_cache.printable import printable
 from pipeline.encode.datasets.found import SPLITS, WHOLE
 from pipeline.encode.datasets.path_patterns import find_pattern, has_pattern
 from pipeline.encode.datasets.places import Places, places_of, without_query
-from pipeline.encode.datasets.shown_names import shown_name
 from pipeline.encode.datasets.split_words import split_of_folder, splits_in
 from pipeline.encode.datasets.tar_members import is_url
+from pipeline.encode.formats import is_image_name
 
 CLASSES_FILE = "classes.txt"
 LAYOUT = (
@@ -44,7 +44,7 @@ class TarUrls:
 
 def find_tars(data_dir: str) -> TarUrls:
     """The tars that `data_dir` stands for. Raises InputError when there are none, or only some say their split."""
-    where = f"--data-dir {shown_name(data_dir)}"
+    where = f"--data-dir {printable(data_dir)}"
     left_out = LeftOutFiles()
     places, root, path = places_of(data_dir)
     folder = f"{root}/{path}"
@@ -79,7 +79,7 @@ def _by_split(tars: list[str], where: str) -> dict[str, tuple[str, ...]]:
         return {split: tuple(parts[split]) for split in SPLITS if split in parts}
     if len(parts) > 1:
         raise InputError(
-            f"{where}: {shown_name(parts[''][0])} does not say whether it is train or val, others do; "
+            f"{where}: {printable(parts[''][0])} does not say whether it is train or val, others do; "
             "rename it or narrow the pattern"
         )
     return {WHOLE: tuple(tars)}
@@ -112,11 +112,11 @@ def _of_pattern(places: Places, base: str, pattern: str, where: str, left_out: L
         elif not is_globbed:
             tars.append(path)
         elif name.startswith("."):
-            left_out.add("hidden files", shown_name(name))
+            left_out.add("hidden files", printable(name))
         elif is_tar_name(name) and places.is_file(path):
             tars.append(path)
         elif places.is_folder(path):
-            raise InputError(f"{where}: {shown_name(path)} is a folder; end the pattern in /*.tar")
+            raise InputError(f"{where}: {printable(path)} is a folder; end the pattern in /*.tar")
         elif name != CLASSES_FILE:
             _leave_out(path, name, left_out)
     _check_compressed(compressed, where)
@@ -132,7 +132,7 @@ def _of_folder(places: Places, folder: str, where: str, left_out: LeftOutFiles) 
         here, relative, depth, is_part = pending.pop()
         folders, files = places.entries(here)
         for name in files:
-            path, shown = f"{here}/{name}", shown_name(relative + name)
+            path, shown = f"{here}/{name}", printable(relative + name)
             if name.startswith("."):
                 left_out.add("hidden files", shown)
             elif _COMPRESSED.search(name):
@@ -147,7 +147,7 @@ def _of_folder(places: Places, folder: str, where: str, left_out: LeftOutFiles) 
         for name in folders:
             inner = f"{here}/{name}"
             is_inner_part = depth == 0 and bool(split_of_folder(name))
-            shown = shown_name(f"{relative}{name}/")
+            shown = printable(f"{relative}{name}/")
             if name.startswith("."):
                 left_out.add("hidden folders", shown)
             elif is_inner_part or (depth < places.num_folders_deep and not places.is_link(inner)):
@@ -169,7 +169,7 @@ def _leave_out(path: str, shown: str, left_out: LeftOutFiles) -> None:
 
 def _check_compressed(names: list[str], where: str) -> None:
     if names:
-        first = shown_name(sorted(names)[0])
+        first = printable(sorted(names)[0])
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         raise InputError(
             f"{where}: {first}{more} are compressed, and images are read from where they lie in a tar; decompress "

@@ -404,6 +404,8 @@ class Loader:
     def __init__(self, cache: Cache, **settings: Any):
         if settings["view"] == "random" and not settings["shuffle"]:
             raise InputError("ci2p.Cache.loader(view='random'): without shuffle a view is named, or left out for plain")
+        if settings["rank"] >= settings["world_size"]:
+            raise InputError(f"ci2p.Cache.loader(rank={settings['rank']}): world_size is {settings['world_size']}")
         self._cache = cache
         self._settings = settings
         self._open: tuple[int, Any] | None = None
@@ -636,8 +638,8 @@ def _with_metrics(
 def load(run: _Path | None = None, *, weights: _Path = "bundled", device: str = "auto") -> Model:
     """The trained model of a run: a `Run`, its folder or a file of weights in it; by default the newest in runs/.
 
-    `weights` are the encoder's, needed for images alone. Raises InputError when there is no such run, and WorkError when
-    its weights are damaged.
+    `weights` are the encoder's, needed for images alone. Raises InputError when there is no such run, and WorkError
+    when its weights are damaged.
     """
     return Model(run, weights=weights, device=device)
 

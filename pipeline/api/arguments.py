@@ -94,7 +94,7 @@ def _is_of_kind(value: Any, hint: Any) -> bool:
 def _wanted(hint: Any) -> str:
     origin, parts = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        wanted = dict.fromkeys(_wanted(part) for part in parts)
+        wanted = dict.fromkeys(_wanted(part) for part in parts if part is not type(None))
         return " or ".join(wanted)
     if origin is Annotated:
         return f"{_wanted(parts[0])} from {parts[1].least:g} on"

@@ -215,10 +215,13 @@ def _open_model(
 def _run(predictions: Iterable[Predictions], total: int, launched: Launched) -> tuple[Predictions, ...]:
     """This process's predictions, made one after another. Rank 0 shows how far it is, as if all were as far."""
     made = []
+    done = 0
     with progress("evaluate", total, "images", quiet=launched.rank > 0) as advance:
         for batch in predictions:
             made.append(batch)
-            advance(len(batch.labels) * launched.world_size)
+            now = min(done + len(batch.labels) * launched.world_size, total)
+            advance(now - done)
+            done = now
     return tuple(made)
 
 

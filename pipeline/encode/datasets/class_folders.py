@@ -63,21 +63,25 @@ def class_split(
     names: list[str] = []
     labels: list[int] = []
     left_out = [beside.listed()]
+    empty: list[tuple[str, tuple[LeftOut, ...]]] = []
     folders_in: dict[str, tuple[str, ...]] = {}
     for folder, class_name in class_of_folder.items():
         here = LeftOutFiles()
         images = image_files(root, folder, here, shown=shown, on_folders=folders_in.__setitem__)
-        if not images and classes is None:
-            raise part.without_images(f"the class folder {printable(f'{shown}{folder}')}/", here.listed())
+        if not images:
+            empty.append((folder, here.listed()))
         names += images
         labels += [labels_of[class_name]] * len(images)
         left_out.append(here.listed())
     all_left_out = merge_left_out(*left_out)
+    part.check_for_splits(folders_in)
+    if classes is None:
+        if len(class_of_folder) - len(empty) == 1:
+            part.check_for_classes(names)
+        for folder, instead in empty:
+            raise part.without_images(f"the class folder {printable(f'{shown}{folder}')}/", instead)
     if not names:
         raise part.without_images(shown or "the folder", all_left_out)
-    part.check_for_splits(folders_in)
-    if len(labels_of) == 1:
-        part.check_for_classes(names)
     files = FolderFiles(str(root), PackedStrings(names))
     return sorted_split(tuple(labels_of), item_keys(names), labels, files, all_left_out)
 

@@ -87,6 +87,15 @@ def _split_folders(root: Path, contents: Contents) -> dict[str, str]:
     if len(named) < len(contents.folders) and not any(subfolders(root / folder) for folder in named):
         return {}
     check_one_of_each(named, f"--data-dir {printable(str(root))}")
+    for folder in named:
+        inner = subfolders(root / folder)
+        splits = split_folders(inner)
+        if len(splits) == len(inner) and len(set(splits.values())) > 1:
+            raise InputError(
+                f"--data-dir {printable(str(root))}: {printable(folder)}/ holds "
+                f"{_and([f'{printable(name)}/' for name in inner])} where class folders were expected; "
+                f"give --data-dir {printable(str(root / folder))} if that is the data set"
+            )
     folder_of = {split: folder for folder, split in named.items()}
     return {split: folder_of[split] for split in SPLITS if split in folder_of}
 

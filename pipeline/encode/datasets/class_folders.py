@@ -11,7 +11,7 @@ from ci2p_cache.left_out import LeftOut, LeftOutFiles, merge_left_out
 from pipeline.encode.datasets.keys import PackedStrings, item_keys, printable
 from pipeline.encode.datasets.listing import image_files, leave_out_folder, list_folder
 from pipeline.encode.datasets.split import SourceSplit, Stamp, sorted_split
-from pipeline.encode.datasets.split_names import split_folders
+from pipeline.encode.datasets.split_names import speaks_of_splits, split_folders
 
 LAYOUT = "expected DIR/train/CLASS/x.jpg and DIR/val/CLASS/x.jpg, or DIR/CLASS/x.jpg"
 BESIDE_CLASSES = "images beside the class folders"
@@ -52,8 +52,8 @@ def class_split(
     part = _Part(root, shown, layout)
     if not contents.folders:
         raise part.without_classes(contents.images, beside.listed())
-    if classes is None:
-        part.check_names(list(class_of_folder))
+    if classes is None and class_of_folder and len(split_folders(list(class_of_folder))) == len(class_of_folder):
+        raise part.named_like_splits(list(class_of_folder))
     for name in contents.images:
         beside.add(BESIDE_CLASSES, printable(f"{shown}{name}"), pictures=True)
     for folder in contents.folders:
@@ -76,6 +76,8 @@ def class_split(
     all_left_out = merge_left_out(*left_out)
     part.check_for_splits(folders_in)
     if classes is None:
+        if all(folder in folders_in for folder in class_of_folder) and speaks_of_splits(list(class_of_folder)):
+            raise part.named_like_splits(list(class_of_folder))
         if len(class_of_folder) - len(empty) == 1:
             part.check_for_classes(names)
         for folder, instead in empty:
@@ -114,13 +116,11 @@ class _Part:
         instead = _instead(left_out) or ", it is empty"
         return InputError(f"{self.where}: {what} holds no images{instead}; fill or remove it; {self.layout}")
 
-    def check_names(self, folders: Sequence[str]) -> None:
-        """Raises InputError for classes that are all named like splits."""
-        if folders and len(split_folders(folders)) == len(folders):
-            raise InputError(
-                f"{self.where}: {self.shown or 'it'} holds {_listed(folders)} where class folders were expected, and "
-                f"they are named like splits; {self.layout}"
-            )
+    def named_like_splits(self, folders: Sequence[str]) -> InputError:
+        return InputError(
+            f"{self.where}: {self.shown or 'it'} holds {_listed(folders)} where class folders were expected, and they "
+            f"are named like splits; rename them; {self.layout}"
+        )
 
     def check_for_splits(self, folders_in: Mapping[str, Sequence[str]]) -> None:
         """Raises InputError when a class folder holds splits, at any depth: it lies around a data set."""

@@ -8,7 +8,7 @@ from pipeline.encode.datasets.keys import printable
 from pipeline.encode.datasets.split import ImageSplit
 
 _NAMES_SHOWN = 10
-_MAX_WIDTH = 100  # of the list of class names
+_MAX_WIDTH = 120  # of the list of class names
 
 
 def describe_dataset(opened: ImageDataset) -> list[str]:

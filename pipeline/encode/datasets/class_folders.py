@@ -116,8 +116,8 @@ class _Part:
         are_all_deep = all(name in folders_in for name in names)
         if names and (len(split_folders(names)) == len(names) or (are_all_deep and speaks_of_splits(names))):
             raise InputError(
-                f"{self.where}: {self.shown or 'it'} holds {_listed(names)} where class folders were expected, and they "
-                f"are named like splits; rename them; {self.layout}"
+                f"{self.where}: {self.shown or 'it'} holds {_listed(names)} where class folders were expected, and "
+                f"they are named like splits; rename them; {self.layout}"
             )
         full = [name for name, images in images_in.items() if images]
         if len(full) == 1:

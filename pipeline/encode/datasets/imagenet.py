@@ -103,7 +103,10 @@ def find_imagenet(data_dir: str | None, seed: int) -> FoundImages:
         known = wnids or (sorted(truth.words) if truth else sorted({name.partition("/")[0] for name in images.names}))
         if truth is not None and len(images.names) < len(truth.val_wnids):
             logger.warning(
-                "%s: %d validation images of the %d in the ground truth", root, len(images.names), len(truth.val_wnids)
+                "%s: %d validation images of the %d in the ground truth",
+                printable(str(root)),
+                len(images.names),
+                len(truth.val_wnids),
             )
         return _split(images, known, truth, root, beside)
 
@@ -140,9 +143,9 @@ def _find_places(root: Path, left_out: LeftOutFiles) -> dict[str, _Place]:
         folders = [name for name, of in named.items() if of == split]
         compressed = [name for name in contents.known if name.lower() in _COMPRESSED[split]]
         if tars:
-            places[split] = _Place(base / tars[0], True, f"{shown}{tars[0]}")
+            places[split] = _Place(base / tars[0], True, printable(f"{shown}{tars[0]}"))
         elif folders:
-            places[split] = _Place(base / folders[0], False, f"{shown}{folders[0]}/")
+            places[split] = _Place(base / folders[0], False, printable(f"{shown}{folders[0]}/"))
         elif compressed:
             raise InputError(
                 f"{where}: {compressed[0]} is compressed, and images are read from tars where they lie; gunzip it"

@@ -41,6 +41,7 @@ def left_out(opened: ImageDataset) -> dict[str, tuple[int, bool, tuple[str, ...]
         (["train2017", "val2017"], ["train", "val"], "class folders in train2017/ and val2017/"),
         (["birds_train", "birds_dev"], ["train", "val"], "class folders in birds_train/ and birds_dev/"),
         (["train", "dev", "evaluation"], ["train", "val", "test"], "class folders in train/, dev/ and evaluation/"),
+        (["abc_train/abc_train", "abc_val"], ["train", "val"], "class folders in abc_train/abc_train/ and abc_val/"),
         (
             ["seg_train/seg_train", "seg_test/seg_test"],
             ["train", "val"],
@@ -87,6 +88,8 @@ def test_one_split_alone_is_a_split(tmp_path: Path) -> None:
         (classes_in("train") + images("val"), ["val/: images lie in it directly", "move those of each class"]),
         ([*classes_in("train"), "val/cat/1.txt"], ["val/ holds no images", "(val/cat/1.txt)"]),
         (classes_in("train") + images("val/Cat"), ["val/ has the class 'Cat', which train/ has not (train/ has "]),
+        (images("train", "test"), ["train/: images lie in it directly"]),
+        (classes_in("train") + images("val/images"), ["the images of val/ lie in images/, which is no class"]),
         (images("cafe\u0301", "caf\u00e9"), [r"'cafe\u0301' and 'caf\xe9' would have one name"]),
     ],
 )  # fmt: skip
@@ -160,7 +163,7 @@ def test_test_images_without_labels_are_no_part(tmp_path: Path, test_images: lis
         assert list(opened) == ["train", "val", "test"]
         assert left_out(opened) == {"images beside the class folders": (2, True, tuple(test_images))}
     else:
-        assert "test/ has the class unknown, which train/ has not" in refusal("folder", data_dir)
+        assert "test/ has the class unknown, which train/ has not" in refusal("folder", data_dir, ("test",))
 
 
 def test_a_cache_in_the_data_folder_is_no_class(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ Legend: B images, S crop size.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,33 +13,15 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ci2p_cache.errors import InputError, WorkError
-from pipeline.encode.datasets.folder import image_files, warn_of_others
+from ci2p_cache.errors import WorkError
+from pipeline.encode.fit.images import Images, OnError, read_image, unusable
 from pipeline.encode.fit.settings import FitSettings
-from pipeline.encode.preprocess import BadImage, decode
+from pipeline.encode.preprocess import BadImage
 
+_MOST_UNUSABLE = 1000  # images of one step
 
-def list_images(folder: str, option: str) -> list[Path]:
-    """All image files below a folder, at any depth, sorted. Raises InputError when there is none."""
-    root = Path(folder).expanduser()
-    if not root.is_dir():
-        raise InputError(f"{option} {folder}: there is no such folder; give one with images in it, at any depth")
-    root = root.resolve()
-    others: list[str] = []
-    names = image_files(root.parent, root.name, others)
-    warn_of_others(root, others)
-    if not names:
-        raise InputError(f"{option} {folder}: no images below it; give a folder with images in it, at any depth")
-    return [root.parent / name for name in sorted(names)]
-
-
-def read_image(path: Path) -> Image.Image:
-    """An RGB image of its own size. Raises WorkError, naming the file, when it cannot be used."""
-    try:
-        return decode(path.read_bytes())
-    except (OSError, BadImage) as error:
-        reason = error.reason if isinstance(error, BadImage) else error.strerror
-        raise WorkError(f"{path}: {reason}; mend or remove it, and run the same command again") from error
+# Uint8 [B, 3, S, S], and why each image that was drawn and cannot be used cannot be, by index.
+Batch = tuple[Tensor, dict[int, str]]
 
 
 def random_crop(
@@ -61,39 +42,73 @@ def random_crop(
 
 
 @dataclass(frozen=True)
-class _Batches(Dataset[Tensor]):
-    """Step -> its batch; what the worker processes hold. Step `first` is number 0."""
+class _Batches(Dataset[Batch]):
+    """Step -> its batch; what the worker processes hold. Step `first` is number 0.
 
-    files: tuple[Path, ...]
+    A batch without pixels is one that cannot be had: of an unusable image under "stop", of nothing usable under "skip".
+    """
+
+    images: Images
     settings: FitSettings
     first: int
+    on_error: OnError
 
     def __len__(self) -> int:
         return self.settings.steps - self.first
 
-    def __getitem__(self, number: int) -> Tensor:
+    def __getitem__(self, number: int) -> Batch:
         step = self.first + number
         generator = np.random.default_rng([self.settings.seed, step])
         size = self.settings.crop_size_at(step)
-        crops = [
-            random_crop(read_image(self.files[index]), size, self.settings.scale, generator)
-            for index in generator.integers(len(self.files), size=self.settings.batch_size)
-        ]
-        return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
+        failures: dict[int, str] = {}
+        crops = []
+        for index in generator.integers(len(self.images), size=self.settings.batch_size):
+            image = self._usable(int(index), generator, failures)
+            if image is None:
+                return torch.empty((0, 3, size, size), dtype=torch.uint8), failures
+            crops.append(random_crop(image, size, self.settings.scale, generator))
+        return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2), failures
+
+    def _usable(self, index: int, generator: np.random.Generator, failures: dict[int, str]) -> Image.Image | None:
+        """The image at `index` or, under "skip", the first usable one of further draws; None when that is given up.
+
+        Images that cannot be used are added to `failures`.
+        """
+        most = 1 if self.on_error == "stop" else min(len(self.images), _MOST_UNUSABLE)
+        while len(failures) < most:
+            if index not in failures:
+                try:
+                    return read_image(self.images.path(index))
+                except BadImage as error:
+                    failures[index] = error.reason
+            index = int(generator.integers(len(self.images)))
+        return None
 
 
 def crop_batches(
-    files: list[Path], settings: FitSettings, *, first_step: int, workers: int, pin: bool
-) -> Iterator[Tensor]:
-    """Yields uint8 [B, 3, S, S], in channels-last memory, for every step from `first_step` on.
+    images: Images, settings: FitSettings, *, first_step: int, workers: int, pin: bool, on_error: OnError
+) -> Iterator[Batch]:
+    """Yields uint8 [B, 3, S, S], in channels-last memory, and the failures of every step from `first_step` on.
 
-    Images are drawn with replacement; what a step sees depends on the files, the seed and the step alone.
+    Images are drawn with replacement; what a step sees depends on the files, the seed and the step alone: the place of
+    an image that cannot be used is another draw's. Raises WorkError for such an image under "stop", and when a step
+    finds none that can be used.
     """
-    loader: DataLoader[Tensor] = DataLoader(
-        _Batches(tuple(files), settings, first_step),
+    loader: DataLoader[Batch] = DataLoader(
+        _Batches(images, settings, first_step, on_error),
         batch_size=None,
         num_workers=workers,
         prefetch_factor=4 if workers else None,
         pin_memory=pin,
     )
-    yield from loader
+    for pixels_B3SS, failures in loader:
+        if failures and on_error == "stop":
+            index, reason = next(iter(failures.items()))
+            raise unusable(images.path(index), reason)
+        if not len(pixels_B3SS):
+            index, reason = next(reversed(failures.items()))
+            raise WorkError(
+                f"none of {len(failures)} images of {images.root} can be used (the last, {images.names[index]}: "
+                f"{reason}); mend them, or begin anew with another --data-dir and --out"
+            )
+        yield pixels_B3SS, failures

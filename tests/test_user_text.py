@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from ci2p_cache.errors import InputError
-from ci2p_cache.user_text import decode_text, lines_of, list_of, names_of, printable, read_text
+from ci2p_cache.printable import printable
+from ci2p_cache.user_text import decode_text, lines_of, list_of, names_of, read_text
 
 TEXT = "apple\nÄpfel\n\n  pear \n"
 

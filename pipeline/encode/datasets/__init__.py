@@ -1,46 +1,156 @@
 """The data sets that stage one can read, by name; each gives splits that look the same (`split.py`)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ci2p_cache.errors import InputError
-from pipeline.encode.datasets.animals10 import open_animals10
-from pipeline.encode.datasets.folder import open_folder
-from pipeline.encode.datasets.huggingface import open_huggingface
-from pipeline.encode.datasets.imagenet import open_imagenet
-from pipeline.encode.datasets.sample import open_sample
-from pipeline.encode.datasets.split import ImageSplit
-from pipeline.encode.datasets.tar_images import open_tar_images
+from ci2p_cache.left_out import LeftOut, merge_left_out
+from ci2p_cache.printable import printable
+from pipeline.encode.datasets.animals10 import find_animals10
+from pipeline.encode.datasets.folder import find_folder
+from pipeline.encode.datasets.found import SPLITS, WHOLE, FoundImages, Opener
+from pipeline.encode.datasets.holdout import check_fraction, hold_out
+from pipeline.encode.datasets.huggingface import find_huggingface
+from pipeline.encode.datasets.imagenet import find_imagenet
+from pipeline.encode.datasets.sample import find_sample
+from pipeline.encode.datasets.split import ImageSplit, SourceSplit
+from pipeline.encode.datasets.tar_images import find_tar_images
 
-__all__ = ["DATASETS", "SPLITS", "ImageSplit", "open_dataset"]
+__all__ = ["DATASETS", "SPLITS", "ImageDataset", "ImageSplit", "open_dataset", "open_pool"]
 
-SPLITS = ("train", "val")
-
-_OPENERS = {
-    "sample": open_sample,
-    "folder": open_folder,
-    "animals10": open_animals10,
-    "imagenet": open_imagenet,
-    "webdataset": open_tar_images,
-    "huggingface": open_huggingface,
+_OPENERS: dict[str, Opener] = {
+    "sample": find_sample,
+    "folder": find_folder,
+    "animals10": find_animals10,
+    "imagenet": find_imagenet,
+    "webdataset": find_tar_images,
+    "huggingface": find_huggingface,
 }
 
 DATASETS: tuple[str, ...] = tuple(_OPENERS)
 
 
+@dataclass(frozen=True)
+class ImageDataset(Mapping[str, ImageSplit]):
+    """The splits of a data set, by name, and how they were found."""
+
+    splits: Mapping[str, ImageSplit]
+    layout: str  # for people: what it was recognised to be, and what was held out of what
+    data_dir: str | None
+    left_out: tuple[LeftOut, ...]  # what lies beside the splits; what lies in one is the split's own
+    val_fraction: float | None  # of each class, held out for val; None where the data set has a val of its own
+    pool: SourceSplit | None = None  # what val was held out of
+    drawn: Mapping[str, SourceSplit] = field(default_factory=dict)  # both parts of that, "train" and "val"
+
+    def __getitem__(self, split: str) -> ImageSplit:
+        return self.splits[split]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.splits)
+
+    def __len__(self) -> int:
+        return len(self.splits)
+
+    def left_out_of(self, split: str) -> tuple[LeftOut, ...]:
+        """What lies in the data set, in a split or beside all of them, and is no item."""
+        return merge_left_out(self.left_out, self.splits[split].left_out)
+
+
 def open_dataset(
     name: str, data_dir: str | None, *, splits: Sequence[str] | None, val_fraction: float | None, seed: int
-) -> dict[str, ImageSplit]:
-    """The wanted splits of a data set by name, "train" and "val" unless `splits` says otherwise.
+) -> ImageDataset:
+    """The wanted splits of a data set by name, all that there are unless `splits` says otherwise.
 
-    Items are listed here, images are read later. `seed` decides which images are held out when the data set has no
-    validation images of its own (and what `sample` draws). Raises InputError, which names the option, its value and
-    the way out.
+    Items are listed here, images are read later. Where the data set has no validation images, its test images stand in
+    for them; where it has none of either, a fraction of each class is held out, decided by `seed` (which also decides
+    what `sample` draws). Raises InputError, which names the option, its value and the way out.
     """
-    if name not in _OPENERS:
-        raise InputError(f"--dataset {name}: choose one of {', '.join(DATASETS)}")
-    wanted = SPLITS if splits is None else tuple(splits)
-    for split in wanted:
+    for split in splits or ():
         if split not in SPLITS:
             raise InputError(f"--split {split}: choose one of {', '.join(SPLITS)}")
-    opened = _OPENERS[name](data_dir, wanted, val_fraction, seed)
-    return {split: opened[split] for split in wanted}
+    found = _find(name, data_dir, seed)
+    where = f"--data-dir {printable(data_dir or '')}"
+    parts = found.parts
+    source = {split: split for split in SPLITS if split in parts}
+    if "val" not in parts and "test" in parts and val_fraction is None:
+        source["val"] = source.pop("test")
+    held_out_of = None if "val" in source else next((part for part in (WHOLE, "train") if part in parts), None)
+    if val_fraction is not None:
+        check_fraction(val_fraction)
+        if held_out_of is None:
+            holds = found.called.get("val", "val")
+            raise InputError(
+                f"--val-fraction {val_fraction}: {holds} holds the validation images; leave the option out"
+            )
+    elif held_out_of == WHOLE:
+        val_fraction = found.default_fraction
+    elif held_out_of == "train":
+        if splits is None or "val" in splits:
+            there = ", ".join(found.called[part] for part in parts)
+            raise InputError(
+                f"{where}: no validation images (found {there}){_unlabelled(found)}; add some, or hold images out of "
+                f"the training images with --val-fraction 0.1; {found.expected}"
+            )
+        held_out_of = None
+    available = [*source, *(["train", "val"] if held_out_of else [])]
+    wanted = [split for split in SPLITS if split in (splits or available)]
+    if "train" not in available and splits is None:
+        wanted = ["train", *wanted]
+    for split in wanted:
+        if split not in available:
+            raise InputError(_lacks(where, split, found, source))
+    layout, left_out = found.layout, found.left_out
+    opened: dict[str, SourceSplit] = {}
+    whole, drawn = None, {}
+    if held_out_of:
+        whole = parts[held_out_of]()
+        opened = drawn = hold_out(whole, val_fraction or 0.0, seed)
+        left_out = merge_left_out(left_out, whole.left_out)
+        layout += f"; {100 * (val_fraction or 0.0):g} % of each class held out for val"
+    elif source.get("val") == "test":
+        layout += f"; {found.called['test']} is val"
+    opened = {split: opened[split] if split in opened else parts[source[split]]() for split in wanted}
+    return ImageDataset(
+        opened,
+        layout,
+        data_dir,
+        left_out,
+        val_fraction if held_out_of else None,
+        whole,
+        drawn,
+    )
+
+
+def open_pool(name: str, data_dir: str | None, split: str, *, is_held_out: bool, seed: int) -> SourceSplit:
+    """All images of a data set among which those of a split lie: its own part, or what it was held out of.
+
+    `is_held_out` says whether val is known to have been held out by ci2p. Raises InputError as `open_dataset` does.
+    """
+    found = _find(name, data_dir, seed)
+    own = (split, "test") if split == "val" else (split,)
+    parted = (WHOLE, "train")
+    for part in (*parted, *own) if is_held_out and split != "test" else (*own, *parted):
+        if part in found.parts:
+            return found.parts[part]()
+    raise InputError(
+        _lacks(f"--data-dir {printable(data_dir or '')}", split, found, {part: part for part in found.parts})
+    )
+
+
+def _find(name: str, data_dir: str | None, seed: int) -> FoundImages:
+    if name not in _OPENERS:
+        raise InputError(f"--dataset {name}: choose one of {', '.join(DATASETS)}")
+    return _OPENERS[name](data_dir, seed)
+
+
+def _lacks(where: str, split: str, found: FoundImages, source: Mapping[str, str]) -> str:
+    if split == "test" and source.get("val") == "test":
+        return f"{where}: {found.called['test']} stands in for val, since there is no val; give --split val"
+    there = ", ".join(found.called.get(part, part) for part in found.parts)
+    if split in found.unlabelled:
+        return f"{where}: there is no {split} (found {there}), for {found.unlabelled[split]}; {found.expected}"
+    return f"{where}: there is no {split} (found {there}); {found.expected}"
+
+
+def _unlabelled(found: FoundImages) -> str:
+    return f", and {found.unlabelled['test']}" if "test" in found.unlabelled else ""

@@ -5,8 +5,9 @@ neither the mean colour gives it away nor does a mirror change it. They vary as 
 small model on latents learns most of it in minutes. Pictures are a function of (seed, split, index).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from io import BytesIO
 
 import numpy as np
@@ -14,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from ci2p_cache.errors import InputError
-from pipeline.encode.datasets.holdout import refuse_fraction
-from pipeline.encode.datasets.split import SourceSplit, sorted_split
+from pipeline.encode.datasets.found import FoundImages
+from pipeline.encode.datasets.split import UNKNOWN_STAMP, SourceSplit, Stamp, sorted_split
 
 NUM_PER_CLASS = {"train": 40, "val": 20}
 MIN_EDGE, MAX_EDGE = 272, 352  # pixels
@@ -77,23 +78,29 @@ class DrawnImages:
         draw(CLASSES[row // self.num_per_class], rng).save(buffer, "JPEG", quality=95)
         return buffer.getvalue()
 
+    def stamp(self, row: int) -> Stamp:
+        return UNKNOWN_STAMP
 
-def open_sample(
-    data_dir: str | None, splits: Sequence[str], val_fraction: float | None, seed: int
-) -> dict[str, SourceSplit]:
+
+def find_sample(data_dir: str | None, seed: int) -> FoundImages:
     """400 pictures to train on and 200 to validate with, JPEG, of 272 to 352 pixels an edge; keys are "star/0007"."""
     if data_dir is not None:
         raise InputError(f"--data-dir {data_dir}: sample is built in and reads no folder; leave the option out")
-    refuse_fraction(val_fraction, "sample has validation images of its own")
     if seed < 0:
         raise InputError(f"--seed {seed}: give 0 or more")
-    opened = {}
-    for split in splits:
-        count = NUM_PER_CLASS[split]
-        keys = [f"{name}/{number:04d}" for name in CLASSES for number in range(count)]
-        labels = [label for label in range(len(CLASSES)) for _ in range(count)]
-        opened[split] = sorted_split(CLASSES, keys, labels, DrawnImages(seed, split, count))
-    return opened
+    return FoundImages(
+        layout="built-in pictures, drawn",
+        parts={split: cache(partial(_draw_split, split, seed)) for split in NUM_PER_CLASS},
+        called={split: f"sample's {split}" for split in NUM_PER_CLASS},
+        expected="sample has train and val",
+    )
+
+
+def _draw_split(split: str, seed: int) -> SourceSplit:
+    count = NUM_PER_CLASS[split]
+    keys = [f"{name}/{number:04d}" for name in CLASSES for number in range(count)]
+    labels = [label for label in range(len(CLASSES)) for _ in range(count)]
+    return sorted_split(CLASSES, keys, labels, DrawnImages(seed, split, count))
 
 
 def draw(class_name: str, rng: np.random.Generator) -> Image.Image:

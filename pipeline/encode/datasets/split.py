@@ -1,13 +1,27 @@
 """What a split of a data set is, and the one that all data sets here hand out."""
 
+import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.encode.datasets.keys import PackedStrings
+from ci2p_cache.errors import InputError
+from ci2p_cache.left_out import LeftOut
+from ci2p_cache.packed_strings import PackedStrings
+
+
+class Stamp(NamedTuple):
+    """What tells without reading it that a file may have changed; -1 where it is not to be had cheaply."""
+
+    num_bytes: int = -1
+    modified_ns: int = -1  # since 1970, of the file or of the tar around it
+
+
+UNKNOWN_STAMP = Stamp()
 
 
 class ImageSplit(Protocol):
@@ -31,12 +45,22 @@ class ImageSplit(Protocol):
     def read_bytes(self, index: int) -> bytes:
         """The encoded image file of an item. Raises OSError when it cannot be read."""
 
+    def stamp(self, index: int) -> Stamp:
+        """Size and time of an item's file. Raises OSError when there is no such file."""
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """What lies among the images of the split and is none of its items."""
+
 
 class ImageSource(Protocol):
     """Where encoded images lie: a folder, tars, a table. Picklable."""
 
     def read(self, row: int) -> bytes:
         """The encoded image in a row of the source. Raises OSError when it cannot be read."""
+
+    def stamp(self, row: int) -> Stamp:
+        """Size and time of what `read` reads. Raises OSError when there is no such file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,9 +72,13 @@ class SourceSplit:
     labels: NDArray[np.int64]
     rows: NDArray[np.int64]
     source: ImageSource
+    left_out: tuple[LeftOut, ...] = ()
 
     def read_bytes(self, index: int) -> bytes:
         return self.source.read(int(self.rows[index]))
+
+    def stamp(self, index: int) -> Stamp:
+        return self.source.stamp(int(self.rows[index]))
 
     def subset(self, indices: NDArray[np.int64]) -> "SourceSplit":
         """The items at `indices`, which must be ascending so that the keys stay sorted."""
@@ -60,15 +88,31 @@ class SourceSplit:
 
 
 def sorted_split(
-    classes: tuple[str, ...], keys: Sequence[str], labels: Sequence[int], source: ImageSource
+    classes: tuple[str, ...],
+    keys: Sequence[str],
+    labels: Sequence[int],
+    source: ImageSource,
+    left_out: tuple[LeftOut, ...] = (),
 ) -> SourceSplit:
-    """A split of a source whose row i has `keys[i]` and `labels[i]`; the items are put in the order of their keys."""
-    assert len(set(classes)) == len(classes), "two classes have one name"
+    """A split of a source whose row i has `keys[i]` and `labels[i]`; the items are put in the order of their keys.
+
+    Raises InputError when two items have one key or two classes one name.
+    """
     rows = sorted(range(len(keys)), key=keys.__getitem__)
+    for before, row in itertools.pairwise(rows):
+        if keys[before] == keys[row]:
+            raise InputError(
+                f"--data-dir: two images have the name {keys[row]} (numbers {before + 1} and {row + 1} of "
+                f"{len(keys)}); rename or remove one of them"
+            )
+    for name, count in Counter(classes).items():
+        if count > 1:
+            raise InputError(f"--data-dir: {count} classes have the name {name}; rename all but one of them")
     return SourceSplit(
         classes=classes,
         keys=PackedStrings(keys[row] for row in rows),
         labels=np.array([labels[row] for row in rows], dtype=np.int64),
         rows=np.array(rows, dtype=np.int64),
         source=source,
+        left_out=left_out,
     )

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ci2p_cache.errors import InputError, WorkError
+from ci2p_cache.packed_strings import PackedStrings
 from pipeline.checkpoint_file import read_checkpoint, write_checkpoint
-from pipeline.encode.datasets.keys import PackedStrings
 from pipeline.encode.fit.images import pack_names, unpack_names
 from pipeline.encode.fit.settings import FitSettings
 

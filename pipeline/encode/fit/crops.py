@@ -11,12 +11,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ci2p_cache.errors import WorkError
 from pipeline.encode.fit.images import Images, OnError, read_image, unusable
 from pipeline.encode.fit.settings import FitSettings
 from pipeline.encode.preprocess import BadImage
+from pipeline.encode.workers import compute_ahead, in_shared_memory
 
 _MOST_UNUSABLE = 1000  # images of one step
 
@@ -43,18 +44,12 @@ def random_crop(
 
 @dataclass(frozen=True)
 class _Batches(Dataset[Batch]):
-    """Step -> its batch; what the worker processes hold. Step `first` is number 0.
-
-    A batch without pixels is one that cannot be had: of an unusable image under "stop", of nothing usable under "skip".
-    """
+    """Step -> its batch; what the worker processes hold. Step `first` is number 0."""
 
     images: Images
     settings: FitSettings
     first: int
     on_error: OnError
-
-    def __len__(self) -> int:
-        return self.settings.steps - self.first
 
     def __getitem__(self, number: int) -> Batch:
         step = self.first + number
@@ -64,25 +59,30 @@ class _Batches(Dataset[Batch]):
         crops = []
         for index in generator.integers(len(self.images), size=self.settings.batch_size):
             image = self._usable(int(index), generator, failures)
-            if image is None:
-                return torch.empty((0, 3, size, size), dtype=torch.uint8), failures
             crops.append(random_crop(image, size, self.settings.scale, generator))
-        return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2), failures
+        return in_shared_memory(torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)), failures
 
-    def _usable(self, index: int, generator: np.random.Generator, failures: dict[int, str]) -> Image.Image | None:
-        """The image at `index` or, under "skip", the first usable one of further draws; None when that is given up.
+    def _usable(self, index: int, generator: np.random.Generator, failures: dict[int, str]) -> Image.Image:
+        """The image at `index` or, under "skip", the first usable one of further draws.
 
-        Images that cannot be used are added to `failures`.
+        Images that cannot be used are added to `failures`. Raises WorkError for such a one under "stop", and when none
+        or none of a thousand can be used.
         """
-        most = 1 if self.on_error == "stop" else min(len(self.images), _MOST_UNUSABLE)
-        while len(failures) < most:
+        while True:
             if index not in failures:
                 try:
                     return read_image(self.images.path(index))
                 except BadImage as error:
+                    if self.on_error == "stop":
+                        raise unusable(self.images.path(index), error.reason) from error
                     failures[index] = error.reason
+                    if len(failures) == min(len(self.images), _MOST_UNUSABLE):
+                        raise WorkError(
+                            f"none of {len(failures)} images of {self.images.root} can be used (the last, "
+                            f"{self.images.names[index]}: {error.reason}); mend them, or begin anew with another "
+                            "--data-dir and --out"
+                        ) from error
             index = int(generator.integers(len(self.images)))
-        return None
 
 
 def crop_batches(
@@ -91,24 +91,16 @@ def crop_batches(
     """Yields uint8 [B, 3, S, S], in channels-last memory, and the failures of every step from `first_step` on.
 
     Images are drawn with replacement; what a step sees depends on the files, the seed and the step alone: the place of
-    an image that cannot be used is another draw's. Raises WorkError for such an image under "stop", and when a step
-    finds none that can be used.
+    an image that cannot be used is another draw's. Raises WorkError for such an image under "stop", when a step finds
+    none that can be used, and as `compute_ahead` does.
     """
-    loader: DataLoader[Batch] = DataLoader(
+    largest = max((settings.crop_size_at(step) for step in range(first_step, settings.steps)), default=0)
+    return compute_ahead(
         _Batches(images, settings, first_step, on_error),
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        pin_memory=pin,
+        settings.steps - first_step,
+        workers=workers,
+        ahead=4,
+        item_bytes=settings.batch_size * 3 * largest * largest,
+        pin=pin,
+        name=lambda number: f"step {first_step + number}",
     )
-    for pixels_B3SS, failures in loader:
-        if failures and on_error == "stop":
-            index, reason = next(iter(failures.items()))
-            raise unusable(images.path(index), reason)
-        if not len(pixels_B3SS):
-            index, reason = next(reversed(failures.items()))
-            raise WorkError(
-                f"none of {len(failures)} images of {images.root} can be used (the last, {images.names[index]}: "
-                f"{reason}); mend them, or begin anew with another --data-dir and --out"
-            )
-        yield pixels_B3SS, failures

@@ -3,7 +3,6 @@
 import hashlib
 import logging
 import os
-import stat
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -14,10 +13,11 @@ import numpy as np
 from PIL import Image
 
 from ci2p_cache.errors import InputError, WorkError
-from ci2p_cache.user_text import printable
-from pipeline.encode.datasets.folder import image_files, warn_of_others
-from pipeline.encode.datasets.keys import PackedStrings
-from pipeline.encode.preprocess import BadImage, decode
+from ci2p_cache.left_out import LeftOutFiles, describe_left_out
+from ci2p_cache.packed_strings import PackedStrings
+from ci2p_cache.printable import printable
+from pipeline.encode.datasets.listing import image_files
+from pipeline.encode.preprocess import BadImage, decode, unreadable
 
 logger = logging.getLogger("ci2p")
 
@@ -50,19 +50,25 @@ class Images:
         return Images(self.root, PackedStrings(self.names[index] for index in indices))
 
 
-def list_images(folder: str, option: str) -> Images:
-    """All image files below a folder, at any depth. Raises InputError when there is none."""
+def list_images(folder: str, option: str, on_error: OnError = "stop") -> Images:
+    """All image files below a folder, at any depth; what else lies there is counted in a warning.
+
+    Raises InputError when there is none and, under "stop", for what looks like an image and would be left out.
+    """
     root = Path(os.path.expanduser(folder))  # noqa: PTH111  (Path's raises where there is no such user)
     if not folder or not root.is_dir():
         raise InputError(f"{option} {folder}: there is no such folder; give one with images in it, at any depth")
     root = root.resolve()
-    others: list[str] = []
-    names = [name.removeprefix(f"{root.name}/") for name in image_files(root.parent, root.name, others)]
-    warn_of_others(root, others)
-    special = [name for name in names if _is_special(root / name)]
-    if special:
-        logger.warning("%s: %d pipes and devices are left out: %s", root, len(special), shown(special))
-        names = sorted(set(names) - set(special))
+    left_out = LeftOutFiles()
+    names = [name.removeprefix(f"{root.name}/") for name in image_files(root.parent, root.name, left_out)]
+    pictures = [entry for entry in left_out.listed() if entry.pictures]
+    if pictures and on_error == "stop":
+        raise InputError(
+            f"{option} {folder}: {'; '.join(map(str, pictures))} would be left out; take them away, or use --on-error "
+            "skip to leave them out"
+        )
+    if left_out.listed():
+        logger.warning("%s: %s", root, describe_left_out(left_out.listed()))
     if not names:
         raise InputError(f"{option} {folder}: no images below it; give a folder with images in it, at any depth")
     return Images(root, PackedStrings(sorted(names)))
@@ -130,7 +136,7 @@ def read_image(path: Path) -> Image.Image:
     except (FileNotFoundError, NotADirectoryError):
         raise BadImage(GONE) from None
     except OSError as error:
-        raise BadImage(f"cannot be read: {error.strerror or type(error).__name__}") from error
+        raise BadImage(unreadable(error)) from error
 
 
 def unusable(path: Path, reason: str) -> WorkError:
@@ -149,11 +155,3 @@ def shown(names: Sequence[str]) -> str:
 
 def _are(count: int) -> str:
     return "1 image is" if count == 1 else f"{count} images are"
-
-
-def _is_special(path: Path) -> bool:
-    """Whether reading it might wait for ever or never end. A link that leads nowhere is an image that has gone."""
-    try:
-        return not stat.S_ISREG(path.stat().st_mode)
-    except OSError:
-        return False

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from ci2p_cache.errors import InputError
+from ci2p_cache.printable import printable
 from ci2p_cache.publish import publish
-from ci2p_cache.user_text import printable
 from pipeline.bfloat16 import warn_of_slow_bfloat16
 from pipeline.encode.codec import Codec, hash_weights, load_codec, new_codec
 from pipeline.encode.encoder import resolve_device
@@ -109,8 +109,8 @@ def fit_encoder(
     target = resolve_device(device)
     warn_of_slow_bfloat16(target, settings.precision)
     checkpoint = stem.with_name(f"{stem.name}.ckpt")
-    listed = list_images(data_dir, "--data-dir")
-    eval_images = None if eval_dir is None else list_images(eval_dir, "--eval-dir")
+    listed = list_images(data_dir, "--data-dir", on_error)
+    eval_images = None if eval_dir is None else list_images(eval_dir, "--eval-dir", on_error)
     torch.manual_seed(settings.seed)
     codec = new_codec() if begin_from == "random" else load_codec(begin_from, option="--from")
     source = {

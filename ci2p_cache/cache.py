@@ -10,8 +10,10 @@ from pydantic import ValidationError
 
 from ci2p_cache.codecs import stored_dtype
 from ci2p_cache.errors import InputError, WorkError
-from ci2p_cache.manifest import Manifest
-from ci2p_cache.remote import reading
+from ci2p_cache.items import Contents, ItemList, read_contents, read_item_list
+from ci2p_cache.manifest import Manifest, Marker, parse_marker, read_marker
+from ci2p_cache.packed_strings import PackedStrings
+from ci2p_cache.remote import fetch, reading
 from ci2p_cache.spec import CacheSpec
 
 
@@ -46,6 +48,21 @@ class Cache:
     def num_classes(self) -> int:
         return len(self.manifest.classes)
 
+    def read_items(self) -> ItemList:
+        """What the split is made of, in the order of the positions; its keys for one. Raises WorkError when damaged."""
+        if self.spec.format_version > 1:
+            return read_item_list(self.split_dir)
+        markers = [_read_marker(self.split_dir, shard) for shard in range(len(self.manifest.shards))]
+        labels = np.array([label for marker in markers for label in marker.labels], dtype=np.int32)
+        keys = PackedStrings(key for marker in markers for key in marker.keys)
+        return ItemList(tuple(self.classes), keys, labels)
+
+    def read_contents(self) -> Contents | None:
+        """What each image file held, in the order of the positions; None of format version 1, which kept no hashes."""
+        if self.spec.format_version == 1:
+            return None
+        return read_contents(self.split_dir, self.manifest.num_items)
+
     @property
     def resident_bytes(self) -> int:
         """What the whole split takes in memory as stored values, every view of it."""
@@ -71,10 +88,10 @@ def open_cache(path: str | Path, split: str) -> Cache:
         with reading(f"{split_dir}/manifest.json"):
             manifest = Manifest.model_validate_json(filesystem.cat_file(f"{root}/manifest.json"))
     except ValidationError as error:
-        raise InputError(
-            f"{split_dir}/manifest.json is not a manifest of this version of ci2p "
-            f"({error.error_count()} fields differ); encode the cache again"
-        ) from error
+        newer = any(complaint["loc"][-1:] == ("format_version",) for complaint in error.errors())
+        reason = "was made by a newer ci2p" if newer else f"is not a manifest ({error.error_count()} fields differ)"
+        way_out = "upgrade ci2p" if newer else "encode the cache again"
+        raise InputError(f"{split_dir}/manifest.json {reason}; {way_out}") from error
     for shard in manifest.shards:
         with reading(f"{split_dir}/{shard.file}"):
             size = _size(filesystem, f"{root}/{shard.file}")
@@ -86,6 +103,16 @@ def open_cache(path: str | Path, split: str) -> Cache:
     if not len(positions):
         raise InputError(f"{split_dir} holds no image: all {manifest.num_failed} of its items failed to encode")
     return Cache(path, split, manifest, positions, labels[positions])
+
+
+def _read_marker(split_dir: str, shard: int) -> Marker:
+    url = f"{split_dir}/shards/{shard:06d}.json"
+    if "://" in url:
+        return parse_marker(bytes(fetch(url)), url)
+    marker = read_marker(Path(split_dir), shard)
+    if marker is None:
+        raise WorkError(f"{split_dir} lacks the marker of shard {shard}; run `ci2p verify`")
+    return marker
 
 
 def _size(filesystem: fsspec.AbstractFileSystem, path: str) -> int | None:

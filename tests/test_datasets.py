@@ -12,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ci2p_cache.errors import InputError
+from ci2p_cache.packed_strings import PackedStrings
+from ci2p_cache.printable import printable
 from pipeline.encode.datasets import DATASETS, ImageSplit, open_dataset
-from pipeline.encode.datasets.keys import PackedStrings, item_keys, printable
+from pipeline.encode.datasets.keys import item_keys
 from pipeline.encode.datasets.sample import DrawnImages
 from pipeline.encode.datasets.split import sorted_split
 

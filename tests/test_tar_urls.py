@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.encode.datasets.tar_urls import expand_braces, find_tars, split_of
+from pipeline.encode.datasets.path_patterns import expand_braces
+from pipeline.encode.datasets.tar_urls import find_tars, split_of
 
 
 @pytest.mark.parametrize(
@@ -50,11 +51,11 @@ def test_patterns_of_local_tars(tmp_path: Path) -> None:
         for i in range(3):
             (tmp_path / f"{name}-{i}.tar").touch()
     found = find_tars(f"{tmp_path}/{{train,val}}-{{0..1}}.tar")
-    assert [Path(tar).name for tar in (*found.train, *found.val)] == [
+    assert [Path(tar).name for tar in (*found.parts["train"], *found.parts["val"])] == [
         "train-0.tar",
         "train-1.tar",
         "val-0.tar",
         "val-1.tar",
     ]
     found = find_tars(f"{tmp_path}/train-*.tar")
-    assert [Path(tar).name for tar in found.train] == ["train-0.tar", "train-1.tar", "train-2.tar"]
+    assert [Path(tar).name for tar in found.parts["train"]] == ["train-0.tar", "train-1.tar", "train-2.tar"]

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOutFiles
+from ci2p_cache.printable import printable
 from pipeline.encode.datasets.class_folders import LAYOUT, class_split
 from pipeline.encode.datasets.data_dir import data_folder
 from pipeline.encode.datasets.found import SPLITS, WHOLE, FoundImages
-from pipeline.encode.datasets.keys import printable
 from pipeline.encode.datasets.listing import Contents, leave_out_folder, list_folder, subfolders
 from pipeline.encode.datasets.own_output import is_own_output
 from pipeline.encode.datasets.split import SourceSplit
@@ -142,8 +142,9 @@ def _open_part(
             alike = [other for other in classes if _looks(other) == _looks(name)]
             if len(named) == 1 and is_without_label(of_folder):
                 raise InputError(
-                    f"--data-dir {printable(str(root))}: the images of {printable(shown)} lie in {printable(of_folder)}/, "
-                    "which is no class of the training images; move those of each class into a folder of its name"
+                    f"--data-dir {printable(str(root))}: the images of {printable(shown)} lie in "
+                    f"{printable(of_folder)}/, which is no class of train; "
+                    "move those of each class into a folder of its name"
                 )
             hint = f" ({printable(folder_of[classes_from])}/ has {alike[0]!a})" if alike else ""
             raise InputError(

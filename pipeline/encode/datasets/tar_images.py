@@ -1,44 +1,40 @@
 """Images and labels in tars, as webdataset packs them: KEY.jpg beside KEY.cls, or beside KEY.json with a "label"."""
 
-import json
+import os
 import posixpath
-import tarfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
-from pathlib import Path
-from typing import Any
 
 import fsspec
-import numpy as np
 
 from ci2p_cache.errors import InputError
+from ci2p_cache.left_out import LeftOut, LeftOutFiles, describe_left_out
+from ci2p_cache.printable import printable
+from ci2p_cache.remote import client_errors
+from ci2p_cache.user_text import decode_text, names_of, read_text
 from pipeline.encode.datasets.found import WHOLE, FoundImages
+from pipeline.encode.datasets.labels import label_names
+from pipeline.encode.datasets.places import without_query
 from pipeline.encode.datasets.split import SourceSplit, sorted_split
-from pipeline.encode.datasets.tar_members import TarMembers, file_members, is_url, tar_headers
-from pipeline.encode.datasets.tar_urls import LAYOUT, find_tars
-from pipeline.encode.formats import is_image_name
-
-CLASSES_FILE = "classes.txt"
-
-
-@dataclass
-class _Sample:
-    label: int | None = None
-    images: list[tuple[int, int]] = field(default_factory=list)  # (offset, size) in bytes
+from pipeline.encode.datasets.tar_members import TarMembers, is_url
+from pipeline.encode.datasets.tar_samples import TarSample, list_samples
+from pipeline.encode.datasets.tar_urls import CLASSES_FILE, LAYOUT, find_tars
 
 
 @dataclass
 class _Listing:
-    """The samples of a split, parallel lists; `keys` as the tars have them."""
+    """The samples of a part, parallel lists."""
 
     tars: tuple[str, ...]
-    keys: list[str] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
+    samples: list[TarSample] = field(default_factory=list)
     tar_of_row: list[int] = field(default_factory=list)
-    offsets: list[int] = field(default_factory=list)
-    sizes: list[int] = field(default_factory=list)
+    left_out: tuple[LeftOut, ...] = ()
+
+    def where(self, row: int) -> str:
+        """A sample, for messages: "set/train-0.tar: sample x"."""
+        return printable(f"{self.tars[self.tar_of_row[row]]}: sample {self.samples[row].key}")
 
 
 def find_tar_images(data_dir: str | None, seed: int) -> FoundImages:
@@ -51,129 +47,120 @@ def find_tar_images(data_dir: str | None, seed: int) -> FoundImages:
     if data_dir is None:
         raise InputError(f"--dataset webdataset needs --data-dir; {LAYOUT}")
     found = find_tars(data_dir)
-    tars = {WHOLE: found.whole, "train": found.train, "val": found.val}
-    tars = {part: names for part, names in tars.items() if names}
-    names = _read_classes([tar for part in tars.values() for tar in part])
-    listed = cache(lambda part: _list_samples(tars[part]))
+    names = _read_classes([tar for tars in found.parts.values() for tar in tars])
+    listed = cache(lambda part: _list_part(found.parts[part], len(names) or None))
 
     @cache
     def open_part(part: str) -> SourceSplit:
         # Without names, the number of classes is known only when every label of every part is.
-        return _split(listed(part), names or _digits(*map(listed, tars)), data_dir)
+        return _split(listed(part), names or _digits([listed(each) for each in found.parts]), data_dir)
 
     return FoundImages(
-        layout="tars of images",
-        parts={part: partial(open_part, part) for part in tars},
-        called={part: f"{posixpath.basename(paths[0])} ..." for part, paths in tars.items()},
+        layout="tars: " + ", ".join(_amount(part, len(tars)) for part, tars in found.parts.items()),
+        parts={part: partial(open_part, part) for part in found.parts},
+        called={part: _called(tars) for part, tars in found.parts.items()},
         expected=LAYOUT,
+        left_out=found.left_out,
     )
 
 
-def _list_samples(tars: tuple[str, ...]) -> _Listing:
+def _amount(part: str, count: int) -> str:
+    return f"{count} without a split's name" if part == WHOLE else f"{count} for {part}"
+
+
+def _called(tars: Sequence[str]) -> str:
+    name = printable(posixpath.basename(without_query(tars[0])))
+    return name if len(tars) == 1 else f"{name} and {len(tars) - 1} more"
+
+
+def _list_part(tars: tuple[str, ...], num_names: int | None) -> _Listing:
     listing = _Listing(tars)
+    left_out = LeftOutFiles()
     for tar_index, path in enumerate(tars):
-        with tar_headers(path) as tar:
-            samples = _samples(tar, path)
-        for key, sample in samples.items():
-            if not sample.images:
-                raise InputError(f"--data-dir: {path}: sample {key} has no image; pack it again")
-            if sample.label is None:
+        samples = list_samples(path, left_out)
+        listing.samples += samples
+        listing.tar_of_row += [tar_index] * len(samples)
+        for row in range(len(listing.samples) - len(samples), len(listing.samples)):
+            label = listing.samples[row].label
+            if num_names is not None and label >= num_names:
                 raise InputError(
-                    f'--data-dir: {path}: sample {key} has no label; add {key}.cls, or {key}.json with a "label"'
+                    f"--data-dir: {listing.where(row)} has label {label}, and {CLASSES_FILE} names {num_names} "
+                    "classes, the first of them 0; mend one of them"
                 )
-            if len(sample.images) > 1:
-                raise InputError(f"--data-dir: {path}: sample {key} has {len(sample.images)} images; pack one a sample")
-            listing.keys.append(key)
-            listing.labels.append(sample.label)
-            listing.tar_of_row.append(tar_index)
-            listing.offsets.append(sample.images[0][0])
-            listing.sizes.append(sample.images[0][1])
-    if not listing.keys:
-        raise InputError(f"--data-dir: {tars[0]} and the tars beside it hold no samples; {LAYOUT}")
+    listing.left_out = left_out.listed()
+    if not listing.samples:
+        beside = " and the tars beside it hold" if len(tars) > 1 else " holds"
+        described = describe_left_out(listing.left_out)
+        raise InputError(
+            f"--data-dir: {printable(tars[0])}{beside} no samples, which are KEY.jpg beside KEY.cls"
+            + (f"; {described}" if described else "")
+        )
     return listing
 
 
-def _samples(tar: tarfile.TarFile, path: str) -> dict[str, _Sample]:
-    """Key -> sample. A key ends at the first dot of the file's name, as webdataset has it."""
-    samples: dict[str, _Sample] = {}
-    labels_of_cls: set[str] = set()
-    for member in file_members(tar, path):
-        folder, name = posixpath.split(member.name.removeprefix("./"))
-        stem, _, extension = name.partition(".")
-        extension = extension.lower()
-        is_label = extension in ("cls", "json")
-        if not is_label and ("." in extension or not is_image_name(f".{extension}")):
-            continue  # captions, masks (KEY.seg.png) and the like
-        key = posixpath.join(folder, stem)
-        sample = samples.setdefault(key, _Sample())
-        if not is_label:
-            sample.images.append((member.offset_data, member.size))
-        elif extension == "cls" or key not in labels_of_cls:  # of the two, the label made for the purpose counts
-            file = tar.extractfile(member)
-            assert file is not None, "a regular file has contents"
-            label = _parse_label(file.read(), extension, f"{path}: {member.name}")
-            sample.label = sample.label if label is None else label
-            if extension == "cls":
-                labels_of_cls.add(key)
-    return samples
-
-
-def _parse_label(data: bytes, extension: str, where: str) -> int | None:
-    """The class index in a .cls or .json; None for a .json without "label". Raises InputError for anything else."""
-    try:
-        value: Any = int(data) if extension == "cls" else json.loads(data)
-        if extension == "json":
-            if not isinstance(value, dict) or "label" not in value:
-                return None
-            value = value["label"]
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise ValueError
-    except ValueError:
-        raise InputError(f"--data-dir: {where} is not a label: give the class as an integer from 0") from None
-    return value
-
-
 def _split(listing: _Listing, classes: tuple[str, ...], data_dir: str) -> SourceSplit:
-    keys = listing.keys
-    if len(set(keys)) < len(keys):
-        stems = [posixpath.basename(tar).removesuffix(".tar") for tar in listing.tars]
-        keys = [f"{stems[tar]}/{key}" for tar, key in zip(listing.tar_of_row, keys, strict=True)]
+    names = [sample.key for sample in listing.samples]
+    if len(set(names)) < len(names):
+        stems = [posixpath.splitext(posixpath.basename(without_query(tar)))[0] for tar in listing.tars]
+        names = [f"{stems[tar]}/{name}" for tar, name in zip(listing.tar_of_row, names, strict=True)]
+    if len(set(names)) < len(names):
+        twice = min(name for name, count in Counter(names).items() if count > 1)
+        raise InputError(
+            f"--data-dir {data_dir}: two tars have the name and the sample {printable(twice)}; rename one of them"
+        )
+    keys = [printable(name) for name in names]
     if len(set(keys)) < len(keys):
         twice = min(key for key, count in Counter(keys).items() if count > 1)
-        raise InputError(f"--data-dir {data_dir}: two tars have the name and the sample {twice}; rename one of them")
-    for row, label in enumerate(listing.labels):
-        if label >= len(classes):
-            raise InputError(
-                f"--data-dir {data_dir}: {listing.tars[listing.tar_of_row[row]]}: sample {listing.keys[row]} has label "
-                f"{label}, and {CLASSES_FILE} names {len(classes)} classes; mend one of them"
-            )
-    source = TarMembers(listing.tars, listing.tar_of_row, listing.offsets, listing.sizes)
-    return sorted_split(classes, keys, listing.labels, source)
+        both = " and ".join(ascii(name) for name, key in zip(names, keys, strict=True) if key == twice)
+        raise InputError(f"--data-dir {data_dir}: the samples {both} would both get the key {twice}; rename one")
+    labels = [sample.label for sample in listing.samples]
+    offsets, sizes = ([getattr(sample, name) for sample in listing.samples] for name in ("offset", "size"))
+    source = TarMembers(listing.tars, listing.tar_of_row, offsets, sizes)
+    return sorted_split(classes, keys, labels, source, listing.left_out)
 
 
-def _digits(*listings: _Listing) -> tuple[str, ...]:
-    return tuple(str(label) for label in range(1 + max(int(np.max(listing.labels)) for listing in listings)))
+def _digits(listings: Sequence[_Listing]) -> tuple[str, ...]:
+    different = {sample.label for listing in listings for sample in listing.samples}
+
+    def where_is(label: int) -> str:
+        return next(
+            listing.where(row)
+            for listing in listings
+            for row, sample in enumerate(listing.samples)
+            if sample.label == label
+        )
+
+    way_out = f"put a {CLASSES_FILE} with the name of each class in a line beside the tars"
+    return label_names(different, "--data-dir", where_is, way_out)
 
 
 def _read_classes(tars: Sequence[str]) -> tuple[str, ...]:
     """The names in the classes.txt beside the first tar or one folder up; empty when there is none."""
-    folder = posixpath.dirname(tars[0])
+    folder = posixpath.dirname(without_query(tars[0]))
     for candidate in (f"{folder}/{CLASSES_FILE}", f"{posixpath.dirname(folder)}/{CLASSES_FILE}"):
-        try:
-            text = _read_text(candidate)
-        except (FileNotFoundError, IsADirectoryError):
+        where = f"--data-dir: {printable(candidate)}"
+        text = _remote_text(candidate, where) if is_url(candidate) else _local_text(candidate, where)
+        if text is None:
             continue
-        except (OSError, ImportError, UnicodeDecodeError) as error:
-            raise InputError(f"--data-dir: cannot read {candidate}: {error}") from error
-        names = tuple(line.strip() for line in text.splitlines() if line.strip())
-        if len(set(names)) < len(names):
-            raise InputError(f"--data-dir: {candidate} names a class twice; give every class a name of its own")
+        names = names_of(text, where)
+        if not names:
+            raise InputError(f"{where} is empty; write the name of each class in a line, or remove it")
         return names
     return ()
 
 
-def _read_text(path: str) -> str:
-    if not is_url(path):
-        return Path(path).read_text("utf-8")
-    with fsspec.open(path, "r", encoding="utf-8") as file:
-        return str(file.read())
+def _local_text(path: str, where: str) -> str | None:
+    return read_text(path, where) if os.path.lexists(path) else None
+
+
+def _remote_text(url: str, where: str) -> str | None:
+    try:
+        filesystem, path = fsspec.core.url_to_fs(url)
+        data: bytes = filesystem.cat_file(path)
+    except (FileNotFoundError, IsADirectoryError):
+        return None
+    except (OSError, ImportError, ValueError) as error:
+        raise InputError(f"{where} cannot be read: {error}") from error
+    except client_errors() as error:
+        raise InputError(f"{where} cannot be read: {error}") from error
+    return decode_text(data, where)

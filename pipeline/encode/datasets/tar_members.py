@@ -2,6 +2,8 @@
 
 import errno
 import os
+import posixpath
+import stat
 import tarfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -13,10 +15,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ci2p_cache.errors import InputError
+from ci2p_cache.left_out import LeftOutFiles
+from ci2p_cache.printable import printable
 from ci2p_cache.remote import client_errors
 from pipeline.encode.datasets.split import Stamp
 
 _MAX_OPEN = 64
+_SCANNED_BYTES = 1 << 20
+# First bytes of what people call .tar and is none: what it is, and the way out.
+_COMPRESSED = {
+    b"\x1f\x8b": ("gzip", "gunzip"),
+    b"BZh": ("bzip2", "bunzip2"),
+    b"\xfd7zXZ\0": ("xz", "unxz"),
+    b"\x28\xb5\x2f\xfd": ("zstd", "unzstd"),
+    b"\x04\x22\x4d\x18": ("lz4", "unlz4"),
+    b"PK\x03\x04": ("zip", "unzip, then tar -cf,"),
+    b"7z\xbc\xaf\x27\x1c": ("7-Zip", "7z x, then tar -cf,"),
+}
 
 
 class TarMembers:
@@ -53,7 +68,7 @@ class TarMembers:
     def _read_local(self, tar: str, offset: int, size: int) -> bytes:
         descriptor = self._descriptors.get(tar)
         if descriptor is None:
-            descriptor = os.open(tar, os.O_RDONLY)
+            descriptor = os.open(tar, os.O_RDONLY | os.O_NONBLOCK)  # a FIFO in the tar's place would wait for ever
             if len(self._descriptors) >= _MAX_OPEN:  # many tars: stay below the limit on open files
                 try:
                     return os.pread(descriptor, size, offset)
@@ -83,44 +98,153 @@ def tar_headers(path: str) -> Iterator[tarfile.TarFile]:
 
     Raises InputError when it is missing, compressed, cut short or no tar at all, also for what is found on the walk.
     """
+    shown = printable(path)
     try:
-        with _open(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            yield tar
+        with _open(path) as file:
+            _check_uncompressed(file, shown)
+            with open_tar(file) as tar:
+                yield tar
     except ImportError as error:  # fsspec finds s3://, gs:// and http:// through packages of their own
-        raise InputError(f"--data-dir: cannot read {path}: {error}") from error
+        raise InputError(f"--data-dir: cannot read {shown}: {error}") from error
     except tarfile.TarError as error:
         raise InputError(
-            f"--data-dir: {path} is cut short or is no uncompressed tar ({error}); copy or download it again"
+            f"--data-dir: {shown} is cut short or is no uncompressed tar ({error}); copy or download it again"
         ) from error
     except OSError as error:
-        raise InputError(f"--data-dir: cannot read {path}: {error.strerror or error}") from error
+        raise InputError(f"--data-dir: cannot read {shown}: {error.strerror or error}") from error
     except client_errors() as error:
-        raise InputError(f"--data-dir: cannot read {path}: {error}") from error
+        raise InputError(f"--data-dir: cannot read {shown}: {error}") from error
 
 
-def file_members(tar: tarfile.TarFile, path: str) -> Iterator[tarfile.TarInfo]:
-    """The regular files of a tar, in its order; hidden files and folders are passed over. `path` is for messages.
+def open_tar(file: IO[bytes] | None) -> tarfile.TarFile:
+    """An uncompressed tar that begins where `file` stands, a tar within a tar too. Raises tarfile.TarError."""
+    try:
+        return tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape")
+    except (ValueError, OverflowError) as error:  # numbers in extended headers that are none
+        raise tarfile.ReadError(f"a header that makes no sense: {error}") from error
 
-    Raises InputError for links and other things without bytes of their own, since leaving them out would lose images,
-    and for a tar without its end mark: `tarfile` takes a cut or a damaged header for the end and says nothing.
+
+def file_members(tar: tarfile.TarFile, path: str, left_out: LeftOutFiles | None = None) -> Iterator[tarfile.TarInfo]:
+    """The regular files of a tar, in its order, named relative to its root; `path` is for messages.
+
+    Hidden files (a name or a folder that begins with a dot) are passed over and counted in `left_out`. Tars that were
+    joined by `cat` are read as one. Raises InputError for links and other things without bytes of their own, since
+    leaving them out would lose images; for a name that comes twice, since one of the two would be lost; and for a tar
+    without its end mark: `tarfile` takes a cut or a damaged header for the end and says nothing.
     """
-    for member in tar:
-        if member.isdir() or member.name.rpartition("/")[2].startswith("."):
+    path = printable(path)
+    names: set[str] = set()
+    for member in _all_members(tar, path):
+        if member.isdir():
             continue
-        if not member.isreg() or member.issparse():
-            raise InputError(f"--data-dir: {path}: {member.name} is a link or a special file; pack plain files")
+        name = printable(member.name)
+        parts = [part for part in member.name.split("/") if part not in ("", ".")]
+        if any(part.startswith(".") and part != ".." for part in parts):
+            if left_out is not None:
+                left_out.add("hidden files", f"{posixpath.basename(path)}: {name}")
+            continue
+        if member.type == b"V":  # the volume's label
+            continue
+        if ".." in parts or not parts:
+            raise InputError(f"--data-dir: {path}: {name} leads out of the tar; pack it again from the folder itself")
+        _check_plain(member, path)
+        member.name = "/".join(parts)
+        if member.name in names:
+            raise InputError(
+                f"--data-dir: {path} holds {name} twice, one of them appended; pack it again with one of the two"
+            )
+        names.add(member.name)
         yield member
-    assert tar.fileobj is not None
-    tar.fileobj.seek(tar.offset)
-    if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise InputError(f"--data-dir: {path} is cut short or damaged at byte {tar.offset}; copy or download it again")
+
+
+def _all_members(tar: tarfile.TarFile, path: str) -> Iterator[tarfile.TarInfo]:
+    """Every entry of the tar, and of those that `cat` joined to it."""
+    file = tar.fileobj
+    assert file is not None
+    last = -1
+    while True:
+        while (member := _next(tar)) is not None:
+            if member.size < 0 or member.offset_data <= last:
+                raise InputError(f"--data-dir: {path} is damaged at byte {member.offset}; copy or download it again")
+            last = member.offset_data
+            yield member
+        end = tar.offset
+        file.seek(end)
+        if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise InputError(f"--data-dir: {path} is cut short or damaged at byte {end}; copy or download it again")
+        begin = _end_of_zeros(file, end + tarfile.BLOCKSIZE)
+        if begin is None:
+            return
+        begin -= (begin - end) % tarfile.BLOCKSIZE
+        file.seek(begin)
+        joined = open_tar(file)  # type: ignore[arg-type]  # what it reads from is all that it needs
+        if joined.offset == begin:  # not one header
+            raise InputError(
+                f"--data-dir: {path} goes on at byte {begin}, after its end mark, with something that is no tar; "
+                "copy or download it again, or cut it there"
+            )
+        tar = joined
+
+
+def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:
+    begin = tar.offset
+    try:
+        return tar.next()
+    except (ValueError, OverflowError) as error:  # numbers in extended headers that are none
+        raise tarfile.ReadError(f"a header at byte {begin} that makes no sense: {error}") from error
+
+
+def _end_of_zeros(file: Any, position: int) -> int | None:
+    """Where the first byte that is not zero lies, from `position` on; None when there is none."""
+    file.seek(position)
+    while data := file.read(_SCANNED_BYTES):
+        rest = data.lstrip(b"\0")
+        if rest:
+            return position + len(data) - len(rest)
+        position += len(data)
+    return None
+
+
+def _check_plain(member: tarfile.TarInfo, path: str) -> None:
+    name = printable(member.name)
+    if member.issparse() or any(field.startswith("GNU.sparse.") for field in member.pax_headers):
+        what, way_out = "is stored as a sparse file", "pack it again without --sparse"
+    elif member.issym() or member.islnk():
+        what = f"is a link or a special file: it stands for {printable(member.linkname)}"
+        way_out = "pack plain files (tar --dereference --hard-dereference)"
+    elif not member.isreg():
+        what, way_out = f"is a link or a special file (type {member.type!r})", "pack plain files"
+    else:
+        return
+    raise InputError(f"--data-dir: {path}: {name} {what}; {way_out}")
+
+
+def _check_uncompressed(file: IO[bytes], path: str) -> None:
+    """Raises InputError for what other programs unpack; leaves the file at its beginning."""
+    begin = file.read(8)
+    try:
+        file.seek(0)
+    except ValueError as error:  # a web server that gives whole files alone
+        raise InputError(
+            f"--data-dir: {path} cannot be read by ranges of bytes ({error}); copy it to a disk"
+        ) from error
+    for mark, (what, way_out) in _COMPRESSED.items():
+        if begin.startswith(mark):
+            raise InputError(
+                f"--data-dir: {path} is compressed ({what}), and images are read from where they lie in a tar; "
+                f"decompress it first: {way_out} {posixpath.basename(path)}"
+            )
 
 
 def _open(path: str) -> AbstractContextManager[IO[bytes]]:
-    if not is_url(path):
-        return Path(path).open("rb")
-    remote: AbstractContextManager[IO[bytes]] = fsspec.open(path, "rb")
-    return remote
+    if is_url(path):
+        remote: AbstractContextManager[IO[bytes]] = fsspec.open(path, "rb")
+        return remote
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise OSError(errno.EINVAL, "it is no regular file", path)
+    return file
 
 
 def _read_remote(url: str, offset: int, size: int) -> bytes:

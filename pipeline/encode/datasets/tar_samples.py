@@ -1,0 +1,200 @@
+"""The samples of a tar: an image and its label each, by their names.
+
+A label is KEY.cls, or KEY.json with a "label"; the image that belongs to it is KEY.jpg (or another extension of an
+image). webdataset ends a key at the first dot of a name, and people pack photo.1.jpg beside photo.1.cls; so an image
+belongs to the label with the longest key that its name begins with, up to a dot:
+
+    photo.1.jpg  photo.1.cls     the sample photo.1, also beside photo.2.jpg and photo.2.cls
+    x.jpg  x.seg.png  x.cls      the sample x; x.seg.png is counted as a further picture of it
+    x.rgb.png  x.cls             the sample x, since it has no other image
+    x.rgb.png  x.depth.png  x.cls    refused: nothing says which of the two is meant
+    x.jpg  x.1.jpg  x.cls        x.1.jpg is counted as a picture without a label (refused, unless failures are skipped)
+"""
+
+import json
+import posixpath
+import re
+import tarfile
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from ci2p_cache.errors import InputError
+from ci2p_cache.left_out import LeftOutFiles
+from ci2p_cache.printable import printable
+from ci2p_cache.user_text import decode_text
+from pipeline.encode.datasets.places import without_query
+from pipeline.encode.datasets.tar_members import file_members, tar_headers
+from pipeline.encode.formats import is_image_name
+
+LARGEST_LABEL = 999_999  # more is an id, a -1 without its sign, or anything but the number of a class
+
+_LABEL_BYTES = 1000  # a .cls of more holds something else
+_ARCHIVES = frozenset({"tar", "tgz", "gz", "bz2", "xz", "zst", "zip", "7z", "rar"})
+_TEXTS = frozenset({"txt", "text", "caption", "captions", "transcript"})
+
+
+class TarSample(NamedTuple):
+    """A labelled image; `key` is as the tar has it, offset and size are in bytes."""
+
+    key: str
+    label: int
+    offset: int
+    size: int
+
+
+class _Image(NamedTuple):
+    name: str
+    offset: int
+    size: int
+
+
+class _Label(NamedTuple):
+    name: str
+    value: int
+
+
+def list_samples(path: str, left_out: LeftOutFiles) -> list[TarSample]:
+    """The samples of a tar, local or remote, whose headers are read from end to end.
+
+    What is neither an image nor a label is counted in `left_out`. Raises InputError, naming tar and member, for an
+    image without label, a label without image, a label that is none, and where one cannot know what belongs together.
+    """
+    images: list[_Image] = []
+    labels: dict[str, dict[str, _Label]] = {}  # by key, then by extension
+    tar_name = posixpath.basename(without_query(path))
+    with tar_headers(path) as tar:
+        for member in file_members(tar, path, left_out):
+            stem, extension = _split_name(member.name)
+            if is_image_name(member.name):
+                images.append(_Image(member.name, member.offset_data, member.size))
+                continue
+            shown = printable(f"{tar_name}: {member.name}")
+            if extension not in ("cls", "json"):
+                _leave_out(extension, shown, left_out)
+                continue
+            value = _read_label(tar, member, extension, path)
+            if value is None:
+                left_out.add("JSON files without a label", shown)
+                continue
+            beside = labels.setdefault(stem, {})
+            if extension in beside:
+                raise _refusal(path, f"sample {stem} has two labels: {beside[extension].name} and {member.name}")
+            beside[extension] = _Label(member.name, value)
+    for beside in labels.values():
+        if len(beside) == 2:  # the label made for the purpose counts
+            left_out.add("JSON files beside a .cls", printable(f"{tar_name}: {beside['json'].name}"))
+    label_of = {key: beside.get("cls") or beside["json"] for key, beside in labels.items()}
+    return list(_match(path, images, label_of, left_out))
+
+
+def _match(path: str, images: list[_Image], label_of: dict[str, _Label], left_out: LeftOutFiles) -> Iterator[TarSample]:
+    images_of: dict[str, list[_Image]] = {}
+    stems = {_split_name(image.name)[0] for image in images}
+    for image in images:
+        stem = _split_name(image.name)[0]
+        key = next((key for key in _keys(stem) if key in label_of), None)
+        if key is None:
+            key = next(key for key in reversed(list(_keys(stem))) if key in stems)
+            raise _refusal(path, f'sample {key} has no label; add {key}.cls, or {key}.json with a "label"')
+        images_of.setdefault(key, []).append(image)
+    parents = {parent for key in images_of for parent in list(_keys(key))[1:]}
+    tar_name = posixpath.basename(without_query(path))
+    for key, label in label_of.items():
+        mine = images_of.get(key, [])
+        if not mine:
+            if not any(parent in images_of for parent in list(_keys(key))[1:]):
+                raise _refusal(path, f"sample {key} has no image ({label.name} is a label alone); pack it again")
+            left_out.add("further labels of a sample", printable(f"{tar_name}: {label.name}"))
+            continue
+        exact = [image for image in mine if _split_name(image.name)[0] == key]
+        others = [image for image in mine if _split_name(image.name)[0] != key]
+        if others and key in parents:
+            stem = _split_name(others[0].name)[0]
+            raise _refusal(
+                path, f"sample {stem} has no label, others beside it have one; add {stem}.cls or take it out"
+            )
+        if len(exact or others) > 1:
+            names = ", ".join(sorted(image.name for image in exact or others))
+            raise _refusal(path, f"sample {key} has {len(exact or others)} images ({names}); pack one a sample")
+        if exact:
+            for image in others:
+                is_part = not image.name[len(key) + 1].isdigit()  # x.seg.png, not x.1.png
+                what = "further pictures of a sample" if is_part else "pictures without a label of their own"
+                left_out.add(what, printable(f"{tar_name}: {image.name}"), pictures=not is_part)
+        (image,) = exact or others
+        yield TarSample(key, label.value, image.offset, image.size)
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    """Stem (with the folder) and lower-case extension, which is empty where the file's own name has no dot."""
+    folder, own = posixpath.split(name)
+    stem, _, extension = own.rpartition(".")
+    return (posixpath.join(folder, stem), extension.lower()) if stem else (name, "")
+
+
+def _keys(stem: str) -> Iterator[str]:
+    """The stem, and what is left of it when its file's name is cut at one dot after the other: a.b.c, a.b, a."""
+    begin = stem.rfind("/") + 1
+    while True:
+        yield stem
+        cut = stem.rfind(".", begin)
+        if cut < 0:
+            return
+        stem = stem[:cut]
+
+
+def _leave_out(extension: str, shown: str, left_out: LeftOutFiles) -> None:
+    if extension in _TEXTS:
+        left_out.add("text files in tars", shown)
+    elif extension in _ARCHIVES:
+        left_out.add("archives within tars", shown, pictures=True)
+    else:
+        left_out.add("files in tars that are neither images nor labels", shown)
+
+
+def _read_label(tar: tarfile.TarFile, member: tarfile.TarInfo, extension: str, path: str) -> int | None:
+    """The class index in a .cls or .json; None for a .json without "label". Raises InputError for anything else."""
+    where = printable(f"{path}: {member.name}")
+    if extension == "cls" and member.size > _LABEL_BYTES:
+        raise _no_label(where, f"{member.size} bytes")
+    file = tar.extractfile(member)
+    assert file is not None, "a regular file has contents"
+    data = file.read()
+    if len(data) < member.size:
+        raise InputError(f"--data-dir: {where} is cut short; copy or download the tar again")
+    value: Any
+    if extension == "cls":
+        text = decode_text(data, f"--data-dir: {where}").strip()
+        if not re.fullmatch(r"\+?[0-9]+", text):
+            raise _no_label(where, ascii(text) if text else "it is empty")
+        digits = text.lstrip("+0") or "0"
+        value = int(digits) if len(digits) < 20 else LARGEST_LABEL + 1
+    else:
+        try:
+            document = json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise _no_label(where, f"no JSON: {' '.join(str(error).split())}") from None
+        if not isinstance(document, dict) or "label" not in document:
+            return None
+        value = text = document["label"]
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise _no_label(where, f'"label" is {_shortened(value)}')
+    if value > LARGEST_LABEL:
+        raise _no_label(where, f"{_shortened(text)} would be a class among more than a million")
+    return int(value)
+
+
+def _shortened(value: object) -> str:
+    try:
+        text = value if isinstance(value, str) and value.isdigit() else ascii(value)
+    except (ValueError, RecursionError):  # an integer of thousands of digits, or lists within lists
+        text = f"a very long {type(value).__name__}"
+    return text if len(text) <= 40 else f"{text[:40]}..."
+
+
+def _no_label(where: str, why: str) -> InputError:
+    return InputError(f"--data-dir: {where} is not a label ({why}): give the class as an integer from 0")
+
+
+def _refusal(path: str, what: str) -> InputError:
+    return InputError(printable(f"--data-dir: {path}: {what}"))

@@ -24,7 +24,7 @@ _BEGINNINGS = (
     (b"\x00\x00\x01\xb3", "an MPEG video"),
     (b"OggS", "an Ogg file"),
     (b"%PDF-", "a PDF"),
-    (b"%!PS", "PostScript"),
+    (b"%!PS", "PostScript or EPS"),
     (b"\xc5\xd0\xd3\xc6", "EPS"),
     (b"PK\x03\x04", "a ZIP archive"),
     (b"PK\x05\x06", "a ZIP archive"),
@@ -78,6 +78,7 @@ _BEGINNINGS = (
 
 _TEXT = bytes({7, 8, 9, 10, 12, 13, 27} | set(range(0x20, 0x7F)))
 _LOOKED_AT = 4096  # bytes
+_TEXT_FILE = "a text file"
 
 
 def name_of_content(data: bytes) -> str | None:
@@ -106,15 +107,16 @@ def name_of_content(data: bytes) -> str | None:
     return _name_of_text(data, head)
 
 
-def is_heif(data: bytes) -> bool:
-    """Whether the bytes are HEIC's and not AVIF's, which lies in the same boxes and under some of the same brands."""
-    return data[4:8] == b"ftyp" and _name_of_boxes(data[:_LOOKED_AT]).startswith("HEIC")
+def is_foreign(data: bytes) -> bool:
+    """Whether bytes that begin as a decoded format does are of another: HEIC as AVIF, raw files as TIFF."""
+    name = name_of_content(data) or ""
+    return name.startswith("HEIC") or "raw file" in name
 
 
 def not_decoded(data: bytes) -> str:
     """The reason for bytes that no decoder takes; only what is really none is called "not an image"."""
     name = name_of_content(data)
-    if name is None:
+    if name in (None, _TEXT_FILE):
         return "not an image"
     if re.match(r"an? (?!camera)|only ", name):
         return f"not an image: {name}"
@@ -155,7 +157,7 @@ def _name_of_text(data: bytes, head: bytes) -> str | None:
         return "a JSON file"
     if begins.startswith("data:image/"):
         return "a data: URL; decode its base64 first"
-    return "a text file" if begins else "a text file, blank"
+    return _TEXT_FILE
 
 
 def _as_text(head: bytes) -> str | None:

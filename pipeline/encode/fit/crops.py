@@ -88,7 +88,7 @@ def crop_batches(
     Images are drawn with replacement; what a step sees depends on the files, the seed and the step alone. Raises as
     `compute_ahead` does.
     """
-    largest = max(settings.crop_size_at(step) for step in range(first_step, settings.steps)) if files else 0
+    largest = max(settings.crop_size, settings.final_crop_size)
     return compute_ahead(
         _Batches(tuple(files), settings, first_step),
         settings.steps - first_step,

@@ -120,13 +120,13 @@ def _within_shared_memory(workers: int, ahead: int, item_bytes: int) -> tuple[in
         return workers, ahead
     fewer = (workers, max(room // workers, 1)) if room >= workers else (max(room, 0), 1)
     logger.warning(
-        "%s has %.0f MB free, and %d workers want %.0f MB: going on with %d that decode %d batches ahead; enlarge it "
-        "for more (docker run --shm-size 2g)",
+        "%s has %.0f MB free, and %d decoding processes want %.0f MB: going on with %s; enlarge it for more "
+        "(docker run --shm-size 2g)",
         SHARED_MEMORY,
         free / 1e6,
         workers,
         (workers * ahead + _HELD) * item_bytes / _SHARE / 1e6,
-        *fewer,
+        f"{fewer[0]}, each {fewer[1]} batches ahead" if fewer[0] else "none, and decoding in between",
     )
     return fewer
 

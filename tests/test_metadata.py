@@ -81,6 +81,12 @@ def test_the_first_frame_of_an_animation_stays_the_first() -> None:
         assert np.array_equal(decode(data), IMAGE) and np.array_equal(decode(odd), IMAGE)
 
 
+@pytest.mark.parametrize("bytes_lost", [1, 12, 15, 20, 100, 320, 324, 330])
+def test_a_png_that_is_cut_behind_its_pixels_has_all_of_them(bytes_lost: int) -> None:
+    data = with_chunks(PNG, chunk(b"tEXt", b"Comment\0" + b"x" * 300), before=b"IEND")
+    assert np.array_equal(decode(data[:-bytes_lost]), IMAGE)
+
+
 def damaged_pngs() -> dict[str, bytes]:
     palette = encoded(IMAGE.convert("P"), transparency=bytes(range(256)))
     text = chunk(b"zTXt", b"workflow\0\0" + BOMB)

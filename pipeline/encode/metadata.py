@@ -43,12 +43,14 @@ def without_metadata(data: bytes, file_format: str) -> Iterator[bytes]:
 def _png(data: bytes, kept: int) -> bytes:
     """Critical chunks and tRNS; then sound ones that may tell the orientation, and the frames of an animation."""
     parts, at = [_PNG_BEGINS], len(_PNG_BEGINS)
-    while at + 12 <= len(data):
+    while at + 8 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
         name, end = data[at + 4 : at + 8], at + 12 + length
+        critical = not name[0] & 0x20
+        if end > len(data) and name.isalpha() and not critical:
+            return b"".join(parts)  # cut behind the pixels, or before them all
         if not name.isalpha() or end > len(data):
             break
-        critical = not name[0] & 0x20
         if critical or name == b"tRNS" or (_is_kept(data, name, at, kept) and _is_sound(data, at, end)):
             parts.append(data[at:end])
         at = end

@@ -141,12 +141,11 @@ def _started(loader: DataLoader[T], workers: int) -> Iterator[T]:
     before = signal.getsignal(signal.SIGCHLD) if in_main_thread else None
     try:
         iterator = iter(loader)
-    except OSError as error:
-        if not workers:
+    except (OSError, RuntimeError) as error:
+        if not workers or (isinstance(error, RuntimeError) and "start new thread" not in str(error)):
             raise
-        raise WorkError(
-            f"{workers} decoding processes could not be started: {error.strerror}; give fewer --workers"
-        ) from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise WorkError(f"{workers} decoding processes could not be started: {why}; give fewer --workers") from error
     if before is not None:
         signal.signal(signal.SIGCHLD, before)
     return iterator

@@ -1,6 +1,5 @@
 """Splits from folders: what is found, under which keys and labels, what is held out, and what is refused."""
 
-import logging
 import multiprocessing
 import os
 import pickle
@@ -141,20 +140,6 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     assert opened["train"].classes == ("car", "plane", "train")
 
 
-def test_hidden_files_are_passed_over_and_others_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    others = ["a/notes.txt", "a/x/b.csv", "a/Thumbs.db", "b/z.md"]
-    hidden = ["a/._1.jpg", "a/.DS_Store", ".cache/x.jpg"]
-    data_dir = fill(tmp_path, ["a/1.jpg", "a/2.jpg", "b/1.jpg", "b/2.jpg", *others, *hidden])
-    with caplog.at_level(logging.WARNING):
-        opened = open_folder(data_dir)
-    assert opened["train"].classes == ("a", "b")
-    assert len(opened["train"].keys) + len(opened["val"].keys) == 4
-    (record,) = caplog.records
-    assert record.getMessage().endswith(
-        "4 files without an image's extension are left out: a/Thumbs.db, a/notes.txt, a/x/b.csv, ..."
-    )
-
-
 def test_names_that_are_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     names = [b"a/1.jpg", b"a/\xff.jpg"]
@@ -211,12 +196,12 @@ def test_an_item_list_does_not_depend_on_the_working_directory(tmp_path: Path, m
         (["a/1.jpg", "a/2.jpg"], None, 1.5, ["--val-fraction 1.5", "between 0 and 1"]),
         (["train/a/1.jpg", "val/b/1.jpg"], None, None, ["val/ has the class b, which train/ has not"]),
         (["train/a/1.jpg", "val/a/1.jpg"], None, 0.1, ["--val-fraction 0.1", "holds the validation images"]),
-        (["train/a/1.jpg", "test/a/1.jpg"], None, 0.2, ["--val-fraction 0.2", "holds the validation images"]),
-        (["train/a/1.jpg", "valid/a/1.jpg"], None, None, ["no val/ or test/ (found train/, valid/)", "--val-fraction"]),
-        (["val/a/1.jpg"], None, None, ["there is val/ but no train/"]),
-        (["train/1.jpg", "val/a/1.jpg"], None, None, ["/train: images lie in it directly"]),
-        (["train/1.jpg", "val/a/1.jpg"], ("val",), None, ["/train: images lie in it directly"]),
-        (["train/a/1.jpg", "val/1.jpg"], None, None, ["/val: images lie in it directly"]),
+        (["train/a/1.jpg", "test/a/1.jpg"], ("test", "val"), None, ["test/ stands in for val", "--split val"]),
+        (["train/a/1.jpg"], None, None, ["no validation images (found train/)", "--val-fraction 0.1"]),
+        (["val/a/1.jpg"], None, None, ["there is no train (found val/)"]),
+        (["train/1.jpg", "val/a/1.jpg"], None, None, [": train/: images lie in it directly"]),
+        (["train/1.jpg", "val/a/1.jpg"], ("val",), None, [": train/: images lie in it directly"]),
+        (["train/a/1.jpg", "val/1.jpg"], None, None, [": val/: images lie in it directly"]),
     ],
 )  # fmt: skip
 def test_folders_that_are_refused(
@@ -238,7 +223,8 @@ def test_what_is_no_folder_is_refused(tmp_path: Path, name: str) -> None:
 def test_names_of_data_sets_and_splits_are_checked() -> None:
     assert DATASETS == ("sample", "folder", "animals10", "imagenet", "webdataset", "huggingface")
     assert "--dataset cifar: choose one of sample, folder" in refusal("cifar", None)
-    assert "--split test: choose one of train, val" in refusal("sample", None, ("test",))
+    assert "--split dev: choose one of train, val, test" in refusal("sample", None, ("dev",))
+    assert "there is no test (found sample's train, sample's val)" in refusal("sample", None, ("test",))
 
 
 # real images

@@ -178,7 +178,8 @@ def test_validation_alone(tmp_path: Path) -> None:
     assert val.keys == VAL_KEYS
     assert len(val.classes) == 3  # those of the devkit, without the inner node
     message = refusal(tmp_path)
-    assert "neither ILSVRC2012_img_train.tar nor train/; get it from https://image-net.org/" in message
+    assert "there is no train (found ILSVRC2012_img_val.tar); expected ILSVRC2012_img_train.tar" in message
+    assert "get it from https://image-net.org/" in message
 
 
 def test_missing_pieces_are_named(tmp_path: Path) -> None:
@@ -188,7 +189,11 @@ def test_missing_pieces_are_named(tmp_path: Path) -> None:
     assert "ILSVRC2012_img_val.tar does not say the classes" in message
     assert "put ILSVRC2012_devkit_t12.tar.gz beside it: get it from https://image-net.org/" in message
     (tmp_path / "ILSVRC2012_img_val.tar").unlink()
-    assert "neither ILSVRC2012_img_val.tar nor val/; get it from https://image-net.org/" in refusal(tmp_path)
+    message = refusal(tmp_path)
+    assert "no validation images (found ILSVRC2012_img_train.tar)" in message
+    assert "get it from https://image-net.org/" in message
+    (tmp_path / "ILSVRC2012_img_train.tar").unlink()
+    assert "there is neither ILSVRC2012_img_train.tar nor train/, and no val; expected" in refusal(tmp_path)
 
 
 def test_damaged_pieces_are_named(tmp_path: Path) -> None:
@@ -232,5 +237,6 @@ def test_fewer_validation_images_than_the_truth_are_warned_of(tmp_path: Path, ca
 
 
 def test_val_fraction_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"--val-fraction 0\.1: ImageNet has validation images of its own"):
+    write_tars(tmp_path)
+    with pytest.raises(InputError, match=r"--val-fraction 0\.1: ILSVRC2012_img_val.tar holds the validation images"):
         open_dataset("imagenet", str(tmp_path), splits=None, val_fraction=0.1, seed=0)

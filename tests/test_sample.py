@@ -98,7 +98,7 @@ def test_colour_does_not_give_the_class_away() -> None:
 def test_options_that_mean_nothing_here_are_refused() -> None:
     for data_dir, fraction, seed, message in (
         ("photos", None, 0, "--data-dir photos: sample is built in"),
-        (None, 0.2, 0, "--val-fraction 0.2: sample has validation images of its own"),
+        (None, 0.2, 0, "--val-fraction 0.2: sample's val holds the validation images"),
         (None, None, -1, "--seed -1"),
     ):
         with pytest.raises(InputError, match=message):

@@ -18,7 +18,8 @@ from ci2p_cache.spec import CacheSpec
 from ci2p_cache.views import PLAIN, whole_views
 from pipeline.baselines.pixels import VIEWS, PixelSpec, is_pixels, to_floats
 from pipeline.encode.datasets import ImageSplit, open_dataset
-from pipeline.encode.datasets.folder import class_split, subfolders
+from pipeline.encode.datasets.class_folders import class_split
+from pipeline.encode.datasets.listing import subfolders
 from pipeline.encode.decoding import decode_batches
 from pipeline.encode.encoder import Encoder, load_encoder, resolve_device
 from pipeline.encode.preprocess import BadImage, Preprocessing, load_pixels, preprocessing_of

@@ -11,6 +11,7 @@ from pipeline.encode.datasets.found import SPLITS, WHOLE, FoundImages, Opener
 from pipeline.encode.datasets.holdout import check_fraction, hold_out
 from pipeline.encode.datasets.huggingface import find_huggingface
 from pipeline.encode.datasets.imagenet import find_imagenet
+from pipeline.encode.datasets.keys import printable
 from pipeline.encode.datasets.sample import find_sample
 from pipeline.encode.datasets.split import ImageSplit, SourceSplit
 from pipeline.encode.datasets.tar_images import find_tar_images
@@ -35,6 +36,7 @@ class ImageDataset(Mapping[str, ImageSplit]):
 
     splits: Mapping[str, ImageSplit]
     layout: str  # for people: what it was recognised to be, and what was held out of what
+    data_dir: str | None
     left_out: tuple[LeftOut, ...]  # what lies beside the splits; what lies in one is the split's own
     val_fraction: float | None  # of each class, held out for val; None where the data set has a val of its own
 
@@ -65,7 +67,7 @@ def open_dataset(
         if split not in SPLITS:
             raise InputError(f"--split {split}: choose one of {', '.join(SPLITS)}")
     found = _find(name, data_dir, seed)
-    where = f"--data-dir {data_dir}"
+    where = f"--data-dir {printable(data_dir or '')}"
     parts = found.parts
     source = {split: split for split in SPLITS if split in parts}
     if "val" not in parts and "test" in parts and val_fraction is None:
@@ -84,8 +86,8 @@ def open_dataset(
         if splits is None or "val" in splits:
             there = ", ".join(found.called[part] for part in parts)
             raise InputError(
-                f"{where}: no validation images (found {there}); add val/ or test/, or hold images out with "
-                "--val-fraction 0.1"
+                f"{where}: no validation images (found {there}){_unlabelled(found)}; add some, or hold images out of "
+                f"the training images with --val-fraction 0.1; {found.expected}"
             )
         held_out_of = None
     available = [*source, *(["train", "val"] if held_out_of else [])]
@@ -108,7 +110,7 @@ def open_dataset(
         if split not in opened:
             opened[split] = parts[source[split]]()
     return ImageDataset(
-        {split: opened[split] for split in wanted}, layout, left_out, val_fraction if held_out_of else None
+        {split: opened[split] for split in wanted}, layout, data_dir, left_out, val_fraction if held_out_of else None
     )
 
 
@@ -124,7 +126,9 @@ def open_pool(name: str, data_dir: str | None, split: str, *, is_held_out: bool 
     for part in (*parted, *own) if is_held_out and split != "test" else (*own, *parted):
         if part in found.parts:
             return found.parts[part]()
-    raise InputError(_lacks(f"--data-dir {data_dir}", split, found, {part: part for part in found.parts}))
+    raise InputError(
+        _lacks(f"--data-dir {printable(data_dir or '')}", split, found, {part: part for part in found.parts})
+    )
 
 
 def _find(name: str, data_dir: str | None, seed: int) -> FoundImages:
@@ -137,4 +141,10 @@ def _lacks(where: str, split: str, found: FoundImages, source: Mapping[str, str]
     if split == "test" and source.get("val") == "test":
         return f"{where}: {found.called['test']} stands in for val, since there is no val; give --split val"
     there = ", ".join(found.called.get(part, part) for part in found.parts)
+    if split in found.unlabelled:
+        return f"{where}: there is no {split} (found {there}), for {found.unlabelled[split]}; {found.expected}"
     return f"{where}: there is no {split} (found {there}); {found.expected}"
+
+
+def _unlabelled(found: FoundImages) -> str:
+    return f", and {found.unlabelled['test']}" if "test" in found.unlabelled else ""

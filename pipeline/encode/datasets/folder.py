@@ -1,191 +1,166 @@
 """Images in class folders: DIR/train/CLASS/x.jpg and DIR/val/CLASS/x.jpg, or DIR/CLASS/x.jpg."""
 
-import logging
-import os
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from ci2p_cache.errors import InputError
-from pipeline.encode.datasets.found import WHOLE, FoundImages
-from pipeline.encode.datasets.keys import PackedStrings, item_keys
-from pipeline.encode.datasets.split import SourceSplit, Stamp, sorted_split
+from ci2p_cache.left_out import LeftOutFiles
+from pipeline.encode.datasets.class_folders import LAYOUT, class_split
+from pipeline.encode.datasets.data_dir import data_folder
+from pipeline.encode.datasets.found import SPLITS, WHOLE, FoundImages
+from pipeline.encode.datasets.keys import printable
+from pipeline.encode.datasets.listing import Contents, leave_out_folder, list_folder, subfolders
+from pipeline.encode.datasets.own_output import is_own_output
+from pipeline.encode.datasets.split import SourceSplit
+from pipeline.encode.datasets.split_names import check_one_of_each, is_without_label, split_folders, split_of_name
 
-logger = logging.getLogger("ci2p")
+BESIDE_SPLITS = "images beside the folders of the splits"
+NO_SPLIT = "images in folders that are no split"
 
-IMAGE_EXTENSIONS = frozenset({"jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm"})
-LAYOUT = "expected DIR/train/CLASS/x.jpg and DIR/val/CLASS/x.jpg, or DIR/CLASS/x.jpg"
-
-# Folder names of the classes -> class name of each; raises InputError for a set of folders that is not the data set's.
-NameClasses = Callable[[Path, Sequence[str]], dict[str, str]]
-
-
-@dataclass(frozen=True, eq=False)
-class FolderFiles:
-    """An ImageSource: files below a folder, by relative name."""
-
-    root: str
-    names: PackedStrings
-
-    def read(self, row: int) -> bytes:
-        return Path(self.root, self.names[row]).read_bytes()
-
-    def stamp(self, row: int) -> Stamp:
-        found = os.stat(os.path.join(self.root, self.names[row]))  # noqa: PTH116, PTH118  (a Path each costs more)
-        return Stamp(found.st_size, found.st_mtime_ns)
+# Folder names of the classes -> class name of each, without those that are no class. Raises InputError for folders that
+# are not the data set's; the last argument says whether classes may be missing, as they may in val/.
+NameClasses = Callable[[Path, Sequence[str], bool], dict[str, str]]
 
 
 def find_folder(data_dir: str | None, seed: int) -> FoundImages:
     """Class folders; keys are "CLASS/x", classes the sorted folder names."""
     root = data_folder(data_dir, "folder", LAYOUT)
-    return find_class_folders(root, lambda _, names: {name: name for name in names})
+    if is_own_output(str(root)):
+        raise InputError(f"--data-dir {printable(str(root))}: that is a cache or a run of ci2p, not images; {LAYOUT}")
+    return find_class_folders(root, _names_as_they_are)
 
 
-def find_class_folders(root: Path, name_classes: NameClasses, *, default_fraction: float = 0.1) -> FoundImages:
-    """The parts of a folder in either layout. `name_classes` turns the folders of the classes into class names."""
-    names = subfolders(root)
-    if not _holds_splits(root, names):
+def find_class_folders(
+    root: Path, name_classes: NameClasses, *, default_fraction: float = 0.1, layout: str = LAYOUT
+) -> FoundImages:
+    """The parts of a folder in either layout. `name_classes` turns the folders of the classes into class names.
+
+    Folders called like splits are splits if they are all that there are, or if one of them holds folders: a class may
+    be called train. A test/ without class folders has no labels and is no part.
+    """
+    left_out = LeftOutFiles()
+    contents = list_folder(root, "", left_out)
+    folder_of = _split_folders(root, contents)
+    if not folder_of:
         return FoundImages(
             layout="class folders",
-            parts={WHOLE: cache(lambda: class_split(root, name_classes(root, names)))},
+            parts={WHOLE: cache(lambda: class_split(root, name_classes(root, contents.folders, False), layout=layout))},
             called={WHOLE: "class folders"},
-            expected=LAYOUT,
+            expected=layout,
             default_fraction=default_fraction,
         )
-    there = [name for name in ("train", "val", "test") if name in names]
+    for name in contents.images:
+        left_out.add(BESIDE_SPLITS, printable(name), pictures=True)
+    for name in contents.folders:
+        if name not in folder_of.values():
+            leave_out_folder(root, name, NO_SPLIT, left_out)
+    inner_of = {split: _inner(root, folder, split) for split, folder in folder_of.items()}
+    unlabelled: dict[str, str] = {}
+    if "test" in inner_of and len(inner_of) > 1:
+        classes = subfolders(root / inner_of["train"]) if "train" in inner_of else []
+        without_labels = _leave_out_unlabelled(root, inner_of["test"], classes, left_out)
+        if without_labels:
+            unlabelled["test"] = without_labels
+            del inner_of["test"]
+    called = {split: f"{printable(folder)}/" for split, folder in inner_of.items()}
 
     @cache
-    def open_part(part: str) -> SourceSplit:
-        return _open_part(root, "train" if "train" in there else part, part, name_classes)
+    def open_part(split: str) -> SourceSplit:
+        return _open_part(root, inner_of, split, name_classes, layout)
 
     return FoundImages(
-        layout=f"class folders in {', '.join(f'{name}/' for name in there)}",
-        parts={name: cache(lambda name=name: open_part(name)) for name in there},
-        called={name: f"{name}/" for name in there},
-        expected=LAYOUT,
+        layout=f"class folders in {_and(list(called.values()))}",
+        parts={split: cache(lambda split=split: open_part(split)) for split in inner_of},
+        called=called,
+        expected=layout,
+        left_out=left_out.listed(),
         default_fraction=default_fraction,
+        unlabelled=unlabelled,
     )
 
 
-def _open_part(root: Path, classes_from: str, part: str, name_classes: NameClasses) -> SourceSplit:
-    """A folder's split, with the classes of the training images; others may lack some of them, never add one."""
-    known = _named(root / classes_from, name_classes)
-    named = _named(root / part, name_classes)
+def _split_folders(root: Path, contents: Contents) -> dict[str, str]:
+    """Split -> its folder, in the order of SPLITS; none where the folders are classes."""
+    named = split_folders(contents.folders)
+    if len(named) < len(contents.folders) and not any(subfolders(root / folder) for folder in named):
+        return {}
+    check_one_of_each(named, f"--data-dir {printable(str(root))}")
+    folder_of = {split: folder for folder, split in named.items()}
+    return {split: folder_of[split] for split in SPLITS if split in folder_of}
+
+
+def _inner(root: Path, folder: str, split: str) -> str:
+    """seg_train/seg_train for seg_train: some zips hold a split's folder in a folder of its name."""
+    contents = list_folder(root / folder, "", LeftOutFiles())
+    if len(contents.folders) == 1 and not contents.images:
+        (inner,) = contents.folders
+        if split_of_name(inner) == split and (inner == folder or subfolders(root / folder / inner)):
+            return f"{folder}/{inner}"
+    return folder
+
+
+def _leave_out_unlabelled(root: Path, folder: str, classes: Sequence[str], left_out: LeftOutFiles) -> str | None:
+    """What a test folder without labels is, for people, its images counted; None for one that has labels."""
+    contents = list_folder(root / folder, "", LeftOutFiles())
+    if contents.folders:
+        (first, *more) = contents.folders
+        if more or first in classes or not is_without_label(first) or subfolders(root / folder / first):
+            return None
+    what = f"images of {printable(folder)}/ without class folders, so without labels"
+    count = leave_out_folder(root, folder, what, left_out, pictures=False, follow=True)
+    return f"{printable(folder)}/ holds {count or 'no'} images{', but no class folders, so no labels' if count else ''}"
+
+
+def _open_part(
+    root: Path, folder_of: Mapping[str, str], split: str, name_classes: NameClasses, layout: str
+) -> SourceSplit:
+    """A split, with the classes of the training images; others may lack some of them, never add one."""
+    classes_from = "train" if "train" in folder_of else split
+    known = _named(root / folder_of[classes_from], name_classes, may_lack=False)
+    folder, shown = root / folder_of[split], f"{folder_of[split]}/"
+    if split == classes_from:
+        return class_split(folder, known, shown=shown, layout=layout)
     if not known:
-        raise _no_classes(root / classes_from)
+        class_split(root / folder_of[classes_from], known, shown=f"{folder_of[classes_from]}/", layout=layout)
+    named = _named(folder, name_classes, may_lack=True)
     classes = tuple(sorted(set(known.values())))
-    unknown = sorted(folder for folder, name in named.items() if name not in classes)
-    if unknown:
-        raise InputError(
-            f"--data-dir {root}: {part}/ has the class {unknown[0]}, which train/ has not; "
-            f"add it to train/ or take it out of {part}/"
-        )
-    return class_split(root / part, named, classes)
-
-
-def data_folder(data_dir: str | None, dataset: str, layout: str) -> Path:
-    """`--data-dir` as an absolute path. Raises InputError unless it is a folder."""
-    if data_dir is None:
-        raise InputError(f"--dataset {dataset} needs --data-dir DIR; {layout}")
-    root = Path(os.path.abspath(Path(data_dir).expanduser()))  # noqa: PTH100  (resolve() would follow links)
-    if not root.exists():
-        raise InputError(f"--data-dir {data_dir}: there is no such folder; {layout}")
-    if not root.is_dir():
-        raise InputError(f"--data-dir {data_dir}: that is a file, not a folder; {layout}")
-    return root
-
-
-def subfolders(folder: Path) -> list[str]:
-    """Sorted names of the folders in a folder, hidden ones left out. Raises InputError when it cannot be listed."""
-    return sorted(entry.name for entry in _entries(str(folder)) if entry.is_dir())
-
-
-def class_split(root: Path, class_of_folder: Mapping[str, str], classes: tuple[str, ...] | None = None) -> SourceSplit:
-    """The images below root/FOLDER for each class folder, at any depth; `classes` defaults to the sorted names.
-
-    Files that are no images by their extension are counted and named in one warning. Raises InputError when there is no
-    class, or a class without images.
-    """
-    if not class_of_folder:
-        raise _no_classes(root)
-    if classes is None:
-        classes = tuple(sorted(set(class_of_folder.values())))
-    label_of_class = {name: label for label, name in enumerate(classes)}
-    names: list[str] = []
-    labels: list[int] = []
-    others: list[str] = []
-    for folder, class_name in class_of_folder.items():
-        images = image_files(root, folder, others)
-        if not images:
+    for of_folder, name in named.items():
+        if name not in classes:
+            alike = [other for other in classes if _looks(other) == _looks(name)]
+            hint = f" ({printable(folder_of[classes_from])}/ has {alike[0]!a})" if alike else ""
             raise InputError(
-                f"--data-dir {root}: the class folder {folder}/ holds no images; fill or remove it; {LAYOUT}"
+                f"--data-dir {printable(str(root))}: {printable(shown)} has the class "
+                f"{ascii(name) if alike else printable(of_folder)}, which {printable(folder_of[classes_from])}/ has "
+                f"not{hint}; add it there or take it out of {printable(shown)}"
             )
-        names += images
-        labels += [label_of_class[class_name]] * len(images)
-    warn_of_others(root, others)
-    return sorted_split(classes, item_keys(names), labels, FolderFiles(str(root), PackedStrings(names)))
+    return class_split(folder, named, classes, shown=shown, layout=layout)
 
 
-def image_files(root: Path, folder: str, others: list[str]) -> list[str]:
-    """Images below root/folder, as posix names relative to root; what has another extension is added to `others`.
-
-    Hidden files and folders are passed over. Takes no stat per file, so a million files list in seconds.
-    """
-    found: list[str] = []
-    pending = [folder]
-    while pending:
-        here = pending.pop()
-        for entry in _entries(os.path.join(root, here)):  # noqa: PTH118  (a Path per folder entry costs more than the scan)
-            name = f"{here}/{entry.name}"
-            if entry.is_dir():
-                if entry.is_symlink() and (f"{os.path.realpath(root / here)}/").startswith(
-                    f"{os.path.realpath(entry)}/"
-                ):
-                    raise InputError(
-                        f"--data-dir {root}: {name} is a link to a folder that it lies in; remove the link"
-                    )
-                pending.append(name)
-            elif is_image_name(entry.name):
-                found.append(name)
-            else:
-                others.append(name)
-    return found
-
-
-def is_image_name(name: str) -> bool:
-    return name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS
-
-
-def warn_of_others(root: Path, others: Sequence[str]) -> None:
-    """One line for all the files that are left out because of their extension."""
-    if others:
-        shown = ", ".join(sorted(others)[:3]) + (", ..." if len(others) > 3 else "")
-        logger.warning("%s: %d files without an image's extension are left out: %s", root, len(others), shown)
-
-
-def _no_classes(folder: Path) -> InputError:
-    loose = any(is_image_name(entry.name) for entry in _entries(str(folder)))
-    what = "images lie in it directly, without class folders" if loose else "there is no class folder in it"
-    return InputError(f"--data-dir {folder}: {what}; {LAYOUT}")
-
-
-def _named(folder: Path, name_classes: NameClasses) -> dict[str, str]:
+def _named(folder: Path, name_classes: NameClasses, *, may_lack: bool) -> dict[str, str]:
     names = subfolders(folder)
-    return name_classes(folder, names) if names else {}
+    return name_classes(folder, names, may_lack) if names else {}
 
 
-def _holds_splits(root: Path, names: Sequence[str]) -> bool:
-    """Whether train/, val/ and test/ are splits, not classes that happen to have such a name (a train, say)."""
-    split_names = [name for name in names if name in ("train", "val", "test")]
-    if len(split_names) < len(names):
-        return any(subfolders(root / name) for name in split_names)
-    return bool(split_names)
+def _names_as_they_are(folder: Path, names: Sequence[str], may_lack: bool) -> dict[str, str]:
+    """Each folder's own name, printable. Raises InputError for two that cannot be told apart."""
+    class_of_folder = {name: printable(name) for name in names}
+    first: dict[str, str] = {}
+    for name, class_name in class_of_folder.items():
+        other = first.setdefault(unicodedata.normalize("NFC", class_name), name)
+        if other != name:
+            raise InputError(
+                f"--data-dir {printable(str(folder))}: the class folders {other!a} and {name!a} would have "
+                f"one name, {class_name}; rename or merge them"
+            )
+    return class_of_folder
 
 
-def _entries(folder: str) -> list["os.DirEntry[str]"]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise InputError(f"--data-dir: cannot list {folder}: {error.strerror}") from error
+def _looks(name: str) -> str:
+    """What two names have in common that a person would take for one."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _and(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else "".join(names)

@@ -1,7 +1,7 @@
 """What a data set was recognised to be, before anything is held out of it."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from ci2p_cache.left_out import LeftOut
@@ -21,6 +21,7 @@ class FoundImages:
     called: Mapping[str, str]  # what each part is called where it lies, for people: {"val": "Validation/"}
     expected: str  # how a data set of this kind should be laid out, for messages
     left_out: tuple[LeftOut, ...] = ()  # what lies beside the parts
+    unlabelled: Mapping[str, str] = field(default_factory=dict)  # what would be a part if it had labels: why it is none
     default_fraction: float = 0.1  # of each class, held out of a WHOLE unless --val-fraction says otherwise
 
 

@@ -35,4 +35,6 @@ def hold_out(split: SourceSplit, fraction: float, seed: int) -> dict[str, Source
 
 
 def _rank(seed: int, key: str) -> int:
-    return int.from_bytes(hashlib.blake2b(f"{seed}\0{key}".encode(), digest_size=8).digest(), "big")
+    return int.from_bytes(
+        hashlib.blake2b(f"{seed}\0{key}".encode("utf-8", "backslashreplace"), digest_size=8).digest(), "big"
+    )

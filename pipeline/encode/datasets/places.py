@@ -10,7 +10,7 @@ import fsspec
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.remote import client_errors
-from pipeline.encode.datasets.shown_names import shown_name
+from pipeline.encode.datasets.keys import printable
 
 _LOCAL_URL = re.compile(r"(?:file|local)://", re.IGNORECASE)
 _WEB_URL = re.compile(r"https?://", re.IGNORECASE)
@@ -48,9 +48,9 @@ def places_of(address: str) -> tuple[Places, str, str]:
     try:
         path = Path(address[local.end() :] if local else address).expanduser()
     except RuntimeError as error:
-        raise InputError(f"--data-dir {shown_name(address)}: {error}; give the whole path") from error
+        raise InputError(f"--data-dir {printable(address)}: {error}; give the whole path") from error
     if "\0" in address:
-        raise InputError(f"--data-dir {shown_name(address)}: a path cannot have a NUL character in it; mend it")
+        raise InputError(f"--data-dir {printable(address)}: a path cannot have a NUL character in it; mend it")
     return LocalPlaces(), "", os.path.abspath(path).lstrip("/")  # noqa: PTH100  (resolve() would follow links)
 
 
@@ -89,11 +89,11 @@ class LocalPlaces:
         except (FileNotFoundError, NotADirectoryError):
             return [], []
         except OSError as error:
-            raise InputError(f"--data-dir: cannot list {shown_name(folder)}: {error.strerror}") from error
+            raise InputError(f"--data-dir: cannot list {printable(folder)}: {error.strerror}") from error
         return sorted(folders), sorted(files)
 
     def check(self, path: str, expected: str) -> None:
-        shown = shown_name(path)
+        shown = printable(path)
         if Path(path).is_dir():
             raise InputError(f"--data-dir: {shown} is a folder among tars; add /*.tar to it")
         if not os.path.lexists(path):
@@ -157,4 +157,4 @@ class RemotePlaces:
 
 
 def _cannot_list(path: str, error: Exception) -> InputError:
-    return InputError(f"--data-dir: cannot list {shown_name(path)}: {' '.join(str(error).split())}")
+    return InputError(f"--data-dir: cannot list {printable(path)}: {' '.join(str(error).split())}")

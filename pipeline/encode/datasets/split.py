@@ -1,5 +1,7 @@
 """What a split of a data set is, and the one that all data sets here hand out."""
 
+import itertools
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -7,6 +9,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOut
 from pipeline.encode.datasets.keys import PackedStrings
 
@@ -91,9 +94,20 @@ def sorted_split(
     source: ImageSource,
     left_out: tuple[LeftOut, ...] = (),
 ) -> SourceSplit:
-    """A split of a source whose row i has `keys[i]` and `labels[i]`; the items are put in the order of their keys."""
-    assert len(set(classes)) == len(classes), "two classes have one name"
+    """A split of a source whose row i has `keys[i]` and `labels[i]`; the items are put in the order of their keys.
+
+    Raises InputError when two items have one key or two classes one name.
+    """
     rows = sorted(range(len(keys)), key=keys.__getitem__)
+    for before, row in itertools.pairwise(rows):
+        if keys[before] == keys[row]:
+            raise InputError(
+                f"--data-dir: two images have the name {keys[row]} (numbers {before + 1} and {row + 1} of "
+                f"{len(keys)}); rename or remove one of them"
+            )
+    for name, count in Counter(classes).items():
+        if count > 1:
+            raise InputError(f"--data-dir: {count} classes have the name {name}; rename all but one of them")
     return SourceSplit(
         classes=classes,
         keys=PackedStrings(keys[row] for row in rows),

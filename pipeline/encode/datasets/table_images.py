@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ci2p_cache.errors import InputError
-from pipeline.encode.datasets.keys import item_keys
-from pipeline.encode.datasets.shown_names import shown_name
+from pipeline.encode.datasets.keys import item_keys, printable
 from pipeline.encode.datasets.split import Stamp
 from pipeline.progress import progress
 
@@ -51,15 +50,15 @@ class TableImages:
         path = self.paths[row]
         assert path is not None, "list_table_images lets no row through that has neither bytes nor path"
         if "\0" in path:
-            raise OSError(errno.EINVAL, "a NUL character in its name", shown_name(path))
+            raise OSError(errno.EINVAL, "a NUL character in its name", printable(path))
         return path
 
 
 def list_table_images(table: Any, column: str, where: str) -> TableImages:
     """The images of a table. Raises InputError, which begins with `where`, for a row without one, naming it."""
     import datasets
-    import pyarrow.compute as pc
 
+    pc = _arrow_compute()
     undecoded = table.cast_column(column, datasets.Image(decode=False)).select_columns(column)
     paths: list[str | None] = []
     sizes: list[int] = []
@@ -72,6 +71,15 @@ def list_table_images(table: Any, column: str, where: str) -> TableImages:
     return TableImages(undecoded, column, tuple(paths), np.array(sizes, dtype=np.int64))
 
 
+def table_paths(table: Any, column: str) -> list[str | None]:
+    """What the table has for the path of each image."""
+    import datasets
+
+    undecoded = table.cast_column(column, datasets.Image(decode=False)).select_columns(column)
+    pc = _arrow_compute()
+    return [path for images in _arrow_chunks(undecoded, column) for path in pc.struct_field(images, "path").to_pylist()]
+
+
 def table_keys(images: TableImages, labels: NDArray[np.int64], folder: Path | None, where: str) -> list[str]:
     """A key for each row, which rows that are added or taken out leave as it is.
 
@@ -80,7 +88,7 @@ def table_keys(images: TableImages, labels: NDArray[np.int64], folder: Path | No
     images are read once, a chunk of rows at a time; images that are there twice get "-1", "-2" behind it, in the order
     of their labels. Raises InputError, which begins with `where`, when a file to be hashed cannot be read.
     """
-    names = [None if path is None else shown_name(relative_name(path, folder)) for path in images.paths]
+    names = [None if path is None else printable(relative_name(path, folder)) for path in images.paths]
     named = [name for name in names if name]
     if len(named) == len(names) == len(set(named)):
         return item_keys(named)
@@ -109,8 +117,7 @@ def relative_name(path: str, folder: Path | None) -> str:
 
 
 def _hashes(images: TableImages, where: str) -> list[str]:
-    import pyarrow.compute as pc
-
+    pc = _arrow_compute()
     hashes: list[str] = []
     num_rows = len(images.paths)
     with progress("reading images for their keys", num_rows, "images", quiet=num_rows < _MANY_ROWS) as advance:
@@ -122,6 +129,12 @@ def _hashes(images: TableImages, where: str) -> list[str]:
     return hashes
 
 
+def _arrow_compute() -> Any:
+    import pyarrow.compute  # its functions are made when it is imported, so that no type checker knows them
+
+    return pyarrow.compute
+
+
 def _hash(data: Any) -> str:
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
@@ -130,7 +143,7 @@ def _file_bytes(images: TableImages, row: int, where: str) -> bytes:
     try:
         return images.read(row)
     except OSError as error:
-        path = shown_name(images.paths[row] or "")
+        path = printable(images.paths[row] or "")
         raise InputError(
             f"{where}: row {row}: {path} cannot be read ({error.strerror or error}); put it back or take the row out"
         ) from error

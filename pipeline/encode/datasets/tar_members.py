@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOutFiles
 from ci2p_cache.remote import client_errors
-from pipeline.encode.datasets.shown_names import shown_name
+from pipeline.encode.datasets.keys import printable
+from pipeline.encode.datasets.listing import HIDDEN
 from pipeline.encode.datasets.split import Stamp
 
 _MAX_OPEN = 64
@@ -98,7 +99,7 @@ def tar_headers(path: str) -> Iterator[tarfile.TarFile]:
 
     Raises InputError when it is missing, compressed, cut short or no tar at all, also for what is found on the walk.
     """
-    shown = shown_name(path)
+    shown = printable(path)
     try:
         with _open(path) as file:
             _check_uncompressed(file, shown)
@@ -132,16 +133,16 @@ def file_members(tar: tarfile.TarFile, path: str, left_out: LeftOutFiles | None 
     leaving them out would lose images; for a name that comes twice, since one of the two would be lost; and for a tar
     without its end mark: `tarfile` takes a cut or a damaged header for the end and says nothing.
     """
-    path = shown_name(path)
+    path = printable(path)
     names: set[str] = set()
     for member in _all_members(tar, path):
         if member.isdir():
             continue
-        name = shown_name(member.name)
+        name = printable(member.name)
         parts = [part for part in member.name.split("/") if part not in ("", ".")]
         if any(part.startswith(".") and part != ".." for part in parts):
             if left_out is not None:
-                left_out.add("hidden files", f"{posixpath.basename(path)}: {name}")
+                left_out.add(HIDDEN, f"{posixpath.basename(path)}: {name}")
             continue
         if member.type == b"V":  # the volume's label
             continue
@@ -206,11 +207,11 @@ def _end_of_zeros(file: Any, position: int) -> int | None:
 
 
 def _check_plain(member: tarfile.TarInfo, path: str) -> None:
-    name = shown_name(member.name)
+    name = printable(member.name)
     if member.issparse() or any(field.startswith("GNU.sparse.") for field in member.pax_headers):
         what, way_out = "is stored as a sparse file", "pack it again without --sparse"
     elif member.issym() or member.islnk():
-        what = f"is a link or a special file: it stands for {shown_name(member.linkname)}"
+        what = f"is a link or a special file: it stands for {printable(member.linkname)}"
         way_out = "pack plain files (tar --dereference --hard-dereference)"
     elif not member.isreg():
         what, way_out = f"is a link or a special file (type {member.type!r})", "pack plain files"

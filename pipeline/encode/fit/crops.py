@@ -3,6 +3,7 @@
 Legend: B images, S crop size.
 """
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ci2p_cache.errors import InputError, WorkError
-from pipeline.encode.datasets.folder import image_files, warn_of_others
+from ci2p_cache.left_out import LeftOutFiles, describe_left_out
+from pipeline.encode.datasets.listing import image_files
 from pipeline.encode.fit.settings import FitSettings
 from pipeline.encode.preprocess import BadImage, decode
+
+logger = logging.getLogger("ci2p")
 
 
 def list_images(folder: str, option: str) -> list[Path]:
@@ -26,9 +30,10 @@ def list_images(folder: str, option: str) -> list[Path]:
     if not root.is_dir():
         raise InputError(f"{option} {folder}: there is no such folder; give one with images in it, at any depth")
     root = root.resolve()
-    others: list[str] = []
-    names = image_files(root.parent, root.name, others)
-    warn_of_others(root, others)
+    left_out = LeftOutFiles()
+    names = image_files(root.parent, root.name, left_out)
+    if left_out.listed():
+        logger.warning("%s: %s", root, describe_left_out(left_out.listed()))
     if not names:
         raise InputError(f"{option} {folder}: no images below it; give a folder with images in it, at any depth")
     return [root.parent / name for name in sorted(names)]

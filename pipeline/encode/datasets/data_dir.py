@@ -1,0 +1,41 @@
+"""The folder that `--data-dir` names."""
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from ci2p_cache.errors import InputError
+from pipeline.encode.datasets.keys import printable
+
+_REASONS = {
+    errno.ENOENT: "there is no such folder",
+    errno.ENOTDIR: "a part of the path is a file, not a folder",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ELOOP: "links lead around in a circle",
+    errno.EACCES: "no permission to look there",
+}
+
+
+def data_folder(data_dir: str | None, dataset: str, layout: str) -> Path:
+    """`--data-dir` as an absolute path. Raises InputError unless it is a folder."""
+    if data_dir is None:
+        raise InputError(f"--dataset {dataset} needs --data-dir DIR; {layout}")
+    given = f"--data-dir {printable(data_dir)}"
+    if not data_dir.strip():
+        raise InputError(f"--data-dir '{printable(data_dir)}': that is no name; give a folder; {layout}")
+    try:
+        root = Path(os.path.abspath(Path(data_dir).expanduser()))  # noqa: PTH100  (resolve() would follow links)
+        mode = root.stat().st_mode
+    except RuntimeError:
+        raise InputError(f"{given}: there is no such user; give the whole path") from None
+    except ValueError:
+        raise InputError(f"{given}: no path holds the character \\x00; {layout}") from None
+    except OSError as error:
+        raise InputError(f"{given}: {_REASONS.get(error.errno or 0, error.strerror)}; {layout}") from None
+    if not stat.S_ISDIR(mode):
+        hint = (
+            "unpack it, and give the folder" if data_dir.lower().endswith((".zip", ".tar", ".gz", ".tgz")) else layout
+        )
+        raise InputError(f"{given}: that is a file, not a folder; {hint}")
+    return root

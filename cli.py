@@ -99,6 +99,14 @@ _weights_option = click.option(
     "--weights", default="bundled", show_default=True, metavar="bundled|zoo|FILE", help="The encoder's."
 )
 
+_on_error_option = click.option(
+    "--on-error",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="skip: leave out images that cannot be used, and list them.",
+)
+
 _DATASETS = click.Choice(["sample", "folder", "animals10", "imagenet", "webdataset", "huggingface"])
 _STORES = click.Choice(["int", "rans", "float16"])
 
@@ -156,7 +164,8 @@ _resize_mode_option = click.option(
 @click.option("--workers", type=click.IntRange(0), help="Decoding processes. Default: one a core, 16 at most.")
 @click.option("--shard-size", type=click.IntRange(1), default=1024, show_default=True, help="Images a shard.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the shuffle, --crops and --val-fraction.")
-@click.option("--on-error", type=click.Choice(["stop", "skip"]), default="stop", show_default=True)
+@_on_error_option
+@click.option("--dry-run", is_flag=True, help="Say what would be encoded, how large and how long, and stop.")
 @_json_option
 def encode(
     dataset: str,
@@ -173,6 +182,7 @@ def encode(
     precision: Any,
     engine: Any,
     workers: int | None,
+    dry_run: bool,
     json_file: str | None,
     **options: Any,
 ) -> None:
@@ -184,10 +194,10 @@ def encode(
     Run the same command again to continue; finished shards are not touched.
     """
     from pipeline.encode.decoding import default_workers
-    from pipeline.encode.run import encode_dataset
+    from pipeline.encode.run import encode_dataset, plan_encoding
     from pipeline.encode.shard_writer import EncodeOptions
 
-    report = encode_dataset(
+    report = (plan_encoding if dry_run else encode_dataset)(
         dataset,
         data_dir,
         out or Path("caches") / dataset,
@@ -238,9 +248,16 @@ def _resolve_recipe(recipe: str, settings: tuple[str, ...], overrides: dict[str,
 
 
 def _train(
-    recipe: Any, data: Any, name: str, out: Path | None, device: str, max_minutes: float | None, json_file: str | None
+    recipe: Any,
+    data: Any,
+    name: str,
+    out: Path | None,
+    device: str,
+    max_minutes: float | None,
+    json_file: str | None,
+    **figures: Any,
 ) -> None:
-    """Trains on data that go by `name`, and prints what came of it."""
+    """Trains on data that go by `name`, and prints what came of it, with further `figures` in the JSON."""
     from pipeline.train.loop import train as train_model
     from pipeline.train.run_folder import default_run
 
@@ -259,7 +276,7 @@ def _train(
             "seconds": result.seconds,
             "params": result.params,
             "run": str(result.run),
-        }
+        } | figures
         _write_json(json_file, measured)
 
 
@@ -305,6 +322,7 @@ def train(
 @_recipe_options
 @click.option("--workers", type=click.IntRange(0), help="Decoding processes. Default: one a core, 16 at most.")
 @click.option("--resident", type=click.Choice(["auto", "cpu", "off"]), default="auto", show_default=True)
+@_on_error_option
 def baseline(
     dataset: str,
     data_dir: str | None,
@@ -319,6 +337,7 @@ def baseline(
     device: str,
     workers: int | None,
     resident: Any,
+    on_error: Any,
     max_minutes: float | None,
     json_file: str | None,
     **overrides: Any,
@@ -341,13 +360,14 @@ def baseline(
         resize_mode=resize_mode,
         data_seed=data_seed,
         resident=resident,
+        on_error=on_error,
     )
-    _train(resolved, data, data.path, out, device, max_minutes, json_file)
+    _train(resolved, data, data.path, out, device, max_minutes, json_file, num_failed=len(data.failures))
 
 
 @main.command("eval")
 @_checkpoint_option
-@click.option("--shards", metavar="CACHE", help="Default: the cache that the model was trained from.")
+@click.option("--shards", metavar="CACHE", help="Default: the cache that the model was trained from, wherever it was.")
 @click.option("--images", metavar="DIR", help="Raw images instead, through the encoder that made the cache.")
 @click.option("--split", default="val", show_default=True)
 @click.option("--tta", is_flag=True, help="Average over the image and its mirror image.")
@@ -355,6 +375,7 @@ def baseline(
 @_device_option
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--workers", type=click.IntRange(0), help="Decoding threads, or processes for --images.")
+@_on_error_option
 @_json_option
 def evaluate(
     checkpoint: str | None,
@@ -366,13 +387,16 @@ def evaluate(
     device: str,
     batch_size: int,
     workers: int | None,
+    on_error: Any,
     json_file: str | None,
 ) -> None:
-    """Measure a trained model, on a cache or on raw images."""
+    """Measure a trained model, on a cache or on raw images.
+
+    Of --images that the cache was made from, exactly those of --split are measured; of another folder all, unless the
+    model was trained on some of them.
+    """
     from pipeline.evaluate.run import evaluate as evaluate_model
 
-    if shards and images:
-        raise InputError("--shards and --images exclude each other; give one of them")
     report = evaluate_model(
         checkpoint,
         shards=shards,
@@ -383,6 +407,7 @@ def evaluate(
         device=device,
         batch_size=batch_size,
         workers=workers,
+        on_error=on_error,
     )
     for line in report.lines():
         _print(json_file, line)
@@ -472,6 +497,7 @@ def fit_encoder(
 @click.option("--data-dir", metavar="DIR", help="The originals: prints PSNR of the --images against them.")
 @_weights_option
 @_device_option
+@_on_error_option
 @_json_option
 def inspect(
     cache: Path,
@@ -481,6 +507,7 @@ def inspect(
     data_dir: str | None,
     weights: str,
     device: str,
+    on_error: Any,
     json_file: str | None,
 ) -> None:
     """What is in a cache: spec, classes, counts, bytes per view, bits per pixel, value range; how it looks."""
@@ -496,7 +523,9 @@ def inspect(
     if grid is not None:
         from pipeline.encode.gallery import draw_gallery
 
-        gallery = draw_gallery(cache, split, grid, count=count, weights=weights, data_dir=data_dir, device=device)
+        gallery = draw_gallery(
+            cache, split, grid, count=count, weights=weights, data_dir=data_dir, device=device, on_error=on_error
+        )
         for line in gallery.lines():
             _print(json_file, line)
         if gallery.psnr:
@@ -506,15 +535,23 @@ def inspect(
 
 @main.command()
 @click.argument("cache", type=click.Path(path_type=Path))
+@click.option("--data-dir", metavar="DIR", help="Hold every image against it: what has changed, gone or come since.")
 @_json_option
-def verify(cache: Path, json_file: str | None) -> None:
+def verify(cache: Path, data_dir: str | None, json_file: str | None) -> None:
     """Recount and rehash a cache; exit status 1 and a list when anything is missing, truncated or changed."""
     from ci2p_cache.errors import WorkError
     from ci2p_cache.verify import find_splits, verify_split
 
     problems = {split: verify_split(cache, split) for split in find_splits(cache)}
+    sound = "every shard is as it was written"
+    if data_dir is not None:
+        from pipeline.encode.source_check import check_source
+
+        sound += f", and made from what {data_dir} holds"
+        for split, found in problems.items():
+            found += check_source(cache, split, data_dir)
     for split, found in problems.items():
-        for line in found or [f"{split}: every shard is as it was written"]:
+        for line in found or [f"{split}: {sound}"]:
             _print(json_file, line)
     _write_json(json_file, problems)
     count = sum(map(len, problems.values()))
@@ -529,15 +566,19 @@ def verify(cache: Path, json_file: str | None) -> None:
 @click.option("--store", type=_STORES, help="Default: SOURCE's. int and rans hold the same values.")
 @_json_option
 def convert(source: Path, target: Path, target_format: Any, store: Any, json_file: str | None) -> None:
-    """The same samples and values in another format or store; run it again to continue."""
-    from ci2p_cache.convert import convert_split
+    """The same samples and values in another format or store; run it again to continue.
+
+    Without --format and --store, a cache of an older format version is brought over to today's.
+    """
+    from ci2p_cache.convert import convert_split, is_outdated
     from ci2p_cache.summary import size_figures
     from ci2p_cache.verify import find_splits
 
-    if not target_format and not store:
+    splits = find_splits(source)
+    if not target_format and not store and not any(is_outdated(source / split) for split in splits):
         raise InputError("convert to what? give --format, --store or both")
     measured = {}
-    for split in find_splits(source):
+    for split in splits:
         manifest = convert_split(source, target, split, target_format, store)
         measured[split] = {"num_images": manifest.num_images, "num_views": manifest.num_views, **size_figures(manifest)}
         size = measured[split]["bytes_per_view"]

@@ -10,8 +10,10 @@ from pydantic import ValidationError
 
 from ci2p_cache.codecs import stored_dtype
 from ci2p_cache.errors import InputError, WorkError
-from ci2p_cache.manifest import Manifest
-from ci2p_cache.remote import reading
+from ci2p_cache.items import Contents, ItemList, read_contents, read_item_list
+from ci2p_cache.manifest import Manifest, Marker, parse_marker, read_marker
+from ci2p_cache.packed_strings import PackedStrings
+from ci2p_cache.remote import fetch, reading
 from ci2p_cache.spec import CacheSpec
 
 
@@ -45,6 +47,21 @@ class Cache:
     @property
     def num_classes(self) -> int:
         return len(self.manifest.classes)
+
+    def read_items(self) -> ItemList:
+        """What the split is made of, in the order of the positions; its keys for one. Raises WorkError when damaged."""
+        if self.spec.format_version > 1:
+            return read_item_list(self.split_dir)
+        markers = [_read_marker(self.split_dir, shard) for shard in range(len(self.manifest.shards))]
+        labels = np.array([label for marker in markers for label in marker.labels], dtype=np.int32)
+        keys = PackedStrings(key for marker in markers for key in marker.keys)
+        return ItemList(tuple(self.classes), keys, labels)
+
+    def read_contents(self) -> Contents | None:
+        """What each image file held, in the order of the positions; None of format version 1, which kept no hashes."""
+        if self.spec.format_version == 1:
+            return None
+        return read_contents(self.split_dir, self.manifest.num_items)
 
     @property
     def resident_bytes(self) -> int:
@@ -86,6 +103,16 @@ def open_cache(path: str | Path, split: str) -> Cache:
     if not len(positions):
         raise InputError(f"{split_dir} holds no image: all {manifest.num_failed} of its items failed to encode")
     return Cache(path, split, manifest, positions, labels[positions])
+
+
+def _read_marker(split_dir: str, shard: int) -> Marker:
+    url = f"{split_dir}/shards/{shard:06d}.json"
+    if "://" in url:
+        return parse_marker(bytes(fetch(url)), url)
+    marker = read_marker(Path(split_dir), shard)
+    if marker is None:
+        raise WorkError(f"{split_dir} lacks the marker of shard {shard}; run `ci2p verify`")
+    return marker
 
 
 def _size(filesystem: fsspec.AbstractFileSystem, path: str) -> int | None:

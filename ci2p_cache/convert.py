@@ -1,4 +1,7 @@
-"""The same samples and values in another format or store; between formats alone, buffers are copied as they are."""
+"""The same samples and values in another format or store, or brought over from format version 1.
+
+Between formats alone, buffers are copied as they are.
+"""
 
 from pathlib import Path
 from typing import Literal
@@ -8,11 +11,12 @@ import numpy as np
 from ci2p_cache.cache import open_cache
 from ci2p_cache.codecs import Store
 from ci2p_cache.errors import InputError, WorkError
-from ci2p_cache.manifest import NO_LABEL, Manifest, read_marker
+from ci2p_cache.items import has_item_list, write_item_list
+from ci2p_cache.manifest import Manifest, read_marker
 from ci2p_cache.plan import num_shards
-from ci2p_cache.reader import ViewReader
-from ci2p_cache.shard import ShardContents, finish_split, is_written, write_shard
-from ci2p_cache.spec import RECORD_IMAGES, claim_folder, latent_difference
+from ci2p_cache.reader import read_rows
+from ci2p_cache.shard import ShardContents, finish_split, is_written, reopen_split, write_shard
+from ci2p_cache.spec import FORMAT_VERSION, RECORD_IMAGES, check_claim, claim_folder, latent_difference, read_spec
 
 
 def convert_split(
@@ -24,47 +28,58 @@ def convert_split(
 ) -> Manifest:
     """Writes a split of the cache `source` into the cache `target`, or goes on where a run was killed.
 
-    Format and store are the source's where none is given; int and rans hold the same values, so that int to rans and
-    back gives the same files. Raises InputError when source and target are one folder, the source is not finished, the
-    store would change its values, or the target holds another cache; WorkError when the source is damaged.
+    Format and store are the source's where none is given, which brings over a cache of format version 1; what its
+    images held stays unknown. int and rans hold the same values, so that int to rans and back gives the same files.
+    Raises InputError when source and target are one folder, the source is not finished, the store would change its
+    values, or the target holds another cache; WorkError when the source is damaged.
     """
     if source.resolve() == target.resolve():
         raise InputError(f"{target} is the cache to be converted; give another folder to convert into")
     cache = open_cache(source, split)
     format = format or cache.spec.format
     spec = cache.spec.model_copy(
-        update={"format": format, "store": store or cache.spec.store, "record_images": RECORD_IMAGES[format]}
+        update={
+            "format_version": FORMAT_VERSION,
+            "format": format,
+            "store": store or cache.spec.store,
+            "record_images": RECORD_IMAGES[format],
+        }
     )
     if latent_difference(cache.spec, spec) is not None:
         raise InputError(
             f"--store {spec.store}: {source} is stored as {cache.spec.store}, and {spec.store} holds other values; "
             f"encode the images with --store {spec.store}"
         )
-    claim_folder(target, spec)
-    reader = ViewReader(cache.split_dir, cache.manifest)
+    check_claim(target, spec)
     split_dir = target / split
+    if not has_item_list(split_dir):
+        write_item_list(split_dir, cache.read_items())
+    claim_folder(target, spec)
     for shard in range(num_shards(cache.manifest.num_items, spec.shard_size)):
         if not is_written(split_dir, shard, spec):
-            (split_dir / "manifest.json").unlink(missing_ok=True)
+            reopen_split(split_dir)
             marker = read_marker(source / split, shard)
             if marker is None:
                 raise WorkError(f"{source}/{split} lacks the marker of shard {shard}; run `ci2p verify {source}`")
-            begin = shard * spec.shard_size
-            rows = [
-                None if label == NO_LABEL else reader.buffers(begin + place)
-                for place, label in enumerate(marker.labels)
-            ]
             contents = ShardContents(
                 keys=marker.keys,
                 labels=marker.labels,
-                rows=rows,
+                rows=read_rows(source / split, cache.spec, marker),
                 failures=marker.failures,
                 value_range=marker.value_range,
                 recorded=marker.recorded,
                 escapes=marker.escapes or [],
+                image_bytes=marker.image_bytes,
+                image_hashes=marker.image_hashes,
+                modified_ns=marker.modified_ns,
             )
             write_shard(split_dir, spec, shard, contents)
-    manifest = finish_split(split_dir, spec, tuple(cache.classes), cache.manifest.num_items)
+    manifest = finish_split(target, spec, cache.manifest.left_out)
     assert manifest is not None
     assert np.array_equal(manifest.labels, cache.manifest.labels)
     return manifest
+
+
+def is_outdated(split_dir: Path) -> bool:
+    """Whether a split is of an older format version than what is written today."""
+    return read_spec(split_dir / "spec.json").format_version < FORMAT_VERSION

@@ -8,8 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
+from ci2p_cache.duplicates import NO_DUPLICATES, Duplicates
 from ci2p_cache.errors import WorkError
 from ci2p_cache.escapes import Escape
+from ci2p_cache.left_out import LeftOut
 from ci2p_cache.publish import publish
 from ci2p_cache.spec import CacheSpec
 
@@ -63,6 +65,11 @@ class Marker(BaseModel):
     view_offsets: list[list[int]] | None = None  # tars only: where each view's buffer begins in the file, [n][V]
     view_bytes: list[list[int]] | None = None  # tars only: how long it is, [n][V]
     escapes: list[Escape] | None = None  # what the stored values 255 stand for; None where there is none
+    # Of each planned position, since format version 2: the image file's size, its hash (see `hash_content`) and when it
+    # was last modified, in ns since 1970 (of a tar's member: the tar). -1 and "" where it was not read, or unknown.
+    image_bytes: list[int] | None = None
+    image_hashes: list[str] | None = None
+    modified_ns: list[int] | None = None
 
 
 class Manifest(BaseModel):
@@ -83,6 +90,10 @@ class Manifest(BaseModel):
     labels: list[int]  # one per planned position; NO_LABEL where the image failed
     failures: list[Failure]
     recorded: list[dict[str, Any]]  # what the markers recorded, each different one once
+    # Since format version 2:
+    contents_sha256: str | None = None  # of every key, label, size and hash: see `hash_contents`
+    left_out: tuple[LeftOut, ...] = ()  # what the data set holds and this split, or the whole of it, left out
+    duplicates: Duplicates = NO_DUPLICATES
 
     @property
     def num_escapes(self) -> int:
@@ -126,7 +137,15 @@ def parse_marker(data: bytes, path: Path | str) -> Marker:
         ) from error
 
 
-def make_manifest(spec: CacheSpec, classes: tuple[str, ...], markers: list[Marker]) -> Manifest:
+def make_manifest(
+    spec: CacheSpec,
+    classes: tuple[str, ...],
+    markers: list[Marker],
+    *,
+    contents_sha256: str | None,
+    left_out: tuple[LeftOut, ...],
+    duplicates: Duplicates,
+) -> Manifest:
     """The manifest of a split whose markers are all there, in order."""
     stored = [marker.value_range for marker in markers if marker.record.num_samples]
     recorded: list[dict[str, Any]] = []
@@ -151,8 +170,24 @@ def make_manifest(spec: CacheSpec, classes: tuple[str, ...], markers: list[Marke
         labels=[label for marker in markers for label in marker.labels],
         failures=[failure for marker in markers for failure in marker.failures],
         recorded=recorded,
+        contents_sha256=contents_sha256,
+        left_out=left_out,
+        duplicates=duplicates,
     )
 
 
+def read_manifest(split_dir: Path) -> Manifest:
+    """The manifest of a finished split. Raises FileNotFoundError, and WorkError when it is damaged."""
+    path = split_dir / "manifest.json"
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise WorkError(f"{path} is damaged ({error.error_count()} fields); run `ci2p verify`") from error
+
+
+def dump_manifest(manifest: Manifest) -> bytes:
+    return manifest.model_dump_json().encode()
+
+
 def write_manifest(split_dir: Path, manifest: Manifest) -> None:
-    publish(split_dir / "manifest.json", manifest.model_dump_json().encode())
+    publish(split_dir / "manifest.json", dump_manifest(manifest))

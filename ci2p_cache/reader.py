@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ci2p_cache import codecs, tar_store, zarr_store
 from ci2p_cache.errors import WorkError
 from ci2p_cache.escapes import Escapes, collect_escapes
-from ci2p_cache.manifest import Manifest, Marker, hash_escapes, parse_marker
+from ci2p_cache.manifest import NO_LABEL, Manifest, Marker, hash_bytes, hash_escapes, parse_marker
 from ci2p_cache.order import window_shards
 from ci2p_cache.rans import ShardCoder
 from ci2p_cache.remote import RemoteShards, fetch
@@ -131,17 +131,6 @@ class ViewReader:
         if self._remote is not None:
             self._remote.cancel()
 
-    def buffers(self, position: int) -> list[bytes]:
-        """The buffers of all views of one position, as `codecs.pack` gave them.
-
-        Raises WorkError when one is missing or, where it is coded as rans, damaged.
-        """
-        views = range(len(self._spec.views))
-        if self._spec.store == "rans":
-            stored = self.read(np.full(len(views), position), np.array(views))
-            return [codecs.pack(view, "int") for view in stored]
-        return [bytes(self._find(position, view)[1]) for view in views]
-
     def _read_rows(self, positions: NDArray[np.int64], views: NDArray[np.int64], out: NDArray[np.generic]) -> None:
         for row, (position, view) in enumerate(zip(positions.tolist(), views.tolist(), strict=True)):
             shard, buffer = self._find(position, view)
@@ -171,16 +160,7 @@ class ViewReader:
                 f"{self._split_dir}/{record.file} has {len(data)} bytes instead of {record.bytes}; "
                 "copy it there again, or run the same `ci2p encode` to restore it"
             )
-        if self._spec.format == "zarr":
-            offsets, sizes = zarr_store.view_index(data, self._spec)
-            tables = data[zarr_store.TABLES_BEGIN :]
-        else:
-            offsets, sizes = tar_store.view_index(self._marker(number), self._spec)
-            tables = data[tar_store.TABLES_BEGIN :]
-        unpack: Unpack = partial(codecs.unpack, store=self._spec.store)
-        if self._spec.store == "rans":
-            unpack = ShardCoder.from_tables(tables).unpack
-        return _Shard(data, offsets, sizes, unpack)
+        return _open_shard(data, self._spec, partial(self._marker, number))
 
     def _marker(self, number: int) -> Marker:
         name = f"shards/{number:06d}.json"
@@ -191,3 +171,48 @@ class ViewReader:
             return fetch(f"{self._split_dir}/{name}")
         with (Path(self._split_dir) / name).open("rb") as file:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def read_rows(split_dir: Path, spec: CacheSpec, marker: Marker) -> list[list[bytes] | None]:
+    """The views' buffers of every position of one local shard, as `codecs.pack` gave them; None where there are none.
+
+    Raises WorkError unless the file is, byte for byte, what its marker says: what is made of it would pass for sound.
+    """
+    path = split_dir / marker.record.file
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WorkError(f"{path} cannot be read ({error.strerror}); run `ci2p verify`") from error
+    if len(data) != marker.record.bytes or hash_bytes(data) != marker.record.sha256:
+        raise WorkError(f"{path} has changed since it was written; run `ci2p verify`")
+    shard = _open_shard(memoryview(data), spec, lambda: marker)
+    rows: list[list[bytes] | None] = []
+    for place, label in enumerate(marker.labels):
+        buffers = [
+            bytes(shard.data[offset : offset + size])
+            for offset, size in zip(shard.offsets[place].tolist(), shard.sizes[place].tolist(), strict=True)
+            if size >= 0
+        ]
+        if spec.store == "rans":
+            buffers = [_repack(shard, memoryview(buffer), spec) for buffer in buffers]
+        rows.append(None if label == NO_LABEL else buffers)
+    return rows
+
+
+def _open_shard(data: memoryview, spec: CacheSpec, read_marker: Callable[[], Marker]) -> _Shard:
+    if spec.format == "zarr":
+        offsets, sizes = zarr_store.view_index(data, spec)
+        tables = data[zarr_store.TABLES_BEGIN :]
+    else:
+        offsets, sizes = tar_store.view_index(read_marker(), spec)
+        tables = data[tar_store.TABLES_BEGIN :]
+    unpack: Unpack = partial(codecs.unpack, store=spec.store)
+    if spec.store == "rans":
+        unpack = ShardCoder.from_tables(tables).unpack
+    return _Shard(data, offsets, sizes, unpack)
+
+
+def _repack(shard: _Shard, buffer: memoryview, spec: CacheSpec) -> bytes:
+    stored = np.empty(spec.latent_shape, dtype=codecs.stored_dtype(spec.store))
+    shard.unpack(buffer, stored)
+    return codecs.pack(stored, "int")

@@ -9,16 +9,30 @@ from pathlib import Path
 from typing import Any
 
 from ci2p_cache import rans, tar_store, zarr_store
+from ci2p_cache.duplicates import find_duplicates, splits_after
 from ci2p_cache.escapes import Escape
+from ci2p_cache.items import (
+    NO_BYTES,
+    Contents,
+    contents_of,
+    has_contents,
+    hash_contents,
+    read_contents,
+    read_item_list,
+    write_contents,
+)
+from ci2p_cache.left_out import LeftOut
 from ci2p_cache.manifest import (
     NO_LABEL,
     Failure,
     Manifest,
     Marker,
     ShardRecord,
+    dump_manifest,
     hash_bytes,
     hash_escapes,
     make_manifest,
+    read_manifest,
     read_marker,
     write_manifest,
     write_marker,
@@ -39,6 +53,9 @@ class ShardContents:
     value_range: tuple[float, float]  # of the dequantised latents
     recorded: dict[str, Any]
     escapes: list[Escape] = field(default_factory=list)
+    image_bytes: list[int] | None = None  # as in the marker
+    image_hashes: list[str] | None = None
+    modified_ns: list[int] | None = None
 
 
 def is_written(split_dir: Path, shard: int, spec: CacheSpec) -> bool:
@@ -84,21 +101,70 @@ def write_shard(split_dir: Path, spec: CacheSpec, shard: int, contents: ShardCon
         view_offsets=offsets,
         view_bytes=sizes,
         escapes=contents.escapes or None,
+        image_bytes=contents.image_bytes,
+        image_hashes=contents.image_hashes,
+        modified_ns=contents.modified_ns,
     )
     write_marker(split_dir, marker)
 
 
-def finish_split(split_dir: Path, spec: CacheSpec, classes: tuple[str, ...], num_items: int) -> Manifest | None:
-    """The manifest, written unless it is there already; None while a marker is missing."""
+def finish_split(cache: Path, spec: CacheSpec, left_out: tuple[LeftOut, ...]) -> Manifest | None:
+    """The manifest, written unless it is there already; None while a marker is missing. The item list must be there."""
+    split_dir = cache / spec.split
+    items = read_item_list(split_dir)
     markers: list[Marker] = []
-    for shard in range(num_shards(num_items, spec.shard_size)):
+    for shard in range(num_shards(len(items.labels), spec.shard_size)):
         marker = read_marker(split_dir, shard)
         if marker is None:
             return None
         markers.append(marker)
-    manifest = make_manifest(spec, classes, markers)
-    if not (split_dir / "manifest.json").exists():
+    contents = contents_of_markers(markers)
+    manifest = make_manifest(
+        spec,
+        items.classes,
+        markers,
+        contents_sha256=hash_contents(items, contents),
+        left_out=left_out,
+        duplicates=find_duplicates(cache, spec.split, items, contents),
+    )
+    if not _holds(split_dir, manifest):
         if spec.format == "zarr":
             zarr_store.write_metadata(split_dir, manifest)
+        write_contents(split_dir, contents)
         write_manifest(split_dir, manifest)
+        for later in splits_after(spec.split):
+            _look_for_duplicates_again(cache, later)
     return manifest
+
+
+def reopen_split(split_dir: Path) -> None:
+    """A split is no longer finished: one of its shards is about to be written anew."""
+    (split_dir / "manifest.json").unlink(missing_ok=True)
+
+
+def _look_for_duplicates_again(cache: Path, split: str) -> None:
+    """Mends what the manifest of a finished split says of images that lie in a split which was finished later."""
+    split_dir = cache / split
+    if not (split_dir / "manifest.json").exists() or not has_contents(split_dir):
+        return
+    manifest = read_manifest(split_dir)
+    items = read_item_list(split_dir)
+    duplicates = find_duplicates(cache, split, items, read_contents(split_dir, len(items.labels)))
+    if duplicates != manifest.duplicates:
+        write_manifest(split_dir, manifest.model_copy(update={"duplicates": duplicates}))
+
+
+def _holds(split_dir: Path, manifest: Manifest) -> bool:
+    path = split_dir / "manifest.json"
+    return path.exists() and path.read_bytes() == dump_manifest(manifest)
+
+
+def contents_of_markers(markers: Sequence[Marker]) -> Contents:
+    """What the image files of a split held, from its markers in order."""
+    num_bytes: list[int] = []
+    hashes: list[str] = []
+    for marker in markers:
+        nothing = len(marker.keys)
+        num_bytes += marker.image_bytes or [NO_BYTES] * nothing
+        hashes += marker.image_hashes or [""] * nothing
+    return contents_of(num_bytes, hashes)

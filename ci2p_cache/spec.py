@@ -12,7 +12,7 @@ from ci2p_cache.errors import InputError
 from ci2p_cache.publish import publish
 from ci2p_cache.views import whole_views
 
-FORMAT_VERSION = 1
+FORMAT_VERSION: Literal[2] = 2  # 1 is read, and `convert` brings it over
 LATENT_CHANNELS = 192
 # A tar spends a kilobyte on a file of its own; 64 images to one cost 2 % of that.
 RECORD_IMAGES: dict[str, int | None] = {"zarr": None, "webdataset": 64}
@@ -27,9 +27,10 @@ class CacheSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    format_version: int = FORMAT_VERSION
+    format_version: Literal[1, 2] = FORMAT_VERSION
     dataset: str
     split: str
+    val_fraction: float | None = None  # of each class, held out for val; None where the data set has its own
     items_sha256: str  # of keys and class names in the data set's order: see `hash_items`
     image_size: int  # pixels, a multiple of 32
     short_edge: int  # pixels, the short edge before the centre crop
@@ -74,6 +75,8 @@ class CacheSpec(BaseModel):
             fields.pop("jpeg_decode", None)
         if self.record_images is None:
             fields.pop("record_images", None)
+        if self.val_fraction is None:
+            fields.pop("val_fraction", None)
         return fields
 
 
@@ -91,11 +94,22 @@ def hash_items(keys: Iterable[str], labels: Iterable[int], classes: Iterable[str
 _OF_ONE_SPLIT = frozenset({"split", "items_sha256"})
 # What says which images and views are there and how they lie on disk, and leaves each latent as it is.
 _OF_THE_LAYOUT = frozenset(
-    {"dataset", "format", "shard_size", "record_images", "seed", "views", "crop_scale", "format_version"}
+    {
+        "dataset",
+        "val_fraction",
+        "format",
+        "shard_size",
+        "record_images",
+        "seed",
+        "views",
+        "crop_scale",
+        "format_version",
+    }
 )
 # Which option sets a field; a field that is not here is set by what was given to --dataset and --data-dir.
 _OPTIONS = {
     "format_version": "the version of ci2p",
+    "val_fraction": "--val-fraction",
     "image_size": "--image-size",
     "short_edge": "--short-edge",
     "resize_mode": "--resize-mode",
@@ -125,14 +139,19 @@ def latent_difference(ours: CacheSpec, theirs: CacheSpec) -> str | None:
     return first_difference(_as_read(ours), _as_read(theirs), ignoring=_OF_ONE_SPLIT | _OF_THE_LAYOUT)
 
 
-def claim_folder(cache: Path, spec: CacheSpec) -> None:
-    """Writes the spec of a split into its folder, or checks it against the one that is there (promise C3).
+def check_claim(cache: Path, spec: CacheSpec) -> None:
+    """Sees to it that a split may be written into a cache: it is of the spec that is there, if one is (promise C3).
 
     The other splits of the cache must agree in all but their items and crops. Raises InputError naming the first
     field that differs, both values and the way out.
     """
     for other in sorted(cache.glob("*/spec.json")):
         theirs = read_spec(other)
+        if theirs.format_version != spec.format_version:
+            raise InputError(
+                f"{other.parent} is of format version {theirs.format_version}, which is read and no longer written; "
+                f"give another --out, or bring it over with `ci2p convert {cache} TARGET`"
+            )
         if other.parent.name == spec.split:
             field = first_difference(spec, theirs)
         else:
@@ -143,6 +162,11 @@ def claim_folder(cache: Path, spec: CacheSpec) -> None:
                 f"{getattr(spec, field)!r} in this run ({_OPTIONS.get(field, '--dataset and --data-dir')}); "
                 "give another --out, or the same settings to continue it"
             )
+
+
+def claim_folder(cache: Path, spec: CacheSpec) -> None:
+    """Writes the spec of a split into its folder, once it is known that it may. Raises InputError as `check_claim`."""
+    check_claim(cache, spec)
     own = cache / spec.split / "spec.json"
     if not own.exists():
         publish(own, spec.model_dump_json(indent=1).encode())
@@ -158,7 +182,7 @@ def _without_crops(spec: CacheSpec) -> CacheSpec:
 
 
 def read_spec(path: Path) -> CacheSpec:
-    """Raises InputError when the file is no spec of this version."""
+    """Raises InputError when the file is no spec that this version reads."""
     try:
         return CacheSpec.model_validate_json(path.read_bytes())
     except ValueError as error:

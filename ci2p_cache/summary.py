@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from ci2p_cache.codecs import INT_LIMIT
+from ci2p_cache.duplicates import Duplicates, describe_duplicates
 from ci2p_cache.errors import InputError
+from ci2p_cache.left_out import LeftOut, describe_left_out
 from ci2p_cache.manifest import Manifest
 from ci2p_cache.plan import num_shards
 from ci2p_cache.spec import read_spec
@@ -50,6 +52,8 @@ def summarise_split(cache: Path, split: str) -> dict[str, Any]:
         "num_escapes": manifest.num_escapes,
         "classes": {name: images[label] for label, name in enumerate(manifest.classes)},
         "failures": [failure.model_dump() for failure in manifest.failures],
+        "left_out": [entry.model_dump(mode="json") for entry in manifest.left_out],
+        "duplicates": manifest.duplicates.model_dump(mode="json"),
         "recorded": manifest.recorded,
     }
 
@@ -82,6 +86,12 @@ def describe_split(summary: dict[str, Any]) -> list[str]:
         f"{summary['ratio_to_float16']:.1f} times smaller than float16; latents from {low:g} to {high:g}",
         f"  {len(classes)} classes: {shown}",
     ]
+    if spec.get("val_fraction"):
+        lines.append(f"  {100 * spec['val_fraction']:g} % of each class were held out for val")
+    if summary["left_out"]:
+        lines.append(f"  {describe_left_out([LeftOut.model_validate(entry) for entry in summary['left_out']])}")
+    duplicates = Duplicates.model_validate(summary["duplicates"])
+    lines += [f"  {line}" for line in describe_duplicates(summary["split"], duplicates)]
     if summary["num_escapes"]:
         lines.append(f"  {summary['num_escapes']} integers beyond +-{INT_LIMIT}, kept in the markers")
     return lines + [f"  failed: {failure['key']}: {failure['reason']}" for failure in summary["failures"]]

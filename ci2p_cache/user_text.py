@@ -86,15 +86,6 @@ def names_of(text: str, where: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def printable(text: str) -> str:
-    """`text` with bytes that are not UTF-8 (file names have them) written as "\\xe9", so that any stream takes it."""
-    try:
-        data = text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:  # a lone surrogate that stands for no byte, as JSON may hold
-        data = text.encode("utf-8", "backslashreplace")
-    return data.decode("utf-8", "backslashreplace")
-
-
 def _open_at_once(path: str, flags: int) -> int:
     """Opening a pipe that nobody writes to would wait for ever."""
     return os.open(path, flags | os.O_NONBLOCK)

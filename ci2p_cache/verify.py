@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 from pydantic import ValidationError
 
 from ci2p_cache import zarr_store
 from ci2p_cache.errors import InputError, WorkError
+from ci2p_cache.items import hash_contents, read_contents, read_item_list
 from ci2p_cache.manifest import Manifest, hash_bytes, hash_escapes, read_marker
 from ci2p_cache.plan import num_shards, shard_positions
+from ci2p_cache.shard import contents_of_markers
+from ci2p_cache.spec import hash_items
 
 
 def find_splits(cache: Path) -> list[str]:
@@ -37,6 +41,8 @@ def verify_split(cache: Path, split: str) -> list[str]:
         problems.append(f"{split}/manifest.json: {len(manifest.shards)} shards for {manifest.num_items} items")
     for number, record in enumerate(manifest.shards):
         problems += _verify_shard(split_dir, manifest, number, record.file)
+    if spec.format_version > 1:
+        problems += _verify_items(split_dir, manifest)
     stored = sum(record.num_samples for record in manifest.shards)
     if not stored == manifest.num_images == sum(label >= 0 for label in manifest.labels):
         problems.append(f"{split}/manifest.json: {manifest.num_images} images, but its shards hold {stored}")
@@ -47,6 +53,33 @@ def verify_split(cache: Path, split: str) -> list[str]:
         )
     if spec.format == "zarr" and not (split_dir / zarr_store.GROUP / "zarr.json").exists():
         problems.append(f"{split}/{zarr_store.GROUP}: zarr.json is missing")
+    return problems
+
+
+def _verify_items(split_dir: Path, manifest: Manifest) -> list[str]:
+    """Whether the item list is that of the plan and says the same as markers and manifest."""
+    try:
+        items = read_item_list(split_dir)
+        contents = read_contents(split_dir, len(items.labels))
+        shards = range(len(manifest.shards))
+        markers = [marker for marker in (read_marker(split_dir, shard) for shard in shards) if marker is not None]
+    except WorkError as error:
+        return [str(error)]
+    name = f"{split_dir.name}/items"
+    problems = []
+    if len(markers) == len(shards):
+        if items.keys != [key for marker in markers for key in marker.keys]:
+            problems.append(f"{name}: other keys than in the markers")
+        if contents_of_markers(markers) != contents:
+            problems.append(f"{name}: other sizes or hashes of images than in the markers")
+    if list(items.classes) != manifest.classes:
+        problems.append(f"{name}: other classes than in the manifest")
+    if hash_contents(items, contents) != manifest.contents_sha256:
+        problems.append(f"{name}: changed (its hash is not that of the manifest)")
+    by_key = sorted(range(len(items.labels)), key=items.keys.__getitem__)
+    keys, labels = [items.keys[place] for place in by_key], items.labels[by_key]
+    if np.all(labels >= 0) and hash_items(keys, labels.tolist(), items.classes) != manifest.spec.items_sha256:
+        problems.append(f"{name}: not the items of the spec (items_sha256)")
     return problems
 
 

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ci2p_cache.errors import InputError
+from ci2p_cache.packed_strings import PackedStrings
 from pipeline.encode.datasets import DATASETS, ImageSplit, open_dataset
-from pipeline.encode.datasets.keys import PackedStrings, item_keys
+from pipeline.encode.datasets.keys import item_keys
 
 
 def fill(root: Path, names: Iterable[str]) -> str:

@@ -8,10 +8,9 @@ from torch import nn
 
 from ci2p_cache.cache import open_cache
 from ci2p_cache.errors import InputError
-from pipeline.evaluate.images import open_images, open_rendering
+from pipeline.evaluate.images import open_rendering
 from pipeline.evaluate.predictions import predict_cache, predict_inputs
 from pipeline.evaluate.scores import Scoring
-from tests.conftest import CLASSES
 
 
 def test_scores_by_hand() -> None:
@@ -52,20 +51,6 @@ def test_a_cache_is_predicted_once_in_order(cache: Path) -> None:
     batches = list(predict_cache(Brightness(), split, batch_size=4, device=torch.device("cpu"), tta=True))
     assert torch.cat([batch.labels for batch in batches]).tolist() == split.labels.tolist()
     assert torch.cat([batch.probabilities for batch in batches]).shape == (9, 3)
-
-
-def test_images_are_found_in_class_folders(image_folder: Path, tmp_path: Path) -> None:
-    for folder in (image_folder, image_folder / "val"):
-        split = open_images(str(folder), "val", CLASSES, dataset="folder", seed=0)
-        assert list(split.keys) == [f"{name}/{number:03d}" for name in CLASSES for number in range(3)]
-        assert split.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    # Labels are the model's own, whichever of its classes the folder has.
-    (tmp_path / "red").mkdir()
-    (tmp_path / "red" / "x.png").write_bytes((image_folder / "val" / "red" / "000.png").read_bytes())
-    assert open_images(str(tmp_path), "val", CLASSES, dataset="folder", seed=0).labels.tolist() == [2]
-    (tmp_path / "mauve").mkdir()
-    with pytest.raises(InputError, match="does not know the class mauve"):
-        open_images(str(tmp_path), "val", CLASSES, dataset="folder", seed=0)
 
 
 def test_another_encoder_than_the_cache_s_is_refused(zarr_cache: Path) -> None:

@@ -121,8 +121,9 @@ JPEG = encoded(Image.fromarray(noise(200, 200)), "JPEG")
 PNG = encoded(Image.fromarray(noise(200, 200)))
 BAD = {
     "empty": (b"", r"empty file"),
-    "text": (b"<html>404 not found</html>", r"not an image"),
-    "zeros": (bytes(5000), r"not an image"),
+    "text": (b"<html>404 not found</html>", r"not an image: an HTML page, .+"),
+    "zeros": (bytes(5000), r"not an image: only zero bytes"),
+    "noise": (bytes(range(1, 256)) * 9, r"not an image"),
     "truncated jpeg": (JPEG[: len(JPEG) // 2], r"truncated: image file is truncated \(\d+ bytes not processed\)"),
     "truncated png": (PNG[: len(PNG) // 2], r"truncated: .+"),
     "a jpeg's first bytes": (JPEG[:20], r"(truncated|broken|not an image).*"),
@@ -130,11 +131,11 @@ BAD = {
     "truncated bmp": (encoded(Image.fromarray(noise(99, 99)), "BMP")[:999], r"truncated: .+"),
     "float tiff": (
         encoded(Image.fromarray(np.zeros((40, 40), np.float32)), "TIFF"),
-        r"mode F has no defined value range",
+        r"32-bit floating-point numbers from 0 to 0 have no defined white: save it as 8 or 16 bits",
     ),
     "32-bit tiff": (
         encoded(Image.fromarray(np.full((40, 40), 1 << 20, np.int32)), "TIFF"),
-        r"mode I with values 1048576 to 1048576 is not 16-bit grey",
+        r"signed 32-bit integers from 1048576 to 1048576 have no defined white: save it as 8 or 16 bits",
     ),
     "beyond a gigapixel": (png_header(40_000, 40_000), r"too large: 40000 x 40000 is more than 1073741824 pixels"),
 }

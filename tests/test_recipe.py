@@ -1,5 +1,6 @@
 """Recipes: the paper's values, what overrides what, and one-line refusals."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,21 @@ def test_overrides_win_and_none_is_not_given(tmp_path: Path) -> None:
         ("epochs = 'many'", r"^epochs = 'many' in recipe .*integer"),
         ("min_lr = 1.0", r"^recipe .*: min_lr = 1 is above lr = 0\.0001; lower min_lr or raise lr$"),
         ("epochs = = 3", r"^recipe .*mine\.toml is not TOML: "),
+        (
+            "lr = 1e-4\nlr = 2e-4",
+            r"^recipe .*mine\.toml is not TOML: Cannot overwrite a value \(at line 2, column 10\)$",
+        ),
+        ("lr = 1e-4\nbetas = [0.9,", r"^recipe .* is not TOML: .* \(at the end, line 2\)$"),
+        ("x = " + "[" * 5000, r"^recipe .*mine\.toml is not TOML: it is nested too deeply$"),
+        ("x = " + "{a=" * 5000, r"^recipe .*mine\.toml is not TOML: it is nested too deeply$"),
+        ("epochs = " + "9" * 5000, r"^recipe .*mine\.toml is not TOML: it holds a number of thousands of digits$"),
+        ("epochs = 1" + "0" * 400, r"^epochs = 10{79}\.\.\. in recipe .*: input should be less than 2147483648$"),
+        (
+            "window = 0x" + "f" * 5000,
+            r"^window = a number of thousands of digits in recipe .*: input should be less than",
+        ),
+        ("model = 3\n", r"^model = 3 in recipe .*: input should be a valid string$"),
+        ('"a\\nb" = 1', r"^unknown key 'a\\nb' in recipe .*; known keys: "),
     ],
 )
 def test_refusals_are_one_line_with_field_value_and_bounds(tmp_path: Path, text: str, message: str) -> None:
@@ -81,6 +97,37 @@ def test_refusals_are_one_line_with_field_value_and_bounds(tmp_path: Path, text:
     with pytest.raises(InputError, match=message) as info:
         load_recipe(file)
     assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xef\xbb\xbflr = 3e-4\r\nflip = 'none'\r\n\r\n \r\n",
+        b"lr = 3e-4\rflip = 'none'\r",
+        "lr = 3e-4\r\nflip = 'none'".encode("utf-16"),
+    ],
+)
+def test_a_recipe_is_read_however_an_editor_saved_it(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "mine.toml").write_bytes(data)
+    assert load_recipe(tmp_path / "mine.toml") == Recipe(lr=3e-4, flip="none")
+
+
+def test_files_that_are_no_recipe_are_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "latin.toml").write_bytes("lr = 3e-4\n# f\xfcr mich\n".encode("latin-1"))
+    (tmp_path / "mine.toml").write_text("lr = 3e-4")
+    os.mkfifo(tmp_path / "pipe.toml")
+    assert load_recipe("~/mine.toml").lr == 3e-4
+    for name, message in (
+        ("~/latin.toml", "recipe ~/latin.toml, line 2: byte 0xfc is not UTF-8; save the file as UTF-8"),
+        ("~/pipe.toml", "recipe ~/pipe.toml is no regular file; give a text file"),
+        ("~", "recipe ~ is a folder; give a text file"),
+        ("~/mine.toml/x", "recipe '~/mine.toml/x' is neither a file nor one of ci2p's; known: "),
+        ("~nosuchuser/mine.toml", "recipe '~nosuchuser/mine.toml' is neither a file nor one of ci2p's; known: "),
+    ):
+        with pytest.raises(InputError) as caught:
+            load_recipe(name)
+        assert str(caught.value).startswith(message)
 
 
 def test_a_misspelt_override_is_told_apart_from_the_file_s() -> None:
@@ -110,7 +157,7 @@ def test_settings_are_toml_values(text: str, expected: tuple[str, object]) -> No
     assert parse_setting(text) == expected
 
 
-@pytest.mark.parametrize("text", ["lr", "=3", "lr=", "lr=1e", "lr=1\nseed=2", "betas=[0.9"])
+@pytest.mark.parametrize("text", ["lr", "=3", "lr=", "lr=1e", "lr=1\nseed=2", "betas=[0.9", "x=" + "[" * 5000])
 def test_settings_that_are_none_are_refused(text: str) -> None:
     with pytest.raises(InputError):
         parse_setting(text)

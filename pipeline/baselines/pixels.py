@@ -10,6 +10,7 @@ pictures that a CI2P-ViT sees the latents of.
 # B batch, N samples of a split, S image size
 
 import hashlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -21,16 +22,23 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from ci2p_cache.errors import InputError, WorkError
+from ci2p_cache.known_images import HeldOut, KnownImages, as_ids, name_id
 from ci2p_cache.loader import PLAIN_VIEW, resident_limit_bytes
+from ci2p_cache.manifest import Failure
 from ci2p_cache.order import BatchOrder
+from ci2p_cache.packed_strings import PackedStrings
 from ci2p_cache.plan import plan_order
 from ci2p_cache.spec import hash_items
 from ci2p_cache.views import view_names
 from pipeline.encode.datasets import ImageSplit, open_dataset
-from pipeline.encode.decoding import decode_batches
+from pipeline.encode.datasets.description import describe_dataset, refuse_left_out_pictures
+from pipeline.encode.datasets.split import SourceSplit
+from pipeline.encode.decoding import MEND_IT, OnError, decode_batches
 from pipeline.encode.preprocess import Preprocessing, ResizeMode, preprocessing
 from pipeline.progress import progress
 from pipeline.train.data import Batch, Share
+
+logger = logging.getLogger("ci2p")
 
 Resident = Literal["auto", "cpu", "off"]
 VIEWS = view_names("flip", 0)
@@ -76,6 +84,7 @@ class PixelData:
     val: ImageSplit
     workers: int
     resident: Resident = "auto"
+    failures: tuple[Failure, ...] = ()  # images that were left out because they cannot be decoded
 
     @property
     def path(self) -> str:
@@ -103,6 +112,12 @@ class PixelData:
     @property
     def num_train(self) -> int:
         return len(self.train.keys)
+
+    def known_images(self) -> KnownImages:
+        """By key and size: their contents are read later."""
+        return KnownImages(
+            "name and size", np.sort(_ids(self.train)), HeldOut(PackedStrings(self.val.keys), _ids(self.val))
+        )
 
     def train_batches(self, share: Share, *, batch_size: int, seed: int, flip: bool) -> "PixelBatches":
         order = self._order(self.train, share, batch_size, seed, shuffle=True, view=None if flip else PLAIN_VIEW)
@@ -207,7 +222,7 @@ class _PixelSource:
         items = [self.sample_to_item[samples].tolist() for samples in batches]
         for batch in decode_batches(self.split, self.preprocessing, items, workers=self.workers, pin=self.pin):
             if batch.failures:
-                raise WorkError(f"image {batch.failures[0].key}: {batch.failures[0].reason}; mend or remove it")
+                raise WorkError(f"image {batch.failures[0].key}: {batch.failures[0].reason}; {MEND_IT}")
             yield batch.pixels[0]
 
     def load(self, *, quiet: bool) -> Tensor:
@@ -223,6 +238,10 @@ class _PixelSource:
         return whole
 
 
+def _ids(split: ImageSplit) -> NDArray[np.uint64]:
+    return as_ids(name_id(key, split.stamp(item).num_bytes) for item, key in enumerate(split.keys))
+
+
 def open_pixel_data(
     dataset: str,
     data_dir: str | None,
@@ -234,13 +253,23 @@ def open_pixel_data(
     resize_mode: ResizeMode = "crop",
     data_seed: int = 0,
     resident: Resident = "auto",
+    on_error: OnError = "stop",
 ) -> PixelData:
-    """Opens both splits of a data set; `data_seed` is stage one's --seed: of the order and of what is held out.
+    """Opens train and val of a data set; `data_seed` is stage one's --seed: of the order and of what is held out.
 
-    Raises InputError as `open_dataset` and `preprocessing` do. Images are decoded when batches are asked for.
+    Images are decoded when batches are asked for, or under `on_error` "skip" once before, to leave out those that
+    cannot be. Raises InputError as `open_dataset` and `preprocessing` do.
     """
     pre = preprocessing(image_size, short_edge, resize_mode)
-    opened = open_dataset(dataset, data_dir, splits=None, val_fraction=val_fraction, seed=data_seed)
+    opened = open_dataset(dataset, data_dir, splits=("train", "val"), val_fraction=val_fraction, seed=data_seed)
+    for line in describe_dataset(opened):
+        logger.info("%s", line)
+    splits: dict[str, ImageSplit] = dict(opened)
+    failures: tuple[Failure, ...] = ()
+    if on_error == "stop":
+        refuse_left_out_pictures(opened)
+    else:
+        splits, failures = _without_failures(splits, pre, workers)
     spec = PixelSpec(
         dataset=dataset,
         data_dir=data_dir,
@@ -250,4 +279,26 @@ def open_pixel_data(
         short_edge=pre.short_edge,
         resize_mode=pre.resize_mode,
     )
-    return PixelData(spec, opened["train"], opened["val"], workers, resident)
+    return PixelData(spec, splits["train"], splits["val"], workers, resident, failures)
+
+
+def _without_failures(
+    splits: dict[str, ImageSplit], pre: Preprocessing, workers: int
+) -> tuple[dict[str, ImageSplit], tuple[Failure, ...]]:
+    """The splits without the images that cannot be decoded, each of which is named."""
+    sound: dict[str, ImageSplit] = {}
+    failures: list[Failure] = []
+    for name, split in splits.items():
+        items = range(len(split.keys))
+        batches = [items[start : start + _LOADING_BATCH] for start in range(0, len(items), _LOADING_BATCH)]
+        kept: list[int] = []
+        with progress(f"check {name}", len(items), "images") as advance:
+            for batch in decode_batches(split, pre, batches, workers=workers, pin=False):
+                kept += batch.indices
+                failures += batch.failures
+                advance(len(batch.indices) + len(batch.failures))
+        assert isinstance(split, SourceSplit)
+        sound[name] = split.subset(np.array(kept, dtype=np.int64))
+    for failure in failures:
+        logger.warning("left out: %s: %s", failure.key, failure.reason)
+    return sound, tuple(failures)

@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 from ci2p_cache.errors import InputError
 from ci2p_cache.spec import CacheSpec
 from ci2p_cache.views import num_crops
-from pipeline.encode.preprocess import Preprocessing, decode, render, source_box
+from pipeline.encode.bad_image import memory_for
+from pipeline.encode.decode import decode_scaled
+from pipeline.encode.preprocess import Preprocessing, render, render_plain
 
 DEFAULT_SCALE = (0.25, 1.0)
 RATIO = (3 / 4, 4 / 3)  # width / height; a change is a new format version
@@ -70,12 +72,14 @@ def load_renderings(data: bytes, key: str, preprocessing: Preprocessing, crops: 
     A crop is cut from the picture at its full size and resized as if nothing were around it, as torchvision does.
     Raises BadImage as `load_pixels` does.
     """
-    image, size = decode(data, preprocessing.least_side), preprocessing.image_size
-    renderings = [render(image, source_box(image.size, preprocessing), size)]
-    for number in range(crops.count):
-        crop = image.crop(crop_box(image.size, crops, key, number))
-        renderings.append(render(crop, (0, 0, *crop.size), size))
-    return np.stack(renderings)
+    decoded, size = decode_scaled(data, preprocessing.least_side), preprocessing.image_size
+    image = decoded.image
+    with memory_for(decoded.size):
+        renderings = [render_plain(decoded, preprocessing)]
+        for number in range(crops.count):
+            crop = image.crop(crop_box(image.size, crops, key, number))
+            renderings.append(render(crop, (0, 0, *crop.size), size))
+        return np.stack(renderings)
 
 
 def crop_box(image_size: tuple[int, int], crops: Crops, key: str, number: int) -> tuple[int, int, int, int]:

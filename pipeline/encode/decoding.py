@@ -3,20 +3,26 @@
 Legend: B images, R renderings of each (the plain one, then its crops; never their mirror images), S image size.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from ci2p_cache.items import ImageContent, hash_content
 from ci2p_cache.manifest import Failure
 from pipeline.encode.crops import NO_CROPS, Crops, load_renderings
 from pipeline.encode.datasets.split import ImageSplit
-from pipeline.encode.preprocess import BadImage, Preprocessing
+from pipeline.encode.preprocess import BadImage, Preprocessing, unreadable
+from pipeline.encode.workers import compute_ahead, in_shared_memory
+from pipeline.encode.workers import default_workers as default_workers
+
+OnError = Literal["stop", "skip"]
+MEND_IT = "mend it, or use --on-error skip to leave such images out and count them"
 
 _BATCHES_AHEAD = 4  # of each worker; fewer with crops, for a batch of them takes as many times the memory
 
@@ -28,6 +34,7 @@ class PixelBatch:
     indices: list[int]  # of the items that decoded, into the split
     pixels: Tensor  # uint8 [R, len(indices), 3, S, S]
     failures: list[Failure]
+    contents: dict[int, ImageContent]  # of every item whose file was read, by its index
 
 
 class _PixelBatches(Dataset[PixelBatch]):
@@ -39,32 +46,36 @@ class _PixelBatches(Dataset[PixelBatch]):
         self._crops = crops
         self._batches = batches
 
-    def __len__(self) -> int:
-        return len(self._batches)
-
     def __getitem__(self, number: int) -> PixelBatch:
         size = self._preprocessing.image_size
         indices: list[int] = []
         images: list[NDArray[np.uint8]] = []
         failures: list[Failure] = []
+        contents: dict[int, ImageContent] = {}
         for index in self._batches[number]:
             key = self._split.keys[index]
             try:
-                images.append(load_renderings(self._split.read_bytes(index), key, self._preprocessing, self._crops))
+                data, contents[index] = read_item(self._split, index)
+                images.append(load_renderings(data, key, self._preprocessing, self._crops))
                 indices.append(index)
             except BadImage as error:
                 failures.append(Failure(key=key, reason=error.reason))
-            except OSError as error:
-                reason = f"cannot be read: {error.strerror or type(error).__name__}"
-                failures.append(Failure(key=key, reason=reason))
         nothing = np.empty((1 + self._crops.count, 0, 3, size, size), np.uint8)
         pixels = np.stack(images, axis=1) if images else nothing
-        return PixelBatch(indices, torch.from_numpy(pixels), failures)
+        return PixelBatch(indices, in_shared_memory(torch.from_numpy(pixels)), failures, contents)
 
 
-def default_workers() -> int:
-    """One decoding process a core that this process may use, 16 at most."""
-    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+def read_item(split: ImageSplit, index: int) -> tuple[bytes, ImageContent]:
+    """The encoded image file of an item, and what it is known by. Raises BadImage when it cannot be read."""
+    try:
+        modified_ns = split.stamp(index).modified_ns  # before it is read: a change meanwhile shows as a later time
+        data = split.read_bytes(index)
+        return data, ImageContent(len(data), hash_content(data), modified_ns)
+    except OSError as error:
+        raise BadImage(unreadable(error)) from error
+    except MemoryError:
+        pass
+    raise BadImage("not enough memory to read it")
 
 
 def decode_batches(
@@ -76,12 +87,14 @@ def decode_batches(
     pin: bool,
     crops: Crops = NO_CROPS,
 ) -> Iterator[PixelBatch]:
-    """Yields the batches in order, decoded by `workers` processes (0: by this one)."""
-    loader: DataLoader[PixelBatch] = DataLoader(
+    """Yields the batches in order, decoded by `workers` processes (0: by this one). Raises as `compute_ahead` does."""
+    renderings, size = 1 + crops.count, preprocessing.image_size
+    return compute_ahead(
         _PixelBatches(split, preprocessing, crops, batches),
-        batch_size=None,
-        num_workers=min(workers, len(batches)),
-        prefetch_factor=max(1, _BATCHES_AHEAD // (1 + crops.count)) if workers and batches else None,
-        pin_memory=pin,
+        len(batches),
+        workers=workers,
+        ahead=max(1, _BATCHES_AHEAD // renderings),
+        item_bytes=max(map(len, batches), default=0) * renderings * 3 * size * size,
+        pin=pin,
+        name=lambda number: f"image {split.keys[batches[number][0]]}",
     )
-    yield from loader

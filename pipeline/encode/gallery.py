@@ -16,14 +16,15 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ci2p_cache.cache import Cache, open_cache
 from ci2p_cache.errors import InputError, WorkError
-from ci2p_cache.manifest import read_marker
+from ci2p_cache.items import Contents, hash_content
+from ci2p_cache.manifest import Failure
 from ci2p_cache.publish import publish
 from ci2p_cache.reader import ViewReader
-from ci2p_cache.verify import find_splits
 from ci2p_cache.views import MIRROR, whole_views
 from pipeline.encode.codec import hash_weights, load_codec
 from pipeline.encode.crops import crops_of, load_renderings
-from pipeline.encode.datasets import open_dataset
+from pipeline.encode.datasets import ImageSplit, open_pool
+from pipeline.encode.decoding import OnError
 from pipeline.encode.encoder import resolve_device
 from pipeline.encode.fit.quality import psnr
 from pipeline.encode.preprocess import BadImage, preprocessing_of
@@ -41,20 +42,31 @@ class Gallery:
     path: Path
     num_images: int
     psnr: dict[str, float]  # dB by view, mean over the images; empty without originals
+    failures: tuple[Failure, ...] = ()  # images that were not compared
 
     def lines(self) -> list[str]:
         """For people."""
         near = ", ".join(f"{view} {value:.2f} dB" for view, value in self.psnr.items())
-        return [f"{self.path}: {self.num_images} images decoded from their latents{f'; PSNR {near}' if near else ''}"]
+        drawn = f"{self.path}: {self.num_images} images decoded from their latents{f'; PSNR {near}' if near else ''}"
+        return [drawn, *(f"not compared: {failure.key}: {failure.reason}" for failure in self.failures)]
 
 
 def draw_gallery(
-    cache_dir: Path, split: str, out: Path, *, count: int, weights: str, data_dir: str | None, device: str
+    cache_dir: Path,
+    split: str,
+    out: Path,
+    *,
+    count: int,
+    weights: str,
+    data_dir: str | None,
+    device: str,
+    on_error: OnError = "stop",
 ) -> Gallery:
     """Draws `count` images of a split, spread evenly over its positions, into a PNG with their labels.
 
     With `data_dir`, the images that the cache was made from, PSNR of every view against the pixels that were encoded.
-    Raises InputError for another encoder than the cache's, and for a data set that lacks one of the images.
+    Raises InputError for another encoder than the cache's, and WorkError for an image that is not there, has changed or
+    cannot be decoded, which "skip" leaves out.
     """
     if out.suffix.lower() != ".png":
         raise InputError(f"--images {out}: give a name that ends in .png")
@@ -68,12 +80,12 @@ def draw_gallery(
         )
     rows = np.unique(np.linspace(0, cache.num_samples - 1, min(count, cache.num_samples)).round().astype(np.int64))
     pictures_NVSS3 = np.concatenate(list(_decode(cache, rows, codec.g_s, resolve_device(device))))
-    near = {} if data_dir is None else _compare(cache, rows, pictures_NVSS3, data_dir)
+    near, failures = ({}, []) if data_dir is None else _compare(cache, rows, pictures_NVSS3, data_dir, on_error)
     labels = [cache.classes[label] for label in cache.labels[rows]]
     png = BytesIO()
     _draw(pictures_NVSS3, labels, cache.spec.views).save(png, "PNG")
     publish(out, png.getvalue())
-    return Gallery(out, len(rows), near)
+    return Gallery(out, len(rows), near, tuple(failures))
 
 
 def _decode(
@@ -97,29 +109,48 @@ def _decode(
 
 
 def _compare(
-    cache: Cache, rows: NDArray[np.int64], pictures_NVSS3: NDArray[np.uint8], data_dir: str
-) -> dict[str, float]:
+    cache: Cache, rows: NDArray[np.int64], pictures_NVSS3: NDArray[np.uint8], data_dir: str, on_error: OnError
+) -> tuple[dict[str, float], list[Failure]]:
     spec = cache.spec
     preprocessing = preprocessing_of(spec)
-    splits = open_dataset(
-        spec.dataset, data_dir, splits=find_splits(Path(cache.path)), val_fraction=None, seed=spec.seed
-    ).values()  # all of them: how many images were held out for which is not in the spec
-    items = {key: (split, index) for split in splits for index, key in enumerate(split.keys)}
+    pool = open_pool(spec.dataset, data_dir, spec.split, is_held_out=spec.val_fraction is not None, seed=spec.seed)
+    index_of = {key: index for index, key in enumerate(pool.keys)}
+    keys, contents = cache.read_items().keys, cache.read_contents()
     found: dict[str, list[float]] = {view: [] for view in spec.views}
+    failures: list[Failure] = []
     for row, pictures_VSS3 in zip(rows.tolist(), pictures_NVSS3, strict=True):
-        key = _key_at(cache, int(cache.positions[row]))
-        if key not in items:
-            raise InputError(f"--data-dir {data_dir} has no image {key}; give the folder that the cache was made from")
-        split, index = items[key]
+        position = int(cache.positions[row])
+        key = keys[position]
         try:
-            renderings_R3SS = load_renderings(split.read_bytes(index), key, preprocessing, crops_of(spec))
+            if key not in index_of:
+                raise BadImage(f"it is not in {data_dir}")
+            data = _read_original(pool, index_of[key], contents, position)
+            renderings_R3SS = load_renderings(data, key, preprocessing, crops_of(spec))
         except BadImage as error:
-            raise WorkError(f"image {key}: {error.reason}") from error
+            if on_error == "stop":
+                raise WorkError(
+                    f"--data-dir {data_dir}: image {key}: {error.reason}; give the folder that the cache was made "
+                    "from, or use --on-error skip to leave such images out"
+                ) from error
+            failures.append(Failure(key=key, reason=error.reason))
+            continue
         for view, picture, original in zip(
             spec.views, pictures_VSS3, _originals(renderings_R3SS, spec.views), strict=True
         ):
             found[view].append(psnr(torch.from_numpy(picture), torch.from_numpy(original)))
-    return {view: statistics.fmean(values) for view, values in found.items()}
+    return {view: statistics.fmean(values) for view, values in found.items() if values}, failures
+
+
+def _read_original(pool: ImageSplit, index: int, contents: Contents | None, position: int) -> bytes:
+    """The image file, if it holds what was encoded; else raises BadImage."""
+    try:
+        data = pool.read_bytes(index)
+    except OSError as error:
+        raise BadImage(f"cannot be read: {error.strerror or type(error).__name__}") from error
+    is_known = contents is not None and contents.known[position]
+    if is_known and contents is not None and hash_content(data) != contents.hash_at(position):
+        raise BadImage("it has changed since it was encoded")
+    return data
 
 
 def _originals(renderings_R3SS: NDArray[np.uint8], views: tuple[str, ...]) -> Iterator[NDArray[np.uint8]]:
@@ -128,14 +159,6 @@ def _originals(renderings_R3SS: NDArray[np.uint8], views: tuple[str, ...]) -> It
         picture = rendering_3SS.transpose(1, 2, 0)
         for view in whole_views(views):
             yield np.ascontiguousarray(picture[:, ::-1] if view == MIRROR else picture)
-
-
-def _key_at(cache: Cache, position: int) -> str:
-    shard, place = divmod(position, cache.spec.shard_size)
-    marker = read_marker(Path(cache.split_dir), shard)
-    if marker is None:
-        raise WorkError(f"the marker of shard {shard} of {cache.split_dir} is missing; run `ci2p verify`")
-    return marker.keys[place]
 
 
 def _draw(pictures_NVSS3: NDArray[np.uint8], labels: list[str], views: tuple[str, ...]) -> Image.Image:

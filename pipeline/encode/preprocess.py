@@ -11,56 +11,23 @@ Colour profiles are ignored and an alpha channel is dropped (the colour beneath 
 """
 
 import math
-import re
-import struct
-import threading
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.spec import CacheSpec
+from pipeline.encode.bad_image import BadImage as BadImage
+from pipeline.encode.bad_image import memory_for
+from pipeline.encode.bad_image import unreadable as unreadable
+from pipeline.encode.decode import Decoded, decode_scaled
+from pipeline.encode.decode import decode as decode
 
 ResizeMode = Literal["crop", "squash"]
 JpegDecode = Literal["full", "scaled"]
-
-Image.init()  # registers the formats of this build of PIL
-FORMATS = tuple(
-    name for name in ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF") if name in Image.OPEN
-)
-MAX_PIXELS = 2**30
-
-# What PIL's decoders let out for damaged files; none of these types says more than its text does.
-_DECODE_ERRORS = (
-    OSError, RuntimeError, SyntaxError, ValueError, EOFError, IndexError, KeyError, TypeError, AttributeError,
-    ArithmeticError, struct.error, zlib.error,
-)  # fmt: skip
-
-# EXIF orientation -> what turns the stored picture upright; 1 is upright already.
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
-class BadImage(Exception):
-    """An image that cannot become pixels. `reason` is one line and the same on every machine: no path, no address."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -130,20 +97,13 @@ def load_pixels(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     Of an animation the first frame is taken. Raises BadImage for what cannot be decoded in full: a truncated file is
     refused, never padded with grey.
     """
-    image = decode(data, preprocessing.least_side)
-    return render(image, source_box(image.size, preprocessing), preprocessing.image_size)
+    return render_plain(decode_scaled(data, preprocessing.least_side), preprocessing)
 
 
-def decode(data: bytes, least_side: int | None = None) -> Image.Image:
-    """The upright RGB image of an encoded file, of the source's own size. Raises BadImage as `load_pixels` does.
-
-    With `least_side`, a JPEG may come at a half, a quarter or an eighth of its size, if no side falls below that: the
-    decoder then transforms fewer frequencies of each 8 x 8 block.
-    """
-    if not data:
-        raise BadImage("empty file")
-    with _without_pixel_limit():
-        return _decode(data, least_side)
+def render_plain(decoded: Decoded, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """The square that every image has: as `load_pixels` says. Raises BadImage when memory runs out."""
+    with memory_for(decoded.size):
+        return render(decoded.image, decoded.box(source_box(decoded.size, preprocessing)), preprocessing.image_size)
 
 
 def source_box(image_size: tuple[int, int], preprocessing: Preprocessing) -> tuple[float, float, float, float]:
@@ -179,89 +139,3 @@ def _source_interval(length: int, resized: int, size: int) -> tuple[float, float
     offset = round((resized - size) / 2)
     scale = length / resized
     return offset * scale, min((offset + size) * scale, float(length))
-
-
-_limit_lock = threading.Lock()
-_limit_users = 0
-_limit_before: int | None = None
-
-
-@contextmanager
-def _without_pixel_limit() -> Iterator[None]:
-    """Lift PIL's limit on pixels while any thread is in here: MAX_PIXELS is checked instead, and nothing is printed.
-
-    The limit belongs to the whole process and some decoders ask for it late, so it is counted in and out.
-    """
-    global _limit_users, _limit_before
-    with _limit_lock:
-        if _limit_users == 0:
-            _limit_before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        _limit_users += 1
-    try:
-        yield
-    finally:
-        with _limit_lock:
-            _limit_users -= 1
-            if _limit_users == 0:
-                Image.MAX_IMAGE_PIXELS = _limit_before
-
-
-def _decode(data: bytes, least_side: int | None) -> Image.Image:
-    """Upright RGB image."""
-    try:
-        image: Image.Image = Image.open(BytesIO(data), formats=FORMATS)
-    except UnidentifiedImageError:
-        raise BadImage("not an image") from None  # PIL's text holds the address of the buffer
-    except _DECODE_ERRORS as error:
-        raise BadImage(_reason(error)) from error
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise BadImage(f"too large: {width} x {height} is more than {MAX_PIXELS} pixels")
-    if width == 0 or height == 0:
-        raise BadImage(f"no pixels: {width} x {height}")
-    try:
-        if least_side is not None:
-            image.draft("RGB", (least_side, least_side))
-        image.load()
-        image = _upright(image)
-        return _to_rgb(image)
-    except _DECODE_ERRORS as error:
-        raise BadImage(_reason(error)) from error
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
-    except _DECODE_ERRORS:
-        orientation = None  # the tags are damaged, the pixels are not: viewers show such a picture as it is stored
-    transpose = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
-    return image if transpose is None else image.transpose(transpose)
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "F":
-        raise BadImage("mode F has no defined value range")
-    if image.mode.startswith("I"):
-        return _from_16_bits(image)
-    # A palette's transparency is dropped like any other; left in place, PIL would warn about it.
-    image.info.pop("transparency", None)
-    return image if image.mode == "RGB" else image.convert("RGB")
-
-
-def _from_16_bits(image: Image.Image) -> Image.Image:
-    """16-bit grey to 8 bits by scaling, 65535 -> 255, where PIL's own conversion would clip at 255."""
-    values = np.asarray(image)
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > 65535:
-        raise BadImage(f"mode {image.mode} with values {low} to {high} is not 16-bit grey")
-    grey = (values.astype(np.uint32) * 255 + 32767) // 65535
-    return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-
-
-def _reason(error: BaseException) -> str:
-    text = re.sub(r"\s+", " ", str(error)).strip()
-    text = re.sub(r"<[^>]*>|\b0x[0-9a-fA-F]+", "...", text)[:160] or type(error).__name__
-    is_cut = isinstance(error, EOFError) or re.search(
-        r"truncated|unexpected end|end of (file|stream)|read past", text.lower()
-    )
-    return f"truncated: {text}" if is_cut else f"broken: {text}"

@@ -1,24 +1,46 @@
 """Stage one's run: a data set and settings in, a cache of all its splits and a report out."""
 
+import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from ci2p_cache import codecs
+from ci2p_cache.duplicates import describe_duplicates
 from ci2p_cache.errors import InputError
-from ci2p_cache.spec import RECORD_IMAGES, CacheSpec, hash_items
+from ci2p_cache.spec import RECORD_IMAGES, CacheSpec, check_claim, hash_items
 from ci2p_cache.summary import size_figures
 from ci2p_cache.views import describe_views, view_names
 from pipeline.encode.codec import ENCODER
 from pipeline.encode.crops import NO_CROPS, Crops, random_crops
-from pipeline.encode.datasets import ImageSplit, open_dataset
+from pipeline.encode.datasets import ImageDataset, ImageSplit, open_dataset
+from pipeline.encode.datasets.description import describe_dataset, refuse_left_out_pictures
 from pipeline.encode.encoder import Encoder, Engine, Precision, load_encoder
+from pipeline.encode.estimate import Estimate, estimate
+from pipeline.encode.kept_items import fit_to_cache, keep_items
 from pipeline.encode.preprocess import JpegDecode, Preprocessing, ResizeMode, preprocessing
 from pipeline.encode.shard_writer import EncodeOptions, SplitReport, encode_split
 
+logger = logging.getLogger("ci2p")
+
 _CROPPED_SPLIT = "train"  # evaluation shows the plain view and its mirror image
+
+
+class Settings(TypedDict, total=False):
+    """What is encoded, and by what; every field as the option of `ci2p encode` that bears its name."""
+
+    splits: Sequence[str] | None
+    val_fraction: float | None
+    image_size: int
+    short_edge: int | None
+    resize_mode: ResizeMode
+    jpeg_decode: JpegDecode
+    weights: str
+    device: str
+    precision: Precision
+    engine: Engine
 
 
 @dataclass(frozen=True)
@@ -30,14 +52,101 @@ class EncodeReport:
 
     def lines(self) -> list[str]:
         """For people: a line a split, and where the cache is."""
-        return [_line(report) for report in self.splits] + [f"cache: {self.cache}"]
+        lines = []
+        for report in self.splits:
+            lines.append(_line(report))
+            if report.manifest is not None:
+                lines += describe_duplicates(report.split, report.manifest.duplicates)
+        return [*lines, f"cache: {self.cache}"]
 
     def measured(self) -> dict[str, dict[str, Any]]:
         """For --json: split -> what was measured; splits that other ranks still write are left out."""
         return {report.split: _measured(report, self.cache) for report in self.splits if report.manifest}
 
 
+@dataclass(frozen=True)
+class EncodePlan:
+    """What a call would do, estimated from a few images."""
+
+    cache: Path
+    opened: ImageDataset
+    estimates: dict[str, Estimate]
+
+    def lines(self) -> list[str]:
+        """For people; what was recognised is said before."""
+        return [
+            *(f"{split}: {estimate}" for split, estimate in self.estimates.items()),
+            f"nothing was written; without --dry-run the cache would be {self.cache}",
+        ]
+
+    def measured(self) -> dict[str, dict[str, Any]]:
+        """For --json: split -> what would be encoded."""
+        return {
+            split: {
+                "num_images": len(self.opened[split].keys),
+                "classes": list(self.opened[split].classes),
+                "left_out": [entry.model_dump(mode="json") for entry in self.opened.left_out_of(split)],
+                "num_views": estimate.num_views,
+                "bytes_total": estimate.num_bytes,
+                "minutes": estimate.minutes,
+            }
+            for split, estimate in self.estimates.items()
+        }
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Everything that `encode_dataset` needs to begin."""
+
+    opened: ImageDataset
+    fitted: dict[str, ImageSplit]
+    specs: dict[str, CacheSpec]
+    pre: Preprocessing
+    encoder: Encoder
+    rank: int
+    world_size: int
+
+
 def encode_dataset(
+    dataset: str, data_dir: str | None, cache: Path, options: EncodeOptions, **settings: Unpack[Settings]
+) -> EncodeReport:
+    """Encodes the splits of a data set into `cache`, or goes on where a run with the same settings stopped.
+
+    Says what it recognised before it begins. Under torchrun every process writes its own share of the shards, on its
+    own GPU. Raises InputError for wrong settings, before anything is written, and WorkError for an image that cannot be
+    used.
+    """
+    task = _prepare(dataset, data_dir, cache, options, **settings)
+    keep_items(task.opened, cache, seed=options.seed)
+    reports = [
+        encode_split(
+            split,
+            task.specs[name],
+            task.pre,
+            task.encoder,
+            cache,
+            options,
+            left_out=task.opened.left_out_of(name),
+            rank=task.rank,
+            world_size=task.world_size,
+        )
+        for name, split in task.fitted.items()
+    ]
+    return EncodeReport(cache, reports)
+
+
+def plan_encoding(
+    dataset: str, data_dir: str | None, cache: Path, options: EncodeOptions, **settings: Unpack[Settings]
+) -> EncodePlan:
+    """What `encode_dataset` would do with the same arguments: nothing is written. Raises InputError as it does."""
+    task = _prepare(dataset, data_dir, cache, options, **settings)
+    estimates = {
+        name: estimate(split, task.specs[name], task.pre, task.encoder, options) for name, split in task.fitted.items()
+    }
+    return EncodePlan(cache, task.opened, estimates)
+
+
+def _prepare(
     dataset: str,
     data_dir: str | None,
     cache: Path,
@@ -53,12 +162,7 @@ def encode_dataset(
     device: str = "auto",
     precision: Precision = "float32",
     engine: Engine = "torch",
-) -> EncodeReport:
-    """Encodes the splits of a data set into `cache`, or goes on where a run with the same settings stopped.
-
-    Under torchrun every process writes its own share of the shards, on its own GPU. Raises InputError for wrong
-    settings, before anything is written, and WorkError for an image that cannot be used.
-    """
+) -> _Task:
     codecs.check_step(options.store, options.step)
     pre = preprocessing(image_size, short_edge, resize_mode, jpeg_decode)
     crops = random_crops(options.crops, options.crop_scale, options.seed)
@@ -68,22 +172,36 @@ def encode_dataset(
         )
     opened = open_dataset(dataset, data_dir, splits=splits, val_fraction=val_fraction, seed=options.seed)
     rank, world_size, local_rank = _launched_as()
+    if rank == 0:
+        for line in describe_dataset(opened):
+            logger.info("%s", line)
+    if options.on_error == "stop":
+        refuse_left_out_pictures(opened)
     encoder = load_encoder(weights, device, precision, engine=engine, local_rank=local_rank)
+    fitted = fit_to_cache(opened, cache)
     specs = {
-        name: make_spec(dataset, name, split, pre, crops if name == _CROPPED_SPLIT else NO_CROPS, encoder, options)
-        for name, split in opened.items()
+        name: make_spec(
+            dataset,
+            name,
+            split,
+            opened.val_fraction,
+            pre,
+            crops if name == _CROPPED_SPLIT else NO_CROPS,
+            encoder,
+            options,
+        )
+        for name, split in fitted.items()
     }
-    reports = [
-        encode_split(split, specs[name], pre, encoder, cache, options, rank=rank, world_size=world_size)
-        for name, split in opened.items()
-    ]
-    return EncodeReport(cache, reports)
+    for spec in specs.values():
+        check_claim(cache, spec)
+    return _Task(opened, fitted, specs, pre, encoder, rank, world_size)
 
 
 def make_spec(
     dataset: str,
     split_name: str,
     split: ImageSplit,
+    val_fraction: float | None,
     pre: Preprocessing,
     crops: Crops,
     encoder: Encoder,
@@ -95,6 +213,7 @@ def make_spec(
     return CacheSpec(
         dataset=dataset,
         split=split_name,
+        val_fraction=val_fraction,
         items_sha256=hash_items(split.keys, split.labels, split.classes),
         image_size=pre.image_size,
         short_edge=pre.short_edge,
@@ -144,6 +263,8 @@ def _measured(report: SplitReport, cache: Path) -> dict[str, Any]:
         "num_failed": manifest.num_failed,
         "bytes_total": manifest.bytes_total,
         **size_figures(manifest),
+        "left_out": [entry.model_dump(mode="json") for entry in manifest.left_out],
+        "duplicates": manifest.duplicates.model_dump(mode="json"),
         "num_encoded": report.num_encoded,
         "images_per_s": report.images_per_s,
         "seconds": report.seconds,

@@ -8,7 +8,7 @@ import importlib.metadata
 import platform
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,21 +17,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ci2p_cache import codecs, plan
+from ci2p_cache import codecs
 from ci2p_cache.errors import WorkError
 from ci2p_cache.escapes import find_escapes
-from ci2p_cache.manifest import NO_LABEL, Failure, Manifest
-from ci2p_cache.shard import ShardContents, finish_split, is_written, write_shard
+from ci2p_cache.items import ImageContent
+from ci2p_cache.left_out import LeftOut
+from ci2p_cache.manifest import NO_LABEL, Failure, Manifest, Marker, marker_path
+from ci2p_cache.reader import read_rows
+from ci2p_cache.shard import ShardContents, finish_split, reopen_split, write_shard
 from ci2p_cache.spec import CacheSpec, claim_folder
 from ci2p_cache.views import Flips, whole_views
 from pipeline.encode.crops import crops_of
 from pipeline.encode.datasets.split import ImageSplit
-from pipeline.encode.decoding import decode_batches
+from pipeline.encode.decoding import OnError, decode_batches
 from pipeline.encode.encoder import Encoder
+from pipeline.encode.kept_items import GONE
 from pipeline.encode.preprocess import Preprocessing
+from pipeline.encode.resume import ShardWork, find_work
 from pipeline.progress import progress
 
-OnError = Literal["stop", "skip"]
 _PACKING_THREADS = 4
 
 
@@ -76,6 +80,15 @@ class _Row:
     high: float
 
 
+@dataclass
+class _Encoded:
+    """What a shard's images have become so far, by item."""
+
+    rows: dict[int, "Future[_Row]"] = field(default_factory=dict)
+    contents: dict[int, ImageContent] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
+
+
 def encode_split(
     split: ImageSplit,
     spec: CacheSpec,
@@ -84,32 +97,24 @@ def encode_split(
     cache: Path,
     options: EncodeOptions,
     *,
+    left_out: tuple[LeftOut, ...] = (),
     rank: int = 0,
     world_size: int = 1,
 ) -> SplitReport:
-    """Writes the shards of a split that are not there yet, then its manifest once all are (promises C2, C3 and C4).
+    """Writes what is missing of a split, then its manifest once all shards are there (promises C2, C3 and C4).
 
-    Each of `world_size` processes writes its own shards; whichever sees the last marker writes the manifest. Raises
-    InputError when the folder holds another spec, and WorkError for an image that cannot be used under
-    `--on-error stop`; finished shards stay.
+    The item list must be in the cache. Each of `world_size` processes writes its own shards; whichever sees the last
+    marker writes the manifest. Raises InputError when the folder holds another spec, and WorkError for an image that
+    cannot be used under `--on-error stop`, also one that failed in an earlier run; finished shards stay.
     """
     claim_folder(cache, spec)
     split_dir = cache / spec.split
-    positions_to_item = plan.plan_order(split.keys, spec.seed)
-    num_items = len(positions_to_item)
-    todo = [
-        shard
-        for shard in plan.shards_of_rank(num_items, spec.shard_size, rank, world_size)
-        if not is_written(split_dir, shard, spec)
-    ]
     begin = time.monotonic()
-    shards = [positions_to_item[plan.shard_positions(shard, num_items, spec.shard_size)] for shard in todo]
-    num_encoded = sum(map(len, shards))
-    if todo:
-        (split_dir / "manifest.json").unlink(missing_ok=True)
-        _write_shards(split, spec, pre, encoder, split_dir, options, dict(zip(todo, shards, strict=True)), num_items)
-    manifest = finish_split(split_dir, spec, split.classes, num_items)
-    return SplitReport(spec.split, manifest, num_encoded, time.monotonic() - begin)
+    work = find_work(split, spec, split_dir, rank=rank, world_size=world_size)
+    if work:
+        _write_shards(split, spec, pre, encoder, split_dir, options, work)
+    manifest = finish_split(cache, spec, left_out)
+    return SplitReport(spec.split, manifest, sum(len(each.todo) for each in work), time.monotonic() - begin)
 
 
 def _write_shards(
@@ -119,14 +124,13 @@ def _write_shards(
     encoder: Encoder,
     split_dir: Path,
     options: EncodeOptions,
-    shards: dict[int, NDArray[np.int64]],
-    num_items: int,
+    work: list[ShardWork],
 ) -> None:
     """Three things overlap: worker processes decode, the device encodes, threads compress and write."""
     batches = [
-        (shard, items[start : start + options.batch_size].tolist())
-        for shard, items in shards.items()
-        for start in range(0, len(items), options.batch_size)
+        (each, each.todo[start : start + options.batch_size])
+        for each in work
+        for start in range(0, len(each.todo), options.batch_size)
     ]
     decoded = decode_batches(
         split,
@@ -137,36 +141,37 @@ def _write_shards(
         crops=crops_of(spec),
     )
     recorded = _recorded(encoder)
-    done_before = num_items - sum(map(len, shards.values()))
+    num_items = len(split.keys)
+    done_before = num_items - sum(len(each.todo) for each in work)
     with (
         ThreadPoolExecutor(_PACKING_THREADS, thread_name_prefix="ci2p-pack") as packers,
         ThreadPoolExecutor(1, thread_name_prefix="ci2p-write") as writer,
         progress(f"encode {spec.split}", num_items, "images", start=done_before) as advance,
     ):
         writing: Future[None] | None = None
-        rows: dict[int, Future[_Row]] = {}
-        failures: list[Failure] = []
-        for number, (batch, (shard, items)) in enumerate(zip(decoded, batches, strict=True)):
+        done = _Encoded()
+        num_failed = 0
+        for number, (batch, (each, items)) in enumerate(zip(decoded, batches, strict=True)):
             if batch.failures and options.on_error == "stop":
                 raise WorkError(_stopped_at(batch.failures[0], spec, split_dir))
-            failures += batch.failures
+            num_failed += len(batch.failures)
+            done.failures += batch.failures
+            done.contents |= batch.contents
             if batch.indices:
-                latents_BVCHW = _encode(encoder, batch.pixels, spec.views)
+                latents_BVCHW = encode_views(encoder, batch.pixels, spec.views)
                 for item, latents_VCHW in zip(batch.indices, latents_BVCHW, strict=True):
-                    rows[item] = packers.submit(_pack_row, latents_VCHW, split.keys[item], spec)
-            advance(len(items), f"{len(failures)} failed" if failures else "")
-            if number + 1 == len(batches) or batches[number + 1][0] != shard:
+                    done.rows[item] = packers.submit(pack_row, latents_VCHW, split.keys[item], spec)
+            advance(len(items), f"{num_failed} failed" if num_failed else "")
+            if number + 1 == len(batches) or batches[number + 1][0] is not each:
                 if writing is not None:
                     writing.result()
-                writing = writer.submit(
-                    _write_shard, split, spec, split_dir, shard, shards[shard].tolist(), rows, failures, recorded
-                )
-                rows, failures = {}, []
+                writing = writer.submit(_write_shard, split, spec, split_dir, each, done, recorded)
+                done = _Encoded()
         if writing is not None:
             writing.result()
 
 
-def _encode(encoder: Encoder, pixels_RB3SS: Tensor, views: tuple[str, ...]) -> NDArray[np.float32]:
+def encode_views(encoder: Encoder, pixels_RB3SS: Tensor, views: tuple[str, ...]) -> NDArray[np.float32]:
     """Latents [B, V, C, H, W], a rendering with its mirror image at a time: crops take no more memory on the device."""
     flips = whole_views(views)
     latents = [encoder.views(pixels_B3SS, flips).cpu() for pixels_B3SS in pixels_RB3SS]
@@ -175,13 +180,14 @@ def _encode(encoder: Encoder, pixels_RB3SS: Tensor, views: tuple[str, ...]) -> N
 
 
 def _stopped_at(failure: Failure, spec: CacheSpec, split_dir: Path) -> str:
+    advice = "put it back" if GONE in failure.reason else "mend it"
     return (
-        f"{spec.split} image {failure.key}: {failure.reason}; mend or remove it, or use --on-error skip to leave such "
-        f"images out and list them in the manifest (finished shards in {split_dir} are kept)"
+        f"{spec.split} image {failure.key}: {failure.reason}; {advice} and run the same command again, or use "
+        f"--on-error skip to leave such images out and list them as failed (finished shards in {split_dir} are kept)"
     )
 
 
-def _pack_row(latents_VCHW: NDArray[np.float32], key: str, spec: CacheSpec) -> _Row:
+def pack_row(latents_VCHW: NDArray[np.float32], key: str, spec: CacheSpec) -> _Row:
     try:
         kept = codecs.quantise(latents_VCHW, spec.store, spec.step)
     except WorkError as error:
@@ -196,17 +202,33 @@ def _pack_row(latents_VCHW: NDArray[np.float32], key: str, spec: CacheSpec) -> _
 
 
 def _write_shard(
+    split: ImageSplit, spec: CacheSpec, split_dir: Path, work: ShardWork, done: _Encoded, recorded: dict[str, Any]
+) -> None:
+    """One shard of what was encoded just now and, where it was there before, of what is kept of it."""
+    rows = {item: future.result() for item, future in done.rows.items()}
+    contents, failures = done.contents, done.failures
+    if work.marker is not None:
+        if not rows and {*work.marker.failures} == {*failures}:
+            return  # what had failed has failed again
+        kept, kept_contents = _kept_rows(split_dir, spec, work, work.marker)
+        rows, contents = kept | rows, kept_contents | contents
+        if work.marker.recorded != recorded:
+            recorded = recorded | {"before": work.marker.recorded}
+    reopen_split(split_dir)
+    marker_path(split_dir, work.shard).unlink(missing_ok=True)
+    write_shard(split_dir, spec, work.shard, _shard_contents(split, work.items, rows, contents, failures, recorded))
+
+
+def _shard_contents(
     split: ImageSplit,
-    spec: CacheSpec,
-    split_dir: Path,
-    shard: int,
     items: list[int],
-    pending: dict[int, "Future[_Row]"],
+    rows: dict[int, _Row],
+    contents: dict[int, ImageContent],
     failures: list[Failure],
     recorded: dict[str, Any],
-) -> None:
-    rows = {item: future.result() for item, future in pending.items()}
-    contents = ShardContents(
+) -> ShardContents:
+    known = [contents.get(item, ImageContent()) for item in items]
+    return ShardContents(
         keys=[split.keys[item] for item in items],
         labels=[int(split.labels[item]) if item in rows else NO_LABEL for item in items],
         rows=[rows[item].buffers if item in rows else None for item in items],
@@ -217,8 +239,44 @@ def _write_shard(
         ),
         recorded=recorded,
         escapes=[(place, *escape) for place, item in enumerate(items) if item in rows for escape in rows[item].escapes],
+        image_bytes=[each.num_bytes for each in known],
+        image_hashes=[each.hash for each in known],
+        modified_ns=[each.modified_ns for each in known],
     )
-    write_shard(split_dir, spec, shard, contents)
+
+
+def _kept_rows(
+    split_dir: Path, spec: CacheSpec, work: ShardWork, marker: Marker
+) -> tuple[dict[int, _Row], dict[int, ImageContent]]:
+    """What a shard holds of the images that are not encoded again. Raises WorkError when the shard is damaged."""
+    todo = set(work.todo)
+    escapes: dict[int, list[tuple[int, int, int]]] = {}
+    for place, view, index, integer in marker.escapes or ():
+        escapes.setdefault(place, []).append((view, index, integer))
+    rows: dict[int, _Row] = {}
+    contents: dict[int, ImageContent] = {}
+    for place, (item, buffers) in enumerate(zip(work.items, read_rows(split_dir, spec, marker), strict=True)):
+        if item in todo:
+            continue
+        if buffers is not None:
+            rows[item] = _unpack_row(tuple(buffers), escapes.get(place, []), spec)
+        if marker.image_bytes and marker.image_hashes and marker.modified_ns:
+            contents[item] = ImageContent(
+                marker.image_bytes[place], marker.image_hashes[place], marker.modified_ns[place]
+            )
+    return rows, contents
+
+
+def _unpack_row(buffers: tuple[bytes, ...], escapes: list[tuple[int, int, int]], spec: CacheSpec) -> _Row:
+    """A stored image as `pack_row` gave it."""
+    stored = np.empty((len(spec.views), *spec.latent_shape), dtype=codecs.stored_dtype(spec.store))
+    for buffer, view in zip(buffers, stored, strict=True):
+        codecs.unpack(memoryview(buffer), view, "float16" if spec.store == "float16" else "int")
+    size = stored[0].size
+    where = np.array([view * size + index for view, index, _ in escapes], dtype=np.int64)
+    escaped = (where, np.array([integer for *_, integer in escapes], dtype=np.int32)) if escapes else None
+    values = codecs.dequantise(stored, spec.store, spec.step, escaped)
+    return _Row(buffers, escapes, float(values.min()), float(values.max()))
 
 
 def _recorded(encoder: Encoder) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 Legend: B images, V views, C, H, W of a latent; of a pixel baseline, C = 3 and H = W the image size.
 """
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,13 @@ from torch import Tensor, nn
 
 from ci2p_cache import codecs
 from ci2p_cache.errors import InputError, WorkError
+from ci2p_cache.manifest import Failure
 from ci2p_cache.spec import CacheSpec
 from ci2p_cache.views import PLAIN, whole_views
 from pipeline.baselines.pixels import VIEWS, PixelSpec, is_pixels, to_floats
-from pipeline.encode.datasets import ImageSplit, open_dataset
-from pipeline.encode.datasets.class_folders import class_split
-from pipeline.encode.datasets.listing import subfolders
-from pipeline.encode.decoding import decode_batches
+from pipeline.encode.datasets import ImageSplit, open_pool
+from pipeline.encode.datasets.split import SourceSplit
+from pipeline.encode.decoding import MEND_IT, OnError, decode_batches
 from pipeline.encode.encoder import Encoder, load_encoder, resolve_device
 from pipeline.encode.preprocess import BadImage, Preprocessing, load_pixels, preprocessing_of
 from pipeline.evaluate.predictions import Predictions, predict_inputs
@@ -109,49 +110,52 @@ def open_rendering(spec: dict[str, Any], weights: str, device: str) -> Rendering
     return LatentRendering(cache_spec, encoder)
 
 
-def open_images(folder: str, split: str, classes: tuple[str, ...], *, dataset: str, seed: int) -> ImageSplit:
-    """The labelled images of `--images`: all of FOLDER/CLASS or FOLDER/SPLIT/CLASS, or the split of a data set.
+def open_images(
+    folder: str | None, split: str, classes: tuple[str, ...], *, dataset: str, is_held_out: bool, seed: int
+) -> SourceSplit:
+    """All images that a folder has for a split: laid out as the model's data set, or class folders of its names.
 
-    The last is read as `dataset`, the model's own (ImageNet's tars, say). Raises InputError for a folder that is not
-    there or whose classes the model does not know.
+    Raises InputError, speaking of `--images`, when it is neither.
     """
-    root = Path(folder).expanduser()
-    if not root.is_dir():
-        raise InputError(f"--images {folder}: there is no such folder")
-    for candidate in (root, root / split):
-        if candidate.is_dir() and set(subfolders(candidate)) & set(classes):
-            found = subfolders(candidate)
-            unknown = sorted(set(found) - set(classes))
-            if unknown:
-                raise InputError(f"--images {candidate}: the model does not know the class {unknown[0]}; remove it")
-            return class_split(candidate, {name: name for name in found}, classes)
-    if dataset in ("sample", "folder"):
-        raise InputError(
-            f"--images {folder}: no folder in it, or in {split}/, bears the name of a class of the model "
-            f"({', '.join(classes[:5])}{', ...' if len(classes) > 5 else ''})"
-        )
-    opened = open_dataset(dataset, folder, splits=[split], val_fraction=None, seed=seed)[split]
-    if tuple(opened.classes) != classes:
-        odd = sorted(set(opened.classes) ^ set(classes)) or ["their order"]
-        raise InputError(f"--images {folder} has other classes than the model ({odd[0]})")
-    return opened
+    try:
+        return open_pool(dataset, folder, split, is_held_out=is_held_out, seed=seed)
+    except InputError as error:
+        if folder is not None and dataset != "folder":
+            with contextlib.suppress(InputError):
+                images = open_pool("folder", folder, split, is_held_out=is_held_out, seed=seed)
+                if set(images.classes) <= set(classes):
+                    return images
+        raise InputError(str(error).replace("--data-dir", "--images")) from error
 
 
 def predict_split(
-    model: nn.Module, rendering: Rendering, split: ImageSplit, *, batch_size: int, workers: int, tta: bool = False
+    model: nn.Module,
+    rendering: Rendering,
+    split: ImageSplit,
+    failures: list[Failure],
+    *,
+    batch_size: int,
+    workers: int,
+    on_error: OnError = "stop",
+    tta: bool = False,
 ) -> Iterator[Predictions]:
-    """Every image of a split once, from its file to the model. Raises WorkError for one that cannot be decoded."""
+    """Every image of a split once, from its file to the model.
+
+    One that cannot be decoded raises WorkError, or under "skip" goes into `failures`.
+    """
     views = rendering.views if tta else rendering.views[:1]
     items = range(len(split.keys))
     batches = [items[start : start + batch_size] for start in range(0, len(items), batch_size)]
     pin = rendering.device.type == "cuda"
     for batch in decode_batches(split, rendering.preprocessing, batches, workers=workers, pin=pin):
-        if batch.failures:
-            raise WorkError(f"image {batch.failures[0].key}: {batch.failures[0].reason}; mend or remove it")
-        (plain,) = batch.pixels
-        inputs = rendering.inputs(plain, views)
-        labels = torch.from_numpy(np.asarray(split.labels)[batch.indices])
-        yield Predictions(predict_inputs(model, inputs), labels)
+        if batch.failures and on_error == "stop":
+            raise WorkError(f"image {batch.failures[0].key}: {batch.failures[0].reason}; {MEND_IT}")
+        failures += batch.failures
+        if batch.indices:
+            (plain,) = batch.pixels
+            inputs = rendering.inputs(plain, views)
+            labels = torch.from_numpy(np.asarray(split.labels)[batch.indices])
+            yield Predictions(predict_inputs(model, inputs), labels)
 
 
 def predict_files(model: nn.Module, rendering: Rendering, files: Sequence[Path]) -> Iterator[tuple[Path, Tensor]]:

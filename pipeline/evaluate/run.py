@@ -11,16 +11,18 @@ from torch import nn
 
 from ci2p_cache.cache import open_cache
 from ci2p_cache.errors import InputError
+from ci2p_cache.known_images import HeldOut, KnownImages, held_out_of, known_images
+from ci2p_cache.manifest import Failure
 from ci2p_cache.spec import CacheSpec
-from pipeline.baselines.pixels import PixelSpec, is_pixels
-from pipeline.encode.datasets import ImageSplit, open_dataset
-from pipeline.encode.decoding import default_workers
+from pipeline.baselines.pixels import PixelSpec, is_pixels, open_pixel_data
+from pipeline.encode.decoding import OnError, default_workers
 from pipeline.encode.encoder import resolve_device
+from pipeline.evaluate.held_out import ChosenImages, choose_images, refuse_changed
 from pipeline.evaluate.images import open_images, open_rendering, predict_files, predict_split
 from pipeline.evaluate.predictions import Predictions, predict_cache, refuse_other_latents
 from pipeline.evaluate.scores import Scores, Scoring
 from pipeline.progress import progress
-from pipeline.train.run_folder import RunConfig, load_model, newest_run
+from pipeline.train.run_folder import RunConfig, load_model, newest_run, read_known_images
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class EvalReport:
     checkpoint: str
     measured_on: str
     seconds: float
+    num_missing: int = 0  # images of the split that the folder lacks
+    failures: tuple[Failure, ...] = ()  # images that were left out, under --on-error skip
 
     @property
     def images_per_s(self) -> float:
@@ -38,7 +42,11 @@ class EvalReport:
 
     def lines(self) -> list[str]:
         """For people."""
-        return [f"{self.checkpoint} on {self.measured_on}, {self.images_per_s:.1f} images/s", *self.scores.lines()]
+        lines = [f"{self.checkpoint} on {self.measured_on}, {self.images_per_s:.1f} images/s"]
+        if self.num_missing:
+            lines.append(f"{self.num_missing} images of the split are not there")
+        lines += [f"left out: {failure.key}: {failure.reason}" for failure in self.failures]
+        return lines + self.scores.lines()
 
     def measured(self) -> dict[str, Any]:
         """For --json."""
@@ -46,6 +54,9 @@ class EvalReport:
             "images_per_s": self.images_per_s,
             "checkpoint": self.checkpoint,
             "measured_on": self.measured_on,
+            "num_missing": self.num_missing,
+            "num_failed": len(self.failures),
+            "failures": [failure.model_dump() for failure in self.failures],
         }
 
 
@@ -60,28 +71,42 @@ def evaluate(
     device: str,
     batch_size: int,
     workers: int | None,
+    on_error: OnError = "stop",
 ) -> EvalReport:
-    """Measures a run (the newest under runs/ by default) on a cache or on raw images; by default on its own data."""
+    """Measures a run (the newest under runs/ by default) on a cache or on raw images; by default on its own data.
+
+    Of raw images of its own data set exactly those of the split are measured, found by key; of another folder all.
+    With `images`, `shards` is the cache that knows the split, where that is not where the run left it.
+    """
     run, model, config, target = _open_model(checkpoint, device)
     threads = default_workers() if workers is None else workers
     reads_pixels = is_pixels(config.data.spec)
     if reads_pixels and shards is not None:
         raise InputError(f"--shards {shards}: the model of {run} reads pixels; give --images DIR, or neither")
+    failures: list[Failure] = []
+    num_missing = 0
     if images is not None or reads_pixels:
         rendering = open_rendering(config.data.spec, weights, device)
-        image_split = _open_split(config, images, split)
-        total, measured_on = len(image_split.keys), f"{images or config.data.path} (raw images)"
-        predictions = predict_split(model, rendering, image_split, batch_size=batch_size, workers=threads, tta=tta)
+        chosen = _choose_images(run, config, images, split, shards)
+        if chosen.changed and on_error == "stop":
+            refuse_changed(chosen)
+        failures += [Failure(key=key, reason="it has changed since it was encoded") for key in chosen.changed]
+        total, measured_on, num_missing = len(chosen.keys), chosen.described, chosen.num_missing
+        predictions = predict_split(
+            model, rendering, chosen, failures, batch_size=batch_size, workers=threads, on_error=on_error, tta=tta
+        )
     else:
         cache = open_cache(shards or config.data.path, split)
         refuse_other_latents(config, cache)
         total, measured_on = cache.num_samples, cache.split_dir
+        if split == "train":
+            measured_on += ", which the model was trained on"
         predictions = predict_cache(
             model, cache, batch_size=batch_size, device=target, tta=tta, workers=max(1, threads)
         )
     begin = time.monotonic()
     scores = _score(predictions, config.data.classes, total)
-    return EvalReport(scores, str(run), measured_on, time.monotonic() - begin)
+    return EvalReport(scores, str(run), measured_on, time.monotonic() - begin, num_missing, tuple(failures))
 
 
 def predict(checkpoint: str | None, files: Sequence[Path], *, weights: str, device: str) -> dict[str, dict[str, float]]:
@@ -94,17 +119,47 @@ def predict(checkpoint: str | None, files: Sequence[Path], *, weights: str, devi
     }
 
 
-def _open_split(config: RunConfig, images: str | None, split: str) -> ImageSplit:
-    """The split of a run's own data set, or of the images in another folder."""
-    if not is_pixels(config.data.spec):
-        assert images is not None
-        spec = CacheSpec.model_validate(config.data.spec)
-        return open_images(images, split, config.data.classes, dataset=spec.dataset, seed=spec.seed)
-    own = PixelSpec.model_validate(config.data.spec)
-    if images is not None:
-        return open_images(images, split, config.data.classes, dataset=own.dataset, seed=own.data_seed)
-    opened = open_dataset(own.dataset, own.data_dir, splits=[split], val_fraction=own.val_fraction, seed=own.data_seed)
-    return opened[split]
+def _choose_images(run: Path, config: RunConfig, images: str | None, split: str, shards: str | None) -> ChosenImages:
+    """What is measured of a folder of images: see `held_out`."""
+    spec = config.data.spec
+    if is_pixels(spec):
+        own = PixelSpec.model_validate(spec)
+        dataset, seed, val_fraction, folder = own.dataset, own.data_seed, own.val_fraction, images or own.data_dir
+    else:
+        of_cache = CacheSpec.model_validate(spec)
+        dataset, seed, val_fraction, folder = of_cache.dataset, of_cache.seed, of_cache.val_fraction, images
+    is_held_out = val_fraction is not None
+    pool = open_images(folder, split, config.data.classes, dataset=dataset, is_held_out=is_held_out, seed=seed)
+    known, wanted = _known_images(run, config, split, shards)
+    return choose_images(pool, folder or dataset, split, known, wanted, config.data.classes)
+
+
+def _known_images(run: Path, config: RunConfig, split: str, shards: str | None) -> tuple[KnownImages, HeldOut]:
+    """What a run was trained on, and the images of a split: by the run itself, or by the cache that it was made from.
+
+    Raises InputError where neither is there to ask.
+    """
+    known = None if shards else read_known_images(run)
+    if known is not None and split == "val":
+        return known, known.held_out
+    if is_pixels(config.data.spec):
+        if split != "val":
+            raise InputError(f"--split {split}: {run} reads pixels and knows its images of val alone; give --split val")
+        own = PixelSpec.model_validate(config.data.spec)  # of an older ci2p: it kept how val was drawn, not what it is
+        known = open_pixel_data(
+            own.dataset, own.data_dir, workers=0, val_fraction=own.val_fraction, data_seed=own.data_seed
+        ).known_images()
+        return known, known.held_out
+    path = shards or config.data.path
+    try:
+        if known is None:
+            known = known_images(open_cache(path, "train"), open_cache(path, "val"))
+        return known, known.held_out if split == "val" else held_out_of(open_cache(path, split), known.by)
+    except InputError as error:
+        raise InputError(
+            f"--images: which images were held out is known by the cache {path}, and it cannot be asked ({error}); "
+            "give it as --shards CACHE"
+        ) from error
 
 
 def _open_model(checkpoint: str | None, device: str) -> tuple[Path, nn.Module, RunConfig, torch.device]:

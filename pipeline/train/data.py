@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ci2p_cache.cache import Cache, open_cache
 from ci2p_cache.errors import InputError
+from ci2p_cache.known_images import KnownImages, known_images
 from ci2p_cache.loader import PLAIN_VIEW, BatchLoader, Resident
 from ci2p_cache.spec import refuse_mixture
 
@@ -75,6 +76,9 @@ class TrainingData(Protocol):
     def num_train(self) -> int:
         """Training samples in an epoch."""
 
+    def known_images(self) -> KnownImages:
+        """Which images these are, for whoever measures the model later."""
+
     def train_batches(self, share: Share, *, batch_size: int, seed: int, flip: bool) -> Batches:
         """Shuffled full batches of `batch_size` samples over all ranks."""
 
@@ -94,7 +98,12 @@ class CacheData:
 
     @property
     def fingerprint(self) -> str:
-        return f"{self.train.spec.spec_id}-{self.val.spec.spec_id}"
+        parts = [self.train.spec.spec_id, self.val.spec.spec_id]
+        # An image that was replaced under its name leaves the spec as it is.
+        parts += [
+            split.manifest.contents_sha256[:16] for split in (self.train, self.val) if split.manifest.contents_sha256
+        ]
+        return "-".join(parts)
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -111,6 +120,9 @@ class CacheData:
     @property
     def num_train(self) -> int:
         return self.train.num_samples
+
+    def known_images(self) -> KnownImages:
+        return known_images(self.train, self.val)
 
     def train_batches(self, share: Share, *, batch_size: int, seed: int, flip: bool) -> Batches:
         return self._loader(

@@ -104,7 +104,7 @@ def train(
     )
     val_batches = data.val_batches(share, batch_size=recipe.batch_size)
     if is_writer:
-        write_config(run, config)
+        write_config(run, config, data)
     steps_per_epoch = train_batches.steps_per_epoch
     learner = Learner(fabric, model, recipe, steps_per_epoch=steps_per_epoch, num_classes=len(data.classes))
     if checkpoint is not None:

@@ -1,6 +1,7 @@
 """Recipe: every setting that decides what a training run computes, with the paper's values as defaults."""
 
 import difflib
+import os
 import re
 import tomllib
 from collections.abc import Mapping
@@ -11,11 +12,15 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ci2p_cache.errors import InputError
+from ci2p_cache.user_text import read_text
 
 PAPER_WARMUP_EPOCHS = 20.0
 _EPOCHS_PER_WARMUP_EPOCH = 15  # the paper's 300 epochs to its 20
+_LONG_EPOCHS = 300  # from here on the warm-up is the paper's
+_MOST_SHOWN = 80  # characters of a value in a message
 
 _Rate = Annotated[float, Field(ge=0, lt=1)]
+_Count = Annotated[int, Field(lt=2**31)]  # TOML's integers know no end
 
 
 class Recipe(BaseModel):
@@ -24,8 +29,8 @@ class Recipe(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: str = "ci2p_vit_base"
-    epochs: int = Field(300, ge=1)
-    batch_size: int = Field(128, ge=1)
+    epochs: _Count = Field(300, ge=1)
+    batch_size: _Count = Field(128, ge=1)
     """Samples per optimiser step, over all ranks together."""
     lr: float = Field(1e-4, gt=0)
     min_lr: float = Field(1.25e-6, ge=0)
@@ -55,7 +60,7 @@ class Recipe(BaseModel):
     token_drop: _Rate = 0.0
     """Share of the tokens behind PatchReshape that training leaves out, others each step; 0 is off (Liu et al.,
     "PatchDropout")."""
-    window: int = Field(0, ge=0)
+    window: _Count = Field(0, ge=0)
     """Side, in cells, of the part of the grid that the model reads: a random one in training, the central one in
     evaluation. For a cache of larger images than the model's; 0 reads all. Ours."""
     ema_decay: _Rate = 0.0
@@ -72,10 +77,10 @@ class Recipe(BaseModel):
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the matrix products; weights, optimiser and loss are float32 throughout."""
     compile: bool = False
-    eval_every: int = Field(1, ge=1)
+    eval_every: _Count = Field(1, ge=1)
     """Epochs between evaluations; the last epoch is always evaluated."""
     checkpoint_every_minutes: float = Field(10.0, gt=0)
-    checkpoint_every_steps: int = Field(0, ge=0)
+    checkpoint_every_steps: _Count = Field(0, ge=0)
     """Steps between checkpoints inside an epoch; 0 leaves it to the clock."""
 
     @model_validator(mode="before")
@@ -84,8 +89,8 @@ class Recipe(BaseModel):
         if isinstance(values, dict) and "warmup_epochs" not in values:
             epochs = values.get("epochs", cls.model_fields["epochs"].default)
             if isinstance(epochs, int):
-                warmup_epochs = min(PAPER_WARMUP_EPOCHS, epochs / _EPOCHS_PER_WARMUP_EPOCH)
-                return {**values, "warmup_epochs": max(0.0, warmup_epochs)}
+                epochs = max(0, min(epochs, _LONG_EPOCHS))  # before the division: an integer of any size may come
+                return {**values, "warmup_epochs": min(PAPER_WARMUP_EPOCHS, epochs / _EPOCHS_PER_WARMUP_EPOCH)}
         return values
 
     @model_validator(mode="after")
@@ -113,8 +118,8 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, object] | None
     """
     source, text = _read(name_or_path)
     try:
-        values = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        values = _parse_toml(text)
+    except ValueError as error:
         raise InputError(f"recipe {source} is not TOML: {error}") from None
     given = {key: value for key, value in (overrides or {}).items() if value is not None}
     try:
@@ -133,12 +138,12 @@ def parse_setting(text: str) -> tuple[str, object]:
     if not equals or not key or not value:
         raise InputError(f"--set {text!r} is not of the form key=value, as in --set weight_decay=0.1")
     try:
-        parsed = tomllib.loads(f"value = {value}")
-    except tomllib.TOMLDecodeError:
+        parsed = _parse_toml(f"value = {value}")
+    except ValueError:
         if re.fullmatch(r"[A-Za-z][\w.-]*", value):
             return key, value
         raise InputError(
-            f"--set {key}: {value!r} is no TOML value; numbers are written 0.1, lists [0.9, 0.999]"
+            f"--set {key}: {_shown(value)} is no TOML value; numbers are written 0.1, lists [0.9, 0.999]"
         ) from None
     if set(parsed) != {"value"}:
         raise InputError(f"--set {key}: {value!r} is more than one TOML value")
@@ -156,14 +161,33 @@ def _read(name_or_path: str | Path) -> tuple[str, str]:
     name = str(name_or_path)
     if name in recipe_names():
         return name, (resources.files("pipeline.recipes") / f"{name}.toml").read_text(encoding="utf-8")
-    try:
-        return name, Path(name).read_text(encoding="utf-8")
-    except (FileNotFoundError, IsADirectoryError):
+    if not os.path.lexists(os.path.expanduser(name)):  # noqa: PTH111  (Path's raises where there is no such user)
         nearest = difflib.get_close_matches(name, recipe_names(), n=1)
         hint = f"did you mean '{nearest[0]}'?" if nearest else f"known: {', '.join(recipe_names())}"
-        raise InputError(f"recipe '{name}' is neither a file nor one of ci2p's; {hint}") from None
-    except UnicodeDecodeError:
-        raise InputError(f"recipe {name} is not TOML: it is not UTF-8 text") from None
+        raise InputError(f"recipe '{name}' is neither a file nor one of ci2p's; {hint}")
+    return name, read_text(name, f"recipe {name}")
+
+
+def _parse_toml(text: str) -> dict[str, Any]:
+    """Raises ValueError for what is not TOML, with the line where there is one."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except tomllib.TOMLDecodeError as error:
+        last = text.rstrip().count("\n") + 1
+        raise ValueError(str(error).replace("at end of document", f"at the end, line {last}")) from None
+    except ValueError:
+        raise ValueError("it holds a number of thousands of digits") from None
+
+
+def _shown(value: object) -> str:
+    """A value as it may stand in a message: on one line, and not for pages."""
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits, which Python does not write out
+        return "a number of thousands of digits"
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 def _first_complaint(error: ValidationError, source: str, given: Mapping[str, object]) -> str:
@@ -178,7 +202,7 @@ def _first_complaint(error: ValidationError, source: str, given: Mapping[str, ob
         keys = list(Recipe.model_fields)
         nearest = difflib.get_close_matches(key, keys, n=1)
         hint = f"did you mean '{nearest[0]}'?" if nearest else f"known keys: {', '.join(keys)}"
-        return f"unknown key '{key}' {where}; {hint}"
+        return f"unknown key {_shown(key)} {where}; {hint}"
     field = key + "".join(f"[{part}]" for part in complaint["loc"][1:])
     message = complaint["msg"][:1].lower() + complaint["msg"][1:]
-    return f"{field} = {complaint['input']!r} {where}: {message}"
+    return f"{field} = {_shown(complaint['input'])} {where}: {message}"

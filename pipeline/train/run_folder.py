@@ -1,6 +1,7 @@
 """Run folder: where a training run leaves everything, and where it is found again.
 
 RUN/config.json        everything that was resolved: recipe, model, data, versions, device
+    images.npz         which images it was trained on and which were held out: see `ci2p_cache.known_images`
     metrics.jsonl      a line per epoch
     last.ckpt          what a resume needs
     best.safetensors   the weights with the best validation top-1: averaged ones where the recipe has ema_decay
@@ -20,6 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from ci2p_cache.errors import InputError, WorkError
+from ci2p_cache.known_images import KnownImages, dump_known_images, parse_known_images
 from ci2p_cache.publish import publish
 from pipeline.models import create_model
 from pipeline.train.checkpoint import load_checkpoint
@@ -29,7 +31,7 @@ from pipeline.train.window import ThroughWindow
 
 logger = logging.getLogger("ci2p")
 
-CONFIG, CHECKPOINT, BEST = "config.json", "last.ckpt", "best.safetensors"
+CONFIG, IMAGES, CHECKPOINT, BEST = "config.json", "images.npz", "last.ckpt", "best.safetensors"
 _RECORDED_PACKAGES = ("ci2p", "torch", "timm", "lightning-fabric")
 # What two runs may differ in and still compute the same thing.
 _FREE_FIELDS = frozenset({"compile", "checkpoint_every_minutes", "checkpoint_every_steps"})
@@ -142,10 +144,21 @@ def check_run(run: Path, config: RunConfig) -> None:
         refuse_other_run(run, read_config(run), config)
 
 
-def write_config(run: Path, config: RunConfig) -> None:
-    """Publishes config.json."""
+def write_config(run: Path, config: RunConfig, data: TrainingData) -> None:
+    """Publishes config.json, and images.npz before it."""
     with writing_to(run):
+        publish(run / IMAGES, dump_known_images(data.known_images()))
         publish(run / CONFIG, (config.model_dump_json(indent=2) + "\n").encode())
+
+
+def read_known_images(run_or_file: str | Path) -> KnownImages | None:
+    """What a run knows of its images; None where an older ci2p made it. Raises WorkError when that is damaged."""
+    path = Path(run_or_file)
+    file = (path if path.is_dir() else path.parent) / IMAGES
+    try:
+        return parse_known_images(file.read_bytes(), str(file))
+    except FileNotFoundError:
+        return None
 
 
 @contextmanager

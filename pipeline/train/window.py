@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from ci2p_cache.errors import InputError
+from ci2p_cache.known_images import KnownImages
 from pipeline.models.analysis_transform import PIXEL_CHANNELS, PIXELS_PER_LATENT
 from pipeline.train.data import Batch, Batches, Share, TrainingData
 from pipeline.train.launch import step_seed
@@ -111,6 +112,9 @@ class WindowedData:
     @property
     def num_train(self) -> int:
         return self.data.num_train
+
+    def known_images(self) -> KnownImages:
+        return self.data.known_images()
 
     def train_batches(self, share: Share, *, batch_size: int, seed: int, flip: bool) -> Batches:
         batches = self.data.train_batches(share, batch_size=batch_size, seed=seed, flip=flip)

@@ -1,17 +1,17 @@
 """The data sets that stage one can read, by name; each gives splits that look the same (`split.py`)."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOut, merge_left_out
+from ci2p_cache.printable import printable
 from pipeline.encode.datasets.animals10 import find_animals10
 from pipeline.encode.datasets.folder import find_folder
 from pipeline.encode.datasets.found import SPLITS, WHOLE, FoundImages, Opener
 from pipeline.encode.datasets.holdout import check_fraction, hold_out
 from pipeline.encode.datasets.huggingface import find_huggingface
 from pipeline.encode.datasets.imagenet import find_imagenet
-from pipeline.encode.datasets.keys import printable
 from pipeline.encode.datasets.sample import find_sample
 from pipeline.encode.datasets.split import ImageSplit, SourceSplit
 from pipeline.encode.datasets.tar_images import find_tar_images
@@ -39,6 +39,8 @@ class ImageDataset(Mapping[str, ImageSplit]):
     data_dir: str | None
     left_out: tuple[LeftOut, ...]  # what lies beside the splits; what lies in one is the split's own
     val_fraction: float | None  # of each class, held out for val; None where the data set has a val of its own
+    pool: SourceSplit | None = None  # what val was held out of
+    drawn: Mapping[str, SourceSplit] = field(default_factory=dict)  # both parts of that, "train" and "val"
 
     def __getitem__(self, split: str) -> ImageSplit:
         return self.splits[split]
@@ -99,26 +101,30 @@ def open_dataset(
             raise InputError(_lacks(where, split, found, source))
     layout, left_out = found.layout, found.left_out
     opened: dict[str, SourceSplit] = {}
+    whole, drawn = None, {}
     if held_out_of:
         whole = parts[held_out_of]()
-        opened = hold_out(whole, val_fraction or 0.0, seed)
+        opened = drawn = hold_out(whole, val_fraction or 0.0, seed)
         left_out = merge_left_out(left_out, whole.left_out)
         layout += f"; {100 * (val_fraction or 0.0):g} % of each class held out for val"
     elif source.get("val") == "test":
         layout += f"; {found.called['test']} is val"
-    for split in wanted:
-        if split not in opened:
-            opened[split] = parts[source[split]]()
+    opened = {split: opened[split] if split in opened else parts[source[split]]() for split in wanted}
     return ImageDataset(
-        {split: opened[split] for split in wanted}, layout, data_dir, left_out, val_fraction if held_out_of else None
+        opened,
+        layout,
+        data_dir,
+        left_out,
+        val_fraction if held_out_of else None,
+        whole,
+        drawn,
     )
 
 
-def open_pool(name: str, data_dir: str | None, split: str, *, is_held_out: bool | None, seed: int) -> SourceSplit:
+def open_pool(name: str, data_dir: str | None, split: str, *, is_held_out: bool, seed: int) -> SourceSplit:
     """All images of a data set among which those of a split lie: its own part, or what it was held out of.
 
-    `is_held_out` says whether train and val were parted by ci2p; None where that is not known. Raises InputError as
-    `open_dataset` does.
+    `is_held_out` says whether val is known to have been held out by ci2p. Raises InputError as `open_dataset` does.
     """
     found = _find(name, data_dir, seed)
     own = (split, "test") if split == "val" else (split,)

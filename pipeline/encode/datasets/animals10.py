@@ -6,10 +6,10 @@ from pathlib import Path
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOutFiles, merge_left_out
+from ci2p_cache.printable import printable
 from pipeline.encode.datasets.data_dir import data_folder
 from pipeline.encode.datasets.folder import find_class_folders
 from pipeline.encode.datasets.found import FoundImages
-from pipeline.encode.datasets.keys import printable
 from pipeline.encode.datasets.listing import leave_out_folder, list_folder, subfolders
 from pipeline.encode.datasets.split_names import split_of_name
 

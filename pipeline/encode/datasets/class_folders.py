@@ -8,7 +8,9 @@ from pathlib import Path
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOut, LeftOutFiles, merge_left_out
-from pipeline.encode.datasets.keys import PackedStrings, item_keys, printable
+from ci2p_cache.packed_strings import PackedStrings
+from ci2p_cache.printable import printable
+from pipeline.encode.datasets.keys import item_keys
 from pipeline.encode.datasets.listing import image_files, leave_out_folder, list_folder
 from pipeline.encode.datasets.split import SourceSplit, Stamp, sorted_split
 from pipeline.encode.datasets.split_names import split_folders

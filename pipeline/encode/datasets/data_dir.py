@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 from ci2p_cache.errors import InputError
-from pipeline.encode.datasets.keys import printable
+from ci2p_cache.printable import printable
 
 _REASONS = {
     errno.ENOENT: "there is no such folder",

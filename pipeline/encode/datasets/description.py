@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from ci2p_cache.left_out import describe_left_out, merge_left_out
+from ci2p_cache.errors import InputError
+from ci2p_cache.left_out import LeftOut, describe_left_out, merge_left_out
+from ci2p_cache.printable import printable
 from pipeline.encode.datasets import ImageDataset
-from pipeline.encode.datasets.keys import printable
 from pipeline.encode.datasets.split import ImageSplit
 
 _NAMES_SHOWN = 10
@@ -20,10 +21,24 @@ def describe_dataset(opened: ImageDataset) -> list[str]:
     for name, split in opened.items():
         before, names = names, _class_names(split.classes)
         lines.append(f"  {name:{width}}  {_counts(split)}{f': {names}' if names != before else ''}")
-    left_out = merge_left_out(opened.left_out, *(split.left_out for split in opened.values()))
+    left_out = _left_out(opened)
     pictures = [entry for entry in left_out if entry.pictures]
     others = [entry for entry in left_out if not entry.pictures]
     return lines + [f"  {describe_left_out(entries)}" for entries in (pictures, others) if entries]
+
+
+def refuse_left_out_pictures(opened: ImageDataset) -> None:
+    """Raises InputError when something that looks like an image would be left out."""
+    pictures = [entry for entry in _left_out(opened) if entry.pictures]
+    if pictures:
+        raise InputError(
+            f"--data-dir {opened.data_dir}: {'; '.join(map(str, pictures))} would be left out; put them where images "
+            "are expected or take them away, or use --on-error skip to leave them out"
+        )
+
+
+def _left_out(opened: ImageDataset) -> tuple[LeftOut, ...]:
+    return merge_left_out(opened.left_out, *(split.left_out for split in opened.values()))
 
 
 def _counts(split: ImageSplit) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOutFiles
+from ci2p_cache.printable import printable
 from pipeline.encode.datasets.class_folders import LAYOUT, class_split
 from pipeline.encode.datasets.data_dir import data_folder
 from pipeline.encode.datasets.found import SPLITS, WHOLE, FoundImages
-from pipeline.encode.datasets.keys import printable
 from pipeline.encode.datasets.listing import Contents, leave_out_folder, list_folder, subfolders
 from pipeline.encode.datasets.own_output import is_own_output
 from pipeline.encode.datasets.split import SourceSplit

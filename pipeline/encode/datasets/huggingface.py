@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOut, LeftOutFiles
+from ci2p_cache.printable import printable
 from pipeline.encode.datasets.found import SPLITS, WHOLE, FoundImages
-from pipeline.encode.datasets.keys import printable
 from pipeline.encode.datasets.labels import LARGEST_LABEL, label_names
 from pipeline.encode.datasets.listing import image_files
 from pipeline.encode.datasets.split import SourceSplit, sorted_split

@@ -19,8 +19,10 @@ from pathlib import Path
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOutFiles
+from ci2p_cache.printable import printable
 from pipeline.encode.datasets.data_dir import data_folder
 from pipeline.encode.datasets.found import FoundImages
+from pipeline.encode.datasets.imagenet_devkit import DEVKIT, FROM
 from pipeline.encode.datasets.imagenet_images import (
     WNID,
     NamedImages,
@@ -31,8 +33,8 @@ from pipeline.encode.datasets.imagenet_images import (
     wnids_of_folder,
     wnids_of_tar,
 )
-from pipeline.encode.datasets.imagenet_truth import DEVKIT, FROM, ImagenetTruth, class_names, find_truth
-from pipeline.encode.datasets.keys import item_keys, printable
+from pipeline.encode.datasets.imagenet_truth import ImagenetTruth, class_names, find_truth
+from pipeline.encode.datasets.keys import item_keys
 from pipeline.encode.datasets.listing import leave_out_folder, list_folder, subfolders
 from pipeline.encode.datasets.split import SourceSplit, sorted_split
 from pipeline.encode.datasets.split_names import check_one_of_each, split_folders

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOutFiles
+from ci2p_cache.packed_strings import PackedStrings
+from ci2p_cache.printable import printable
 from pipeline.encode.datasets.class_folders import BESIDE_CLASSES, NO_CLASS, FolderFiles
-from pipeline.encode.datasets.imagenet_truth import DEVKIT, FROM, ImagenetTruth
-from pipeline.encode.datasets.keys import PackedStrings, printable
+from pipeline.encode.datasets.imagenet_devkit import DEVKIT, FROM
+from pipeline.encode.datasets.imagenet_truth import ImagenetTruth
 from pipeline.encode.datasets.listing import NO_IMAGES, UNREAD, image_files, leave_out_folder, list_folder, subfolders
 from pipeline.encode.datasets.split import ImageSource
 from pipeline.encode.datasets.tar_members import TarMembers, file_members, tar_headers

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOutFiles
-from pipeline.encode.datasets.keys import printable
+from ci2p_cache.printable import printable
 from pipeline.encode.datasets.own_output import is_own_output
 from pipeline.encode.formats import is_image_name, looks_like_image
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import fsspec
 
 from ci2p_cache.errors import InputError
+from ci2p_cache.printable import printable
 from ci2p_cache.remote import client_errors
-from pipeline.encode.datasets.keys import printable
 
 _LOCAL_URL = re.compile(r"(?:file|local)://", re.IGNORECASE)
 _WEB_URL = re.compile(r"https?://", re.IGNORECASE)

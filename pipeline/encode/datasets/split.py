@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOut
-from pipeline.encode.datasets.keys import PackedStrings
+from ci2p_cache.packed_strings import PackedStrings
 
 
 class Stamp(NamedTuple):

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from ci2p_cache.errors import InputError
-from pipeline.encode.datasets.keys import printable
+from ci2p_cache.printable import printable
 
 _SPLIT_OF_WORD = {
     **dict.fromkeys(("train", "training", "trn"), "train"),

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ci2p_cache.errors import InputError
-from pipeline.encode.datasets.keys import item_keys, printable
+from ci2p_cache.printable import printable
+from pipeline.encode.datasets.keys import item_keys
 from pipeline.encode.datasets.split import Stamp
 from pipeline.progress import progress
 

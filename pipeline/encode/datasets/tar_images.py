@@ -11,10 +11,10 @@ import fsspec
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOut, LeftOutFiles, describe_left_out, merge_left_out
+from ci2p_cache.printable import printable
 from ci2p_cache.remote import client_errors
 from ci2p_cache.user_text import decode_text, names_of, read_text
 from pipeline.encode.datasets.found import WHOLE, FoundImages
-from pipeline.encode.datasets.keys import printable
 from pipeline.encode.datasets.labels import label_names
 from pipeline.encode.datasets.places import without_query
 from pipeline.encode.datasets.split import SourceSplit, sorted_split

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOutFiles
+from ci2p_cache.printable import printable
 from ci2p_cache.remote import client_errors
-from pipeline.encode.datasets.keys import printable
 from pipeline.encode.datasets.listing import HIDDEN
 from pipeline.encode.datasets.split import Stamp
 

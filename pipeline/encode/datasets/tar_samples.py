@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOutFiles
+from ci2p_cache.printable import printable
 from ci2p_cache.user_text import decode_text
-from pipeline.encode.datasets.keys import printable
 from pipeline.encode.datasets.labels import LARGEST_LABEL
 from pipeline.encode.datasets.listing import UNREAD
 from pipeline.encode.datasets.places import without_query

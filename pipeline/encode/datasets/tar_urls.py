@@ -16,8 +16,8 @@ from dataclasses import dataclass
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOut, LeftOutFiles
+from ci2p_cache.printable import printable
 from pipeline.encode.datasets.found import SPLITS, WHOLE
-from pipeline.encode.datasets.keys import printable
 from pipeline.encode.datasets.listing import HIDDEN, OWN_OUTPUT
 from pipeline.encode.datasets.own_output import is_own_output
 from pipeline.encode.datasets.path_patterns import find_pattern, has_pattern

@@ -13,13 +13,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.left_out import LeftOutFiles, describe_left_out
 from pipeline.encode.datasets.listing import image_files
 from pipeline.encode.fit.settings import FitSettings
-from pipeline.encode.preprocess import BadImage, decode
+from pipeline.encode.preprocess import BadImage, decode, unreadable
+from pipeline.encode.workers import compute_ahead, in_shared_memory
 
 logger = logging.getLogger("ci2p")
 
@@ -44,7 +45,7 @@ def read_image(path: Path) -> Image.Image:
     try:
         return decode(path.read_bytes())
     except (OSError, BadImage) as error:
-        reason = error.reason if isinstance(error, BadImage) else error.strerror
+        reason = error.reason if isinstance(error, BadImage) else unreadable(error)
         raise WorkError(f"{path}: {reason}; mend or remove it, and run the same command again") from error
 
 
@@ -73,9 +74,6 @@ class _Batches(Dataset[Tensor]):
     settings: FitSettings
     first: int
 
-    def __len__(self) -> int:
-        return self.settings.steps - self.first
-
     def __getitem__(self, number: int) -> Tensor:
         step = self.first + number
         generator = np.random.default_rng([self.settings.seed, step])
@@ -84,7 +82,7 @@ class _Batches(Dataset[Tensor]):
             random_crop(read_image(self.files[index]), size, self.settings.scale, generator)
             for index in generator.integers(len(self.files), size=self.settings.batch_size)
         ]
-        return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
+        return in_shared_memory(torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2))
 
 
 def crop_batches(
@@ -92,13 +90,16 @@ def crop_batches(
 ) -> Iterator[Tensor]:
     """Yields uint8 [B, 3, S, S], in channels-last memory, for every step from `first_step` on.
 
-    Images are drawn with replacement; what a step sees depends on the files, the seed and the step alone.
+    Images are drawn with replacement; what a step sees depends on the files, the seed and the step alone. Raises as
+    `compute_ahead` does.
     """
-    loader: DataLoader[Tensor] = DataLoader(
+    largest = max(settings.crop_size_at(step) for step in range(first_step, settings.steps)) if files else 0
+    return compute_ahead(
         _Batches(tuple(files), settings, first_step),
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        pin_memory=pin,
+        settings.steps - first_step,
+        workers=workers,
+        ahead=4,
+        item_bytes=settings.batch_size * 3 * largest * largest,
+        pin=pin,
+        name=lambda number: f"step {first_step + number}",
     )
-    yield from loader

@@ -1,0 +1,103 @@
+"""Images that are there more than once, byte for byte, as their hashes tell."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from ci2p_cache.items import Contents, ItemList, has_contents, read_contents, read_item_list
+from ci2p_cache.packed_strings import PackedStrings
+
+_KEYS_KEPT = 10
+# Which splits are looked through for images of one: it is those held out that should not have been trained on.
+_BEFORE = {"val": ("train",), "test": ("train", "val")}
+
+
+class Duplicates(BaseModel):
+    """What the maker of a data set should know of one split. Failed images are not looked at."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    again: int = 0  # images that are there already under another key
+    again_keys: tuple[str, ...] = ()  # the first of them in alphabetical order, ten at most
+    two_labels: int = 0  # images that are there under two labels or more, each counted once
+    two_labels_keys: tuple[str, ...] = ()  # a key of each of the first of them
+    also_in: dict[str, int] = {}  # of val and test: earlier split -> how many images of this one are in it too
+    also_in_keys: dict[str, tuple[str, ...]] = {}
+
+
+NO_DUPLICATES = Duplicates()
+
+
+def find_duplicates(cache: Path, split: str, items: ItemList, contents: Contents) -> Duplicates:
+    """Of one split, within itself and in those of the earlier splits of its cache that are finished."""
+    rows = np.flatnonzero(contents.known)
+    hashes_N = _as_scalars(contents)[rows]
+    _, first, group_N, count = np.unique(hashes_N, return_index=True, return_inverse=True, return_counts=True)
+    group_N = group_N.reshape(-1)
+    is_again = np.ones(len(rows), dtype=bool)
+    is_again[first] = False
+    labels_N = items.labels[rows]
+    differs = np.zeros(len(count), dtype=bool)
+    differs[group_N[labels_N != labels_N[first][group_N]]] = True
+    shared = {}
+    for other in _BEFORE.get(split, ()):
+        theirs = _read_contents(cache / other)
+        if theirs is not None:
+            both = np.isin(hashes_N, _as_scalars(theirs)[theirs.known])
+            if both.any():
+                shared[other] = rows[both]
+    return Duplicates(
+        again=int(is_again.sum()),
+        again_keys=_first_keys(items.keys, rows[is_again]),
+        two_labels=int(differs.sum()),
+        two_labels_keys=_first_keys(items.keys, rows[first[differs]]),
+        also_in={other: len(found) for other, found in shared.items()},
+        also_in_keys={other: _first_keys(items.keys, found) for other, found in shared.items()},
+    )
+
+
+def splits_after(split: str) -> tuple[str, ...]:
+    """Those whose duplicates have to do with what is in this one."""
+    return tuple(later for later, before in _BEFORE.items() if split in before)
+
+
+def _read_contents(split_dir: Path) -> Contents | None:
+    """Of a finished split; None where it is not, or is of format version 1, which knows none."""
+    if not (split_dir / "manifest.json").exists() or not has_contents(split_dir):
+        return None
+    return read_contents(split_dir, len(read_item_list(split_dir).labels))
+
+
+def describe_duplicates(split: str, duplicates: Duplicates) -> list[str]:
+    """For people: a line for each thing that there is to say."""
+    lines = []
+    for other, count in duplicates.also_in.items():
+        shown = _shown(duplicates.also_in_keys[other], count)
+        lines.append(f"{count} images of {split} are also in {other}, byte for byte ({shown})")
+    if duplicates.again:
+        lines.append(
+            f"{duplicates.again} images of {split} are there again under another key "
+            f"({_shown(duplicates.again_keys, duplicates.again)})"
+        )
+    if duplicates.two_labels:
+        lines.append(
+            f"{duplicates.two_labels} images of {split} are there under two labels "
+            f"({_shown(duplicates.two_labels_keys, duplicates.two_labels)})"
+        )
+    return lines
+
+
+def _shown(keys: tuple[str, ...], count: int) -> str:
+    return ", ".join(keys[:3]) + (", ..." if count > 3 else "")
+
+
+def _first_keys(keys: PackedStrings, rows: NDArray[np.int64]) -> tuple[str, ...]:
+    return tuple(sorted(keys[row] for row in rows.tolist())[:_KEYS_KEPT])
+
+
+def _as_scalars(contents: Contents) -> NDArray[np.void]:
+    """Hashes that compare as wholes, [N]."""
+    hashes: NDArray[np.void] = np.ascontiguousarray(contents.hashes).view("V16").reshape(-1)
+    return hashes

@@ -1,0 +1,184 @@
+"""The images of a split by key, label and content: a table of plain arrays in the order of the plan's positions.
+
+SPLIT/items/    written before the first shard, and from then on what the split is made of
+    classes.json       class names in the order of the labels
+    keys.npy           uint8 [K], all keys as UTF-8, one after another
+    key_bounds.npy     int64 [N + 1], where each key begins; the last is K
+    labels.npy         int32 [N], as the data set has them, of images that fail too; -1 where format version 1 did not
+                       keep them. Written last of these four
+and, once every shard is there,
+    num_bytes.npy      int64 [N], the size of each image file; -1 where none was read
+    hashes.npy         uint8 [N, 16], BLAKE2b-128 of each image file; zeros where none was read
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ci2p_cache.errors import WorkError
+from ci2p_cache.packed_strings import PackedStrings
+from ci2p_cache.publish import publish
+from ci2p_cache.remote import fetch
+
+HASH_BYTES = 16
+NO_BYTES = -1  # the size of an image file that was not read
+FOLDER = "items"
+
+
+@dataclass(frozen=True)
+class ItemList:
+    """What a split is made of, N items in some order: the plan's where it comes from a cache."""
+
+    classes: tuple[str, ...]
+    keys: PackedStrings
+    labels: NDArray[np.int32]  # [N] in [0, num_classes), or -1: see above
+
+
+@dataclass(frozen=True, eq=False)
+class Contents:
+    """What each image file held, N of them in the order of the positions."""
+
+    num_bytes: NDArray[np.int64]  # [N]; NO_BYTES where none was read
+    hashes: NDArray[np.uint8]  # [N, 16]
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """[N] whether the file was read at all."""
+        known: NDArray[np.bool_] = self.num_bytes != NO_BYTES
+        return known
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Contents):
+            return NotImplemented
+        return np.array_equal(self.num_bytes, other.num_bytes) and np.array_equal(self.hashes, other.hashes)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def hash_at(self, position: int) -> str:
+        """As `hash_content` gives it; of a file that was read."""
+        hash: str = self.hashes[position].tobytes().hex()
+        return hash
+
+
+@dataclass(frozen=True)
+class ImageContent:
+    """What one image file held when it was read, as markers keep it."""
+
+    num_bytes: int = NO_BYTES
+    hash: str = ""  # of `hash_content`
+    modified_ns: int = -1  # since 1970; -1 where it is not known
+
+
+def hash_content(data: bytes) -> str:
+    """What an image file is known by: 32 hexadecimal digits of its BLAKE2b-128, as `b2sum -l 128` prints them."""
+    return hashlib.blake2b(data, digest_size=HASH_BYTES).hexdigest()
+
+
+def write_item_list(split_dir: Path, items: ItemList) -> None:
+    """Publishes what a split is made of, the labels last: with them the list is there."""
+    folder = split_dir / FOLDER
+    publish(folder / "classes.json", json.dumps(items.classes, ensure_ascii=False).encode())
+    publish(folder / "keys.npy", _npy(np.frombuffer(items.keys.block, np.uint8)))
+    publish(folder / "key_bounds.npy", _npy(items.keys.bounds))
+    publish(folder / "labels.npy", _npy(items.labels.astype(np.int32)))
+
+
+def write_contents(split_dir: Path, contents: Contents) -> None:
+    """Publishes what the image files of a split held."""
+    publish(split_dir / FOLDER / "num_bytes.npy", _npy(contents.num_bytes))
+    publish(split_dir / FOLDER / "hashes.npy", _npy(contents.hashes))
+
+
+def has_item_list(split_dir: Path) -> bool:
+    """Whether a split has begun, in the format of today."""
+    return (split_dir / FOLDER / "labels.npy").exists()
+
+
+def has_contents(split_dir: Path) -> bool:
+    """Whether a split that is finished knows what its image files held."""
+    return (split_dir / FOLDER / "hashes.npy").exists()
+
+
+def read_item_list(split_dir: str | Path) -> ItemList:
+    """The list of a split, local or remote. Raises WorkError when it is damaged or missing."""
+    where = f"{split_dir}/{FOLDER}"
+    labels = _array(where, "labels.npy", np.int32, 1)
+    keys, bounds = _array(where, "keys.npy", np.uint8, 1), _array(where, "key_bounds.npy", np.int64, 1)
+    classes = _classes(where)
+    block = keys.tobytes()
+    whole = len(bounds) == len(labels) + 1 and bounds[0] == 0 and bounds[-1] == len(block)
+    if not whole or np.any(np.diff(bounds) < 0) or np.any(labels < -1) or np.any(labels >= len(classes)):
+        raise WorkError(f"{where} is damaged: its arrays do not fit together; encode the split again")
+    return ItemList(classes, PackedStrings.from_block(block, bounds), labels)
+
+
+def read_contents(split_dir: str | Path, num_items: int) -> Contents:
+    """What the image files of a finished split held. Raises WorkError when it is damaged or missing."""
+    where = f"{split_dir}/{FOLDER}"
+    contents = Contents(_array(where, "num_bytes.npy", np.int64, 1), _array(where, "hashes.npy", np.uint8, 2))
+    if len(contents.num_bytes) != num_items or contents.hashes.shape != (num_items, HASH_BYTES):
+        raise WorkError(f"{where} is damaged: its arrays do not fit together; encode the split again")
+    return contents
+
+
+def contents_of(num_bytes: Sequence[int], hashes: Sequence[str]) -> Contents:
+    """From lists as the markers have them, hexadecimal hashes, "" where no file was read."""
+    none = bytes(HASH_BYTES)
+    block = b"".join(bytes.fromhex(each) if each else none for each in hashes)
+    return Contents(
+        np.asarray(num_bytes, dtype=np.int64), np.frombuffer(block, dtype=np.uint8).reshape(len(hashes), HASH_BYTES)
+    )
+
+
+def hash_contents(items: ItemList, contents: Contents) -> str:
+    """SHA-256 over every key, label, size and hash: two splits with equal ones hold the same images."""
+    digest = hashlib.sha256()
+    digest.update(items.keys.block)
+    for array in (items.keys.bounds.astype("<i8"), items.labels.astype("<i4"), contents.num_bytes.astype("<i8")):
+        digest.update(array.tobytes())
+    digest.update(contents.hashes.tobytes())
+    return digest.hexdigest()
+
+
+def _npy(array: NDArray[Any]) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"))), allow_pickle=False)
+    return stream.getvalue()
+
+
+def _array(where: str, name: str, dtype: type[np.generic], dimensions: int) -> NDArray[Any]:
+    data = _read(f"{where}/{name}")
+    try:
+        array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise WorkError(f"{where}/{name} is damaged ({error}); encode the split again") from error
+    if array.dtype != dtype or array.ndim != dimensions:
+        raise WorkError(f"{where}/{name} is damaged: {array.dtype} {array.shape}; encode the split again")
+    return array
+
+
+def _classes(where: str) -> tuple[str, ...]:
+    try:
+        classes = json.loads(_read(f"{where}/classes.json"))
+        if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+            raise ValueError
+    except (ValueError, RecursionError) as error:
+        raise WorkError(f"{where}/classes.json is damaged; encode the split again") from error
+    return tuple(classes)
+
+
+def _read(path: str) -> bytes:
+    """Raises WorkError for a file that is not there or cannot be read."""
+    if "://" in path:
+        return bytes(fetch(path))
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise WorkError(f"{path} cannot be read ({error.strerror}); run `ci2p verify`") from error

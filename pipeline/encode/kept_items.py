@@ -1,0 +1,107 @@
+"""What a cache was begun with, beside what the data set holds now: the first item list stays the plan.
+
+An item that has gone since is a failure like any other; only new ones refuse the cache.
+"""
+
+import errno
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ci2p_cache.errors import InputError
+from ci2p_cache.items import ItemList, has_item_list, read_item_list, write_item_list
+from ci2p_cache.left_out import LeftOut
+from ci2p_cache.packed_strings import PackedStrings
+from ci2p_cache.plan import plan_order
+from pipeline.encode.datasets import SPLITS, ImageDataset, ImageSplit
+from pipeline.encode.datasets.split import Stamp
+
+GONE = "it is gone since the cache was begun"
+_SHOWN = 3
+
+
+@dataclass(frozen=True, eq=False)
+class KeptSplit:
+    """An ImageSplit of the items that a cache was begun with, sorted by key; each is read from what there is now."""
+
+    classes: tuple[str, ...]
+    keys: PackedStrings
+    labels: NDArray[np.int64]
+    index_now: NDArray[np.int64]  # [N] into `now`; -1 where an item has gone
+    now: ImageSplit
+    left_out: tuple[LeftOut, ...]
+
+    def read_bytes(self, index: int) -> bytes:
+        return self.now.read_bytes(self._index(index))
+
+    def stamp(self, index: int) -> Stamp:
+        return self.now.stamp(self._index(index))
+
+    def _index(self, index: int) -> int:
+        found = int(self.index_now[index])
+        if found < 0:
+            raise FileNotFoundError(errno.ENOENT, GONE, self.keys[index])
+        return found
+
+
+def fit_to_cache(opened: ImageDataset, cache: Path) -> dict[str, ImageSplit]:
+    """The splits of a data set as a cache was begun with them; unchanged where it was not.
+
+    Raises InputError naming items that are new since, or under another class.
+    """
+    kept = {split: read_item_list(cache / split) for split in SPLITS if has_item_list(cache / split)}
+    fitted: dict[str, ImageSplit] = {}
+    for split in opened:
+        if split not in kept:
+            fitted[split] = opened[split]
+            continue
+        parted = opened.pool is not None and split in ("train", "val")
+        now = opened.pool if parted and opened.pool is not None else opened[split]
+        known = [kept[name] for name in (("train", "val") if parted else (split,)) if name in kept]
+        fitted[split] = _fit(kept[split], now, known, cache / split)
+    return fitted
+
+
+def keep_items(opened: ImageDataset, cache: Path, *, seed: int) -> None:
+    """Writes the item list of each split into a cache, in the order of its plan, unless one is there.
+
+    Where val was held out, those of both parts, whichever is wanted: what is held out is drawn once.
+    """
+    for name, split in {**opened.splits, **opened.drawn}.items():
+        if not has_item_list(cache / name):
+            order = plan_order(split.keys, seed)
+            keys = PackedStrings(split.keys[item] for item in order.tolist())
+            write_item_list(cache / name, ItemList(split.classes, keys, split.labels[order].astype(np.int32)))
+
+
+def _fit(kept: ItemList, now: ImageSplit, known: Sequence[ItemList], where: Path) -> KeptSplit:
+    index_of = {key: index for index, key in enumerate(now.keys)}
+    known_keys = {key for items in known for key in items.keys}
+    new = [key for key in now.keys if key not in known_keys]
+    if new:
+        raise InputError(
+            f"{where} was begun without {len(new)} of the images that are there now ({_shown(new)}); "
+            "move them out of --data-dir to go on with this cache, or give another --out"
+        )
+    rows = sorted(range(len(kept.labels)), key=kept.keys.__getitem__)
+    keys = PackedStrings(kept.keys[row] for row in rows)
+    labels = kept.labels[rows].astype(np.int64)
+    index_now = np.array([index_of.get(key, -1) for key in keys], dtype=np.int64)
+    for item in np.flatnonzero(index_now >= 0).tolist():
+        here = now.classes[now.labels[index_now[item]]]
+        if labels[item] < 0 and here in kept.classes:  # format version 1 did not keep it
+            labels[item] = kept.classes.index(here)
+        there = kept.classes[labels[item]]
+        if there != here:
+            raise InputError(
+                f"{where}: image {keys[item]} is of class {there} in the cache and of class {here} now; "
+                "put it back, or give another --out"
+            )
+    return KeptSplit(kept.classes, keys, labels, index_now, now, now.left_out)
+
+
+def _shown(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:_SHOWN]) + (", ..." if len(keys) > _SHOWN else "")

@@ -1,0 +1,153 @@
+"""What is left to do of a split: shards that are not there, images that failed, images that have changed since.
+
+marker missing                      -> the whole shard
+an image failed                     -> that image again, the others are taken over as they are stored
+an image file has another content   -> that image again
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ci2p_cache import plan
+from ci2p_cache.items import ImageContent
+from ci2p_cache.manifest import NO_LABEL, Marker, read_marker, write_marker
+from ci2p_cache.shard import is_written, reopen_split
+from ci2p_cache.spec import CacheSpec
+from pipeline.encode.datasets.split import ImageSplit
+from pipeline.encode.decoding import read_item
+from pipeline.encode.preprocess import BadImage
+from pipeline.progress import progress
+
+logger = logging.getLogger("ci2p")
+
+_LOOKING_THREADS = 8  # a look at a file on a shared disk is a wait
+_QUIET_SHARDS = 100  # below it, a look takes no time that one would ask about
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class ShardWork:
+    """One shard: the items that it is planned to hold, in order, and which of them are to be encoded."""
+
+    shard: int
+    items: list[int]
+    todo: list[int]
+    marker: Marker | None = None  # of the shard that is there, whose other images are kept
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """What was seen of a shard that is there."""
+
+    failed: list[int] = field(default_factory=list)
+    changed: list[int] = field(default_factory=list)
+    gone: list[int] = field(default_factory=list)
+    touched: dict[int, int] = field(default_factory=dict)  # place -> when it was modified, its content as before
+
+
+def find_work(
+    split: ImageSplit, spec: CacheSpec, split_dir: Path, *, rank: int = 0, world_size: int = 1
+) -> list[ShardWork]:
+    """The shards of one of `world_size` processes that need work, in order; says what has changed since.
+
+    Looks at size and time of every image of a finished shard, and reads those whose time differs.
+    """
+    order = plan.plan_order(split.keys, spec.seed)
+    shards = plan.shards_of_rank(len(order), spec.shard_size, rank, world_size)
+    items_of = partial(_items_of, order, spec)
+    there = [shard for shard in shards if is_written(split_dir, shard, spec)]
+    work = {shard: ShardWork(shard, items_of(shard), items_of(shard)) for shard in set(shards) - set(there)}
+    changed, gone = [], []
+    for shard, marker, looked in _look(split, split_dir, there, items_of):
+        if looked.touched:
+            marker = _restamp(split_dir, marker, looked.touched)
+        if looked.failed or looked.changed:
+            todo = sorted([*looked.failed, *looked.changed])
+            work[shard] = ShardWork(shard, items_of(shard), todo, marker)
+        changed += looked.changed
+        gone += looked.gone
+    _say(split, spec.split, changed, "have changed since they were encoded", "they are encoded anew")
+    _say(split, spec.split, gone, "are gone since they were encoded", "their latents are kept")
+    return [work[shard] for shard in sorted(work)]
+
+
+def _items_of(order: NDArray[np.int64], spec: CacheSpec, shard: int) -> list[int]:
+    items: list[int] = order[plan.shard_positions(shard, len(order), spec.shard_size)].tolist()
+    return items
+
+
+def _look(
+    split: ImageSplit, split_dir: Path, shards: Sequence[int], items_of: "partial[list[int]]"
+) -> Iterator[tuple[int, Marker, _Looked]]:
+    """Yields (shard, marker, what was seen) of the shards that are there."""
+
+    def look(shard: int) -> tuple[int, Marker, _Looked]:
+        marker = read_marker(split_dir, shard)
+        assert marker is not None
+        return shard, marker, _look_at_shard(split, marker, items_of(shard))
+
+    if not shards:
+        return
+    with (
+        ThreadPoolExecutor(_LOOKING_THREADS, thread_name_prefix="ci2p-look") as threads,
+        progress(f"check {split_dir.name}", len(shards), "shards", quiet=len(shards) < _QUIET_SHARDS) as advance,
+    ):
+        for found in threads.map(look, shards):
+            advance(1)
+            yield found
+
+
+def _look_at_shard(split: ImageSplit, marker: Marker, items: list[int]) -> _Looked:
+    looked = _Looked()
+    for place, (item, label) in enumerate(zip(items, marker.labels, strict=True)):
+        if label == NO_LABEL:
+            looked.failed.append(item)
+        elif marker.image_bytes and marker.image_hashes and marker.modified_ns:
+            known = ImageContent(marker.image_bytes[place], marker.image_hashes[place], marker.modified_ns[place])
+            if not known.hash:
+                continue
+            try:
+                now = _look_at_image(split, item, known)
+            except (OSError, BadImage):
+                looked.gone.append(item)
+                continue
+            if now.hash != known.hash:
+                looked.changed.append(item)
+            elif now != known:
+                looked.touched[place] = now.modified_ns
+    return looked
+
+
+def _look_at_image(split: ImageSplit, item: int, known: ImageContent) -> ImageContent:
+    """What an image holds now, as far as it must be read to know that; raises OSError or BadImage when it is gone."""
+    stamp = split.stamp(item)
+    if stamp.num_bytes not in (-1, known.num_bytes):
+        return ImageContent(stamp.num_bytes, "another", stamp.modified_ns)
+    if stamp.modified_ns in (-1, known.modified_ns):
+        return known
+    _, content = read_item(split, item)
+    return content
+
+
+def _restamp(split_dir: Path, marker: Marker, touched: dict[int, int]) -> Marker:
+    """The marker with the times of files that were touched and hold what they held: they are read once, not always."""
+    times = list(marker.modified_ns or ())
+    for place, modified_ns in touched.items():
+        times[place] = modified_ns
+    marker = marker.model_copy(update={"modified_ns": times})
+    reopen_split(split_dir)
+    write_marker(split_dir, marker)
+    return marker
+
+
+def _say(split: ImageSplit, name: str, items: Sequence[int], what: str, then: str) -> None:
+    if items:
+        shown = ", ".join(split.keys[item] for item in items[:_SHOWN]) + (", ..." if len(items) > _SHOWN else "")
+        logger.warning("%s: %d images %s (%s); %s", name, len(items), what, shown, then)

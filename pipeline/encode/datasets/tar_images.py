@@ -60,7 +60,7 @@ def find_tar_images(data_dir: str | None, seed: int) -> FoundImages:
     ):
         tars = tars_of.pop("test")
         unlabelled["test"] = f"{_called(tars)} holds no labels"
-        lost = LeftOut(what="images of test without labels", count=num_images, names=(_called(tars),))
+        lost = LeftOut(what="images of test without labels", count=num_images, names=tuple(map(_tar_name, tars[:10])))
         left_out = merge_left_out(left_out, [lost])
 
     @cache
@@ -100,8 +100,12 @@ def _amount(part: str, count: int) -> str:
 
 
 def _called(tars: Sequence[str]) -> str:
-    name = printable(posixpath.basename(without_query(tars[0])))
+    name = _tar_name(tars[0])
     return name if len(tars) == 1 else f"{name} and {len(tars) - 1} more"
+
+
+def _tar_name(tar: str) -> str:
+    return printable(posixpath.basename(without_query(tar)))
 
 
 def _list_part(tars: tuple[str, ...], num_names: int | None) -> _Listing:

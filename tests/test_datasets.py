@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.packed_strings import PackedStrings
-from pipeline.encode.datasets import DATASETS, ImageSplit, open_dataset
 from ci2p_cache.printable import printable
+from pipeline.encode.datasets import DATASETS, ImageSplit, open_dataset
 from pipeline.encode.datasets.keys import item_keys
 from pipeline.encode.datasets.sample import DrawnImages
 from pipeline.encode.datasets.split import sorted_split

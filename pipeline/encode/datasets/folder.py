@@ -142,8 +142,9 @@ def _open_part(
             alike = [other for other in classes if _looks(other) == _looks(name)]
             if len(named) == 1 and is_without_label(of_folder):
                 raise InputError(
-                    f"--data-dir {printable(str(root))}: the images of {printable(shown)} lie in {printable(of_folder)}/, "
-                    "which is no class of the training images; move those of each class into a folder of its name"
+                    f"--data-dir {printable(str(root))}: the images of {printable(shown)} lie in "
+                    f"{printable(of_folder)}/, which is no class of the training images; move those of each class into "
+                    "a folder of its name"
                 )
             hint = f" ({printable(folder_of[classes_from])}/ has {alike[0]!a})" if alike else ""
             raise InputError(

@@ -143,8 +143,8 @@ def _open_part(
             if len(named) == 1 and is_without_label(of_folder):
                 raise InputError(
                     f"--data-dir {printable(str(root))}: the images of {printable(shown)} lie in "
-                    f"{printable(of_folder)}/, which is no class of train; "
-                    "move those of each class into a folder of its name"
+                    f"{printable(of_folder)}/, which is no class of the training images; move those of each class into "
+                    "a folder of its name"
                 )
             hint = f" ({printable(folder_of[classes_from])}/ has {alike[0]!a})" if alike else ""
             raise InputError(

@@ -30,6 +30,11 @@ def split_of_name(name: str) -> str | None:
     return split if rest <= _NEUTRAL else None
 
 
+def splits_in(name: str) -> set[str]:
+    """The splits that a file's name speaks of, among any other words: "birds-Train-0" of train, "interval" of none."""
+    return {split for word in _WORD.findall(name) if (split := _split_of_word(word.lower()))}
+
+
 def split_folders(names: Sequence[str]) -> dict[str, str]:
     """Folder -> split, of those among `names` that are called like one, alone or in a pair: birds_train, birds_test."""
     parsed = {name: _parse(name) for name in names}
@@ -71,7 +76,11 @@ def _parse(name: str) -> tuple[str | None, frozenset[str]]:
     splits: list[str] = []
     rest: list[str] = []
     for word in (word.lower() for word in _WORD.findall(name)):
-        glued = _GLUED.fullmatch(word)
-        split = _SPLIT_OF_WORD.get(glued[1] if glued else word)
+        split = _split_of_word(word)
         (splits if split else rest).append(split or word)
     return splits[0] if len(splits) == 1 else None, frozenset(rest)
+
+
+def _split_of_word(word: str) -> str | None:
+    glued = _GLUED.fullmatch(word)
+    return _SPLIT_OF_WORD.get(glued[1] if glued else word)

@@ -18,6 +18,7 @@ from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOutFiles
 from ci2p_cache.printable import printable
 from ci2p_cache.remote import client_errors
+from pipeline.encode.datasets.listing import HIDDEN
 from pipeline.encode.datasets.split import Stamp
 
 _MAX_OPEN = 64
@@ -141,7 +142,7 @@ def file_members(tar: tarfile.TarFile, path: str, left_out: LeftOutFiles | None 
         parts = [part for part in member.name.split("/") if part not in ("", ".")]
         if any(part.startswith(".") and part != ".." for part in parts):
             if left_out is not None:
-                left_out.add("hidden files", f"{posixpath.basename(path)}: {name}")
+                left_out.add(HIDDEN, f"{posixpath.basename(path)}: {name}")
             continue
         if member.type == b"V":  # the volume's label
             continue

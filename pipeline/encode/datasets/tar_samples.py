@@ -22,15 +22,22 @@ from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOutFiles
 from ci2p_cache.printable import printable
 from ci2p_cache.user_text import decode_text
+from pipeline.encode.datasets.labels import LARGEST_LABEL
+from pipeline.encode.datasets.listing import UNREAD
 from pipeline.encode.datasets.places import without_query
 from pipeline.encode.datasets.tar_members import file_members, tar_headers
-from pipeline.encode.formats import is_image_name
+from pipeline.encode.formats import is_image_name, looks_like_image
 
-LARGEST_LABEL = 999_999  # more is an id, a -1 without its sign, or anything but the number of a class
-
-_LABEL_BYTES = 1000  # a .cls of more holds something else
+PARTS = "further pictures of a sample"
+_LABEL_BYTES = {"cls": 1000, "json": 64 << 20}  # of more, it holds something else
 _ARCHIVES = frozenset({"tar", "tgz", "gz", "bz2", "xz", "zst", "zip", "7z", "rar"})
 _TEXTS = frozenset({"txt", "text", "caption", "captions", "transcript"})
+
+
+class UnlabelledTarError(InputError):
+    """A tar of images that has no label at all, as the tar of a test set may be."""
+
+    num_images = 0
 
 
 class TarSample(NamedTuple):
@@ -60,6 +67,7 @@ def list_samples(path: str, left_out: LeftOutFiles) -> list[TarSample]:
     image without label, a label without image, a label that is none, and where one cannot know what belongs together.
     """
     images: list[_Image] = []
+    undecoded: list[str] = []
     labels: dict[str, dict[str, _Label]] = {}  # by key, then by extension
     tar_name = posixpath.basename(without_query(path))
     with tar_headers(path) as tar:
@@ -67,6 +75,9 @@ def list_samples(path: str, left_out: LeftOutFiles) -> list[TarSample]:
             stem, extension = _split_name(member.name)
             if is_image_name(member.name):
                 images.append(_Image(member.name, member.offset_data, member.size))
+                continue
+            if looks_like_image(member.name):
+                undecoded.append(member.name)
                 continue
             shown = printable(f"{tar_name}: {member.name}")
             if extension not in ("cls", "json"):
@@ -84,10 +95,17 @@ def list_samples(path: str, left_out: LeftOutFiles) -> list[TarSample]:
         if len(beside) == 2:  # the label made for the purpose counts
             left_out.add("JSON files beside a .cls", printable(f"{tar_name}: {beside['json'].name}"))
     label_of = {key: beside.get("cls") or beside["json"] for key, beside in labels.items()}
-    return list(_match(path, images, label_of, left_out))
+    samples = list(_match(path, images, label_of, undecoded, left_out))
+    found = {sample.key for sample in samples}
+    for name in undecoded:
+        is_part = any(key in found for key in _keys(_split_name(name)[0]))
+        left_out.add(PARTS if is_part else UNREAD, printable(f"{tar_name}: {name}"), pictures=not is_part)
+    return samples
 
 
-def _match(path: str, images: list[_Image], label_of: dict[str, _Label], left_out: LeftOutFiles) -> Iterator[TarSample]:
+def _match(
+    path: str, images: list[_Image], label_of: dict[str, _Label], undecoded: list[str], left_out: LeftOutFiles
+) -> Iterator[TarSample]:
     images_of: dict[str, list[_Image]] = {}
     stems = {_split_name(image.name)[0] for image in images}
     for image in images:
@@ -95,7 +113,12 @@ def _match(path: str, images: list[_Image], label_of: dict[str, _Label], left_ou
         key = next((key for key in _keys(stem) if key in label_of), None)
         if key is None:
             key = next(key for key in reversed(list(_keys(stem))) if key in stems)
-            raise _refusal(path, f'sample {key} has no label; add {key}.cls, or {key}.json with a "label"')
+            text = printable(f'{path}: sample {key} has no label; add {key}.cls, or {key}.json with a "label"')
+            if label_of:
+                raise InputError(f"--data-dir: {text}")
+            unlabelled = UnlabelledTarError(f"--data-dir: {text}")
+            unlabelled.num_images = len(images)
+            raise unlabelled
         images_of.setdefault(key, []).append(image)
     parents = {parent for key in images_of for parent in list(_keys(key))[1:]}
     tar_name = posixpath.basename(without_query(path))
@@ -103,7 +126,9 @@ def _match(path: str, images: list[_Image], label_of: dict[str, _Label], left_ou
         mine = images_of.get(key, [])
         if not mine:
             if not any(parent in images_of for parent in list(_keys(key))[1:]):
-                raise _refusal(path, f"sample {key} has no image ({label.name} is a label alone); pack it again")
+                there = next((name for name in undecoded if key in _keys(_split_name(name)[0])), None)
+                why = f"{there} is of a format that is not read here" if there else f"{label.name} is a label alone"
+                raise _refusal(path, f"sample {key} has no image ({why}); mend it and pack it again")
             left_out.add("further labels of a sample", printable(f"{tar_name}: {label.name}"))
             continue
         exact = [image for image in mine if _split_name(image.name)[0] == key]
@@ -119,7 +144,7 @@ def _match(path: str, images: list[_Image], label_of: dict[str, _Label], left_ou
         if exact:
             for image in others:
                 is_part = not image.name[len(key) + 1].isdigit()  # x.seg.png, not x.1.png
-                what = "further pictures of a sample" if is_part else "pictures without a label of their own"
+                what = PARTS if is_part else "pictures without a label of their own"
                 left_out.add(what, printable(f"{tar_name}: {image.name}"), pictures=not is_part)
         (image,) = exact or others
         yield TarSample(key, label.value, image.offset, image.size)
@@ -155,7 +180,7 @@ def _leave_out(extension: str, shown: str, left_out: LeftOutFiles) -> None:
 def _read_label(tar: tarfile.TarFile, member: tarfile.TarInfo, extension: str, path: str) -> int | None:
     """The class index in a .cls or .json; None for a .json without "label". Raises InputError for anything else."""
     where = printable(f"{path}: {member.name}")
-    if extension == "cls" and member.size > _LABEL_BYTES:
+    if member.size > _LABEL_BYTES[extension]:
         raise _no_label(where, f"{member.size} bytes")
     file = tar.extractfile(member)
     assert file is not None, "a regular file has contents"

@@ -84,22 +84,18 @@ def describe_duplicates(split: str, duplicates: Duplicates) -> list[str]:
     lines = []
     for other, count in duplicates.also_in.items():
         shown = _shown(duplicates.also_in_keys[other], count)
-        lines.append(f"{count} images of {split} are also in {other}, byte for byte ({shown})")
+        lines.append(f"images of {split} that are also in {other}, byte for byte: {shown}")
     if duplicates.again:
-        lines.append(
-            f"{duplicates.again} images of {split} are there again under another key "
-            f"({_shown(duplicates.again_keys, duplicates.again)})"
-        )
+        shown = _shown(duplicates.again_keys, duplicates.again)
+        lines.append(f"images of {split} that are there again under another key: {shown}")
     if duplicates.two_labels:
-        lines.append(
-            f"{duplicates.two_labels} images of {split} are there under two labels "
-            f"({_shown(duplicates.two_labels_keys, duplicates.two_labels)})"
-        )
+        shown = _shown(duplicates.two_labels_keys, duplicates.two_labels)
+        lines.append(f"images of {split} that are there under two labels: {shown}")
     return lines
 
 
 def _shown(keys: tuple[str, ...], count: int) -> str:
-    return ", ".join(keys[:3]) + (", ..." if count > 3 else "")
+    return f"{count:,} ({', '.join(keys[:3])}{', ...' if count > 3 else ''})"
 
 
 def _first_keys(keys: PackedStrings, rows: NDArray[np.int64]) -> tuple[str, ...]:

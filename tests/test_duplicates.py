@@ -44,9 +44,9 @@ def test_they_are_counted_and_named(images: Path, tmp_path: Path) -> None:
     said = call_ci2p(*ENCODE, cwd=tmp_path)
     assert said.returncode == 0, said.stderr
     for line in (
-        "1 images of val are also in train, byte for byte (red/leak)",
-        "2 images of train are there again under another key (",
-        "1 images of train are there under two labels (",
+        "images of val that are also in train, byte for byte: 1 (red/leak)",
+        "images of train that are there again under another key: 2 (",
+        "images of train that are there under two labels: 1 (",
     ):
         assert line in said.stdout
         assert line in call_ci2p("inspect", "cache", cwd=tmp_path).stdout

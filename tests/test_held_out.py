@@ -83,14 +83,14 @@ def test_images_that_are_no_longer_there_are_counted(held_out: Path, tmp_path: P
     (tmp_path / "flat" / f"{val[0]}.png").unlink()
     measured, said = evaluate(tmp_path, "--images", "flat")
     assert (measured["num_images"], measured["num_missing"]) == (5, 1)
-    assert "5 of the 6 images of val" in said and "1 images of the split are not there" in said
+    assert "5 of the 6 images of val" in said and "images of the split that are not there: 1" in said
 
 
 def test_an_image_that_has_changed_is_no_image_of_the_split(held_out: Path, tmp_path: Path) -> None:
     shutil.copytree(held_out, tmp_path, dirs_exist_ok=True)
     val = sorted(open_cache(tmp_path / "cache", "val").read_items().keys)
     write_image(tmp_path / "flat" / f"{val[0]}.png", seed=9)
-    assert f"1 images have changed since they were encoded ({val[0]})" in refusal(tmp_path, "--images", "flat")
+    assert f"images that have changed since they were encoded: 1 ({val[0]})" in refusal(tmp_path, "--images", "flat")
     measured, said = evaluate(tmp_path, "--images", "flat", "--on-error", "skip")
     assert (measured["num_images"], measured["num_failed"]) == (5, 1)
     assert f"left out: {val[0]}: it has changed" in said

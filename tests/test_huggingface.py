@@ -63,7 +63,7 @@ def test_saved_splits(library: Any, tmp_path: Path) -> None:
     found = {again.read_bytes(i): (key, int(train.labels[i])) for i, key in enumerate(train.keys)}
     assert found == {png(level): (blake(png(level)), label) for level, label in ((0, 1), (10, 0), (20, 1))}
     assert sorted(val.labels.tolist()) == [0, 1]
-    assert [str(each) for each in opened.left_out] == ["1 rows of test without labels (row 0)"]
+    assert [str(each) for each in opened.left_out] == ["rows of test without labels (1: row 0)"]
     with pytest.raises(InputError, match=r"--val-fraction 0\.1: validation holds the validation images"):
         open_huggingface(str(tmp_path / "saved"), val_fraction=0.1)
 
@@ -209,7 +209,7 @@ def test_splits_by_their_usual_names(library: Any, tmp_path: Path, splits: tuple
     opened = open_huggingface(save(library, tmp_path / "set", {**labels, "extra": [0, 0, 0]}))
     assert list(opened) == ["train", "val", "test"]
     assert [str(each) for each in opened.left_out] == [
-        "3 rows of the split extra, which is not for training or validation (extra)"
+        "rows of the split extra, which is not for training or validation (3: extra)"
     ]
 
 
@@ -218,8 +218,8 @@ def test_splits_without_labels(library: Any, tmp_path: Path) -> None:
     opened = open_huggingface(data_dir)
     assert len(opened["train"].keys) + len(opened["val"].keys) == 8
     assert [str(each) for each in opened.left_out] == [
-        "1 rows of test without labels (row 0)",
-        "2 rows of validation without labels (row 0, row 1)",
+        "rows of test without labels (1: row 0)",
+        "rows of validation without labels (2: row 0, row 1)",
     ]
     with pytest.raises(InputError, match=r"there is no test \(found train\), for test has no labels"):
         open_huggingface(data_dir, ("test",))
@@ -242,9 +242,9 @@ def test_what_the_library_passes_over_is_named(library: Any, tmp_path: Path) -> 
     folder = fill(tmp_path / "set", "train/ant/1.png", "train/bee/2.png", "test/ant/3.png", "loose.png", "notes.md")
     (folder / "train/ant/.4.png").write_bytes(b"")
     assert [f"{each}{'!' if each.pictures else ''}" for each in open_huggingface(str(folder)).left_out] == [
-        "1 files that are no images by their name (notes.md)",
-        "1 hidden files and folders (train/ant/.4.png)",
-        "1 images that are in no table (loose.png)!",
+        "files that are no images by their name (1: notes.md)",
+        "hidden files and folders (1: train/ant/.4.png)",
+        "images that are in no table (1: loose.png)!",
     ]
     saved = Path(save(library, tmp_path / "saved", {"train": [0, 1], "test": [0]}))
     assert open_huggingface(str(saved)).left_out == ()

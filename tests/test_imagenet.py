@@ -393,7 +393,9 @@ def test_empty_class_folders(tmp_path: Path) -> None:
     (tmp_path / "train/n00000001").mkdir()
     (tmp_path / "train/n00000001/1.txt").touch()
     message = refusal(tmp_path)
-    assert "n00000001/ holds no images, but 1 files that are no images by their name (train/n00000001/1.txt)" in message
+    assert (
+        "n00000001/ holds no images, but files that are no images by their name (1: train/n00000001/1.txt)" in message
+    )
     shutil.rmtree(tmp_path / "train")
     write({"train/n01440764.tar": b""}, tmp_path)
     assert "train holds no folders such as n01440764/; unpack each of its tars" in refusal(tmp_path)

@@ -82,11 +82,17 @@ def test_one_split_alone_is_a_split(tmp_path: Path) -> None:
         (classes_in("cat/train", "cat/test", "dog/train", "dog/test"), ["cat/ and dog/ hold splits each ("]),
         (classes_in("train/train", "train/val"), ["train/ holds train/ and val/", "give --data-dir {}/train if"]),
         (classes_in("train_mini", "test_full"), ["train_mini/", "test_full/", "are named like splits; rename them"]),
-        ([*images("train/cat", "val/cat"), "train/dog/._1.jpg"], ["train/dog/ holds no images", "(train/dog/._1.jpg)"]),
-        ([*images("a", "b"), "c/1.txt"], ["the class folder c/ holds no images", "no images by their name (c/1.txt)"]),
-        ([*images("a", "b"), "c/1.heic"], ["the class folder c/ holds no images", "not read here (c/1.heic)"]),
+        (
+            [*images("train/cat", "val/cat"), "train/dog/._1.jpg"],
+            ["train/dog/ holds no images", "(1: train/dog/._1.jpg)"],
+        ),
+        (
+            [*images("a", "b"), "c/1.txt"],
+            ["the class folder c/ holds no images", "no images by their name (1: c/1.txt)"],
+        ),
+        ([*images("a", "b"), "c/1.heic"], ["the class folder c/ holds no images", "not read here (1: c/1.heic)"]),
         (classes_in("train") + images("val"), ["val/: images lie in it directly", "move those of each class"]),
-        ([*classes_in("train"), "val/cat/1.txt"], ["val/ holds no images", "(val/cat/1.txt)"]),
+        ([*classes_in("train"), "val/cat/1.txt"], ["val/ holds no images", "(1: val/cat/1.txt)"]),
         (classes_in("train") + images("val/Cat"), ["val/ has the class 'Cat', which train/ has not (train/ has "]),
         (images("train", "test"), ["train/: images lie in it directly"]),
         (classes_in("train") + images("val/images"), ["the images of val/ lie in images/, which is no class"]),
@@ -210,8 +216,8 @@ def test_the_description_is_short_and_complete(tmp_path: Path) -> None:
         f"images in {tmp_path}: class folders in Train/ and Test/; Test/ is val",
         "  train  6 images, 2 classes: cat, dog",
         "  val    1 image, 2 classes (1 without images)",
-        "  left out: 1 images beside the class folders (Train/loose.jpg)",
-        "  left out: 1 files that are no images by their name (notes.txt)",
+        "  left out: images beside the class folders (1: Train/loose.jpg)",
+        "  left out: files that are no images by their name (1: notes.txt)",
     ]
     many = fill(tmp_path / "many", [f"{number:04d}{'x' * 40}/{i}.jpg" for number in range(1200) for i in (0, 1)])
     lines = describe_dataset(open_folder(many))

@@ -61,7 +61,7 @@ def test_a_replaced_image_is_encoded_anew_alone(
     write_image(images / "train" / "red" / "001.png", seed=99)
     with caplog.at_level("WARNING", logger="ci2p"):
         encode_folder(images, cache, **settings)
-    assert "train: 1 images have changed since they were encoded (red/001)" in caplog.text
+    assert "train: images that have changed since they were encoded: 1 (red/001)" in caplog.text
     fresh = encode_folder(images, tmp_path / "fresh", **settings)
     assert shards_and_labels(cache) == shards_and_labels(fresh)
     assert verify_split(cache, "train") == check_source(cache, "train", str(images)) == []
@@ -211,7 +211,7 @@ def test_an_image_that_vanished_once_it_is_stored_is_kept(tmp_path: Path, caplog
     (images / "train" / "blue" / "003.png").unlink()
     with caplog.at_level("WARNING", logger="ci2p"):
         encode_folder(images, cache)
-    assert "1 images are gone since they were encoded (blue/003); their latents are kept" in caplog.text
+    assert "images that are gone since they were encoded: 1 (blue/003); their latents are kept" in caplog.text
     assert files_of(cache) == before
     assert check_source(cache, "train", str(images)) == [f"train: image blue/003 is not in {images}"]
 

@@ -98,12 +98,12 @@ def test_everything_else_in_the_folder_is_counted(tmp_path: Path) -> None:
     found = find_tars(str(tmp_path))
     assert {part: len(tars) for part, tars in found.parts.items()} == {"train": 1, "val": 1}
     assert [f"{each}{'!' if each.pictures else ''}" for each in found.left_out] == [
-        "3 files that are no tars (0.idx, README, logs/today.txt)",
-        "1 folders that are not looked into (linked/)",
-        "2 hidden files and folders (.git/, .hidden)",
-        "1 images outside of the tars (a.png)!",
-        "2 pipes, devices and broken links called .tar (fifo.tar, train-1.tar)!",
-        "2 tars in other folders (old/1.tar, train/deep/0.tar)!",
+        "files that are no tars (3: 0.idx, README, logs/today.txt)",
+        "folders that are not looked into (1: linked/)",
+        "hidden files and folders (2: .git/, .hidden)",
+        "images outside of the tars (1: a.png)!",
+        "pipes, devices and broken links called .tar (2: fifo.tar, train-1.tar)!",
+        "tars in other folders (2: old/1.tar, train/deep/0.tar)!",
     ]
 
 
@@ -168,8 +168,8 @@ def test_servers_are_looked_through_in_the_same_way() -> None:
     found = find_tars(root)
     assert found.parts == {"train": (f"{root}/Train/0.tar",), "test": (f"{root}/TEST/1.TAR",)}
     assert [str(each) for each in found.left_out] == [
-        "1 files that are no tars (README)",
-        "2 folders that are not looked into ([v1]/, logs/)",
+        "files that are no tars (1: README)",
+        "folders that are not looked into (2: [v1]/, logs/)",
     ]
     for pattern in ("{train,val}-0.tar", "*.tar"):
         assert found_in(f"{root}/[v1]/{pattern}") == {"train": ["train-0.tar"], "val": ["val-0.tar"]}

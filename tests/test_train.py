@@ -158,7 +158,7 @@ def test_a_run_folder_holds_what_the_contract_names(whole_run: Path) -> None:
     assert config.data.classes == ToyData().classes and config.data.path == "caches/toy"
     assert config.versions["torch"] == torch.__version__.partition("+")[0] or config.versions["torch"]
     names = {path.name for path in whole_run.iterdir() if not path.name.startswith("events.")}
-    assert names == {"config.json", "metrics.jsonl", "last.ckpt", "best.safetensors"}
+    assert names == {"config.json", "images.npz", "metrics.jsonl", "last.ckpt", "best.safetensors"}
 
 
 def test_the_best_weights_come_back_and_reproduce_their_accuracy(whole_run: Path) -> None:

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from ci2p_cache.errors import WorkError
 from pipeline.encode import workers as workers_module
+from pipeline.encode.datasets.split import UNKNOWN_STAMP, Stamp
 from pipeline.encode.decoding import decode_batches
 from pipeline.encode.preprocess import Preprocessing
 from pipeline.encode.workers import compute_ahead, in_shared_memory
@@ -154,6 +155,13 @@ class OneBad:
         if index == 0:
             raise self.error
         return self.good
+
+    def stamp(self, index: int) -> Stamp:
+        return UNKNOWN_STAMP
+
+    @property
+    def left_out(self) -> tuple[()]:
+        return ()
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def test_the_environment_sets_options(journey: Path) -> None:
         (("train", "--shards", "caches/folder", "--resident", "cuda", "--device", "cpu"), "--resident cuda needs"),
         (("eval", "--checkpoint", "runs/none"), "runs/none does not exist"),
         (("eval", "--images", "nowhere"), "--images nowhere: there is no such folder"),
-        (("eval", "--images", "empty"), "bears the name of a class of the model"),
+        (("eval", "--images", "empty"), "--images empty: there is no class folder in it"),
         (("predict", "images/none.png"), "images/none.png: No such file"),
         (("inspect", "empty"), "empty is no ci2p cache"),
         (("convert", "caches/folder", "caches/folder", "--format", "webdataset"), "is the cache to be converted"),

@@ -84,6 +84,22 @@ def test_what_befalls_a_worker_is_said_in_one_line(event: str, says: str) -> Non
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (OSError(12, "Cannot allocate memory"), "Cannot allocate memory"),
+        (RuntimeError("can't start new thread"), "can't"),
+    ],
+)
+def test_processes_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch, error: Exception, why: str) -> None:
+    def fails(loader: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(workers_module.DataLoader, "__iter__", fails)
+    with pytest.raises(WorkError, match=f"^2 decoding processes could not be started: {why}.*; give fewer --workers$"):
+        computed(Items(), workers=2)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_our_own_mistakes_come_with_their_traceback(workers: int) -> None:
     with pytest.raises(RuntimeError, match="of our own mistake"):

@@ -11,7 +11,8 @@ from pipeline.encode.datasets.split import ImageSplit
 from pipeline.encode.decoding import decode_batches
 from pipeline.encode.encoder import Encoder
 from pipeline.encode.preprocess import Preprocessing
-from pipeline.encode.shard_writer import EncodeOptions, encode_views, pack_row
+from pipeline.encode.rows import encode_views, pack_row
+from pipeline.encode.shard_writer import EncodeOptions
 
 _IMAGES = 16
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ci2p_cache import plan
 from ci2p_cache.items import ImageContent
-from ci2p_cache.manifest import NO_LABEL, Marker, read_marker, write_marker
+from ci2p_cache.manifest import NO_LABEL, Failure, Marker, read_marker, write_marker
 from ci2p_cache.shard import is_written, reopen_split
 from ci2p_cache.spec import CacheSpec
 from pipeline.encode.datasets.split import ImageSplit
@@ -40,6 +40,10 @@ class ShardWork:
     items: list[int]
     todo: list[int]
     marker: Marker | None = None  # of the shard that is there, whose other images are kept
+
+    @property
+    def failed_before(self) -> list[Failure]:
+        return self.marker.failures if self.marker is not None else []
 
 
 @dataclass(frozen=True)

@@ -5,23 +5,22 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, Unpack
+from typing import TypedDict, Unpack
 
 from ci2p_cache import codecs
-from ci2p_cache.duplicates import describe_duplicates
 from ci2p_cache.errors import InputError
 from ci2p_cache.spec import RECORD_IMAGES, CacheSpec, check_claim, hash_items
-from ci2p_cache.summary import size_figures
-from ci2p_cache.views import describe_views, view_names
+from ci2p_cache.views import view_names
 from pipeline.encode.codec import ENCODER
 from pipeline.encode.crops import NO_CROPS, Crops, random_crops
 from pipeline.encode.datasets import ImageDataset, ImageSplit, open_dataset
 from pipeline.encode.datasets.description import describe_dataset, refuse_left_out_pictures
 from pipeline.encode.encoder import Encoder, Engine, Precision, load_encoder
-from pipeline.encode.estimate import Estimate, estimate
+from pipeline.encode.estimate import estimate
 from pipeline.encode.kept_items import fit_to_cache, keep_items
 from pipeline.encode.preprocess import JpegDecode, Preprocessing, ResizeMode, preprocessing
-from pipeline.encode.shard_writer import EncodeOptions, SplitReport, encode_split
+from pipeline.encode.report import EncodePlan, EncodeReport
+from pipeline.encode.shard_writer import EncodeOptions, encode_split
 
 logger = logging.getLogger("ci2p")
 
@@ -41,57 +40,6 @@ class Settings(TypedDict, total=False):
     device: str
     precision: Precision
     engine: Engine
-
-
-@dataclass(frozen=True)
-class EncodeReport:
-    """What one call did."""
-
-    cache: Path
-    splits: list[SplitReport]
-
-    def lines(self) -> list[str]:
-        """For people: a line a split, and where the cache is."""
-        lines = []
-        for report in self.splits:
-            lines.append(_line(report))
-            if report.manifest is not None:
-                lines += describe_duplicates(report.split, report.manifest.duplicates)
-        return [*lines, f"cache: {self.cache}"]
-
-    def measured(self) -> dict[str, dict[str, Any]]:
-        """For --json: split -> what was measured; splits that other ranks still write are left out."""
-        return {report.split: _measured(report, self.cache) for report in self.splits if report.manifest}
-
-
-@dataclass(frozen=True)
-class EncodePlan:
-    """What a call would do, estimated from a few images."""
-
-    cache: Path
-    opened: ImageDataset
-    estimates: dict[str, Estimate]
-
-    def lines(self) -> list[str]:
-        """For people; what was recognised is said before."""
-        return [
-            *(f"{split}: {estimate}" for split, estimate in self.estimates.items()),
-            f"nothing was written; without --dry-run the cache would be {self.cache}",
-        ]
-
-    def measured(self) -> dict[str, dict[str, Any]]:
-        """For --json: split -> what would be encoded."""
-        return {
-            split: {
-                "num_images": len(self.opened[split].keys),
-                "classes": list(self.opened[split].classes),
-                "left_out": [entry.model_dump(mode="json") for entry in self.opened.left_out_of(split)],
-                "num_views": estimate.num_views,
-                "bytes_total": estimate.num_bytes,
-                "minutes": estimate.minutes,
-            }
-            for split, estimate in self.estimates.items()
-        }
 
 
 @dataclass(frozen=True)
@@ -237,37 +185,3 @@ def _launched_as() -> tuple[int, int, int]:
     """(rank, world size, local rank) as torchrun sets them; (0, 1, 0) when it did not launch this process."""
     rank, world_size, local_rank = (os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     return int(rank or 0), int(world_size or 1), int(local_rank or 0)
-
-
-def _line(report: SplitReport) -> str:
-    if report.manifest is None:
-        return f"{report.split}: this process wrote its {report.num_encoded} images; other processes still write"
-    measured = _measured(report, Path())
-    views = describe_views(report.manifest.spec.views)
-    rate = f", {report.images_per_s:.1f} images/s" if report.num_encoded else ", nothing left to do"
-    return (
-        f"{report.split}: {measured['num_images']} images, {measured['num_views']} views ({views}), "
-        f"{measured['num_failed']} failed; {measured['bytes_per_view']:.0f} bytes a view, "
-        f"{measured['bits_per_pixel']:.3f} bits a pixel, {measured['ratio_to_float16']:.1f} times smaller than float16"
-        f"{rate} ({report.seconds:.0f} s)"
-    )
-
-
-def _measured(report: SplitReport, cache: Path) -> dict[str, Any]:
-    manifest = report.manifest
-    assert manifest is not None
-    spec = manifest.spec
-    return {
-        "num_images": manifest.num_images,
-        "num_views": manifest.num_views,
-        "num_failed": manifest.num_failed,
-        "bytes_total": manifest.bytes_total,
-        **size_figures(manifest),
-        "left_out": [entry.model_dump(mode="json") for entry in manifest.left_out],
-        "duplicates": manifest.duplicates.model_dump(mode="json"),
-        "num_encoded": report.num_encoded,
-        "images_per_s": report.images_per_s,
-        "seconds": report.seconds,
-        "spec_id": spec.spec_id,
-        "out": str(cache),
-    }

@@ -1,7 +1,6 @@
 """One split's shards: items -> pixels -> latents -> stored buffers -> files and markers, resumable shard by shard.
 
-Legend: B images, R renderings (plain and crops), V views (those and their mirror images), S image size, C = 192,
-H = W = S / 16.
+Legend: B images, V views, C = 192, H = W = S / 16 of the image size S.
 """
 
 import importlib.metadata
@@ -12,28 +11,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-
 from ci2p_cache import codecs
 from ci2p_cache.errors import WorkError
-from ci2p_cache.escapes import find_escapes
 from ci2p_cache.items import ImageContent
 from ci2p_cache.left_out import LeftOut
 from ci2p_cache.manifest import NO_LABEL, Failure, Manifest, Marker, marker_path
 from ci2p_cache.reader import read_rows
 from ci2p_cache.shard import ShardContents, finish_split, reopen_split, write_shard
 from ci2p_cache.spec import CacheSpec, claim_folder
-from ci2p_cache.views import Flips, whole_views
+from ci2p_cache.views import Flips
 from pipeline.encode.crops import crops_of
 from pipeline.encode.datasets.split import ImageSplit
 from pipeline.encode.decoding import OnError, decode_batches
 from pipeline.encode.encoder import Encoder
 from pipeline.encode.kept_items import GONE
 from pipeline.encode.preprocess import Preprocessing
+from pipeline.encode.refused import forget_refused, note_refused, read_refused
 from pipeline.encode.resume import ShardWork, find_work
+from pipeline.encode.rows import Row, encode_views, pack_row, unpack_row
 from pipeline.progress import progress
 
 _PACKING_THREADS = 4
@@ -70,21 +65,11 @@ class SplitReport:
         return self.num_encoded / self.seconds if self.num_encoded else 0.0
 
 
-@dataclass(frozen=True)
-class _Row:
-    """One stored image: its views' buffers, its escapes and the range of its dequantised latents."""
-
-    buffers: tuple[bytes, ...]
-    escapes: list[tuple[int, int, int]]  # view, index, integer
-    low: float
-    high: float
-
-
 @dataclass
 class _Encoded:
     """What a shard's images have become so far, by item."""
 
-    rows: dict[int, "Future[_Row]"] = field(default_factory=dict)
+    rows: dict[int, "Future[Row]"] = field(default_factory=dict)
     contents: dict[int, ImageContent] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
 
@@ -114,6 +99,8 @@ def encode_split(
     if work:
         _write_shards(split, spec, pre, encoder, split_dir, options, work)
     manifest = finish_split(cache, spec, left_out)
+    if manifest is not None:
+        forget_refused(split_dir)
     return SplitReport(spec.split, manifest, sum(len(each.todo) for each in work), time.monotonic() - begin)
 
 
@@ -141,6 +128,7 @@ def _write_shards(
         crops=crops_of(spec),
     )
     recorded = _recorded(encoder)
+    known_bad = {*read_refused(split_dir), *(failure.key for each in work for failure in each.failed_before)}
     num_items = len(split.keys)
     done_before = num_items - sum(len(each.todo) for each in work)
     with (
@@ -152,8 +140,10 @@ def _write_shards(
         done = _Encoded()
         num_failed = 0
         for number, (batch, (each, items)) in enumerate(zip(decoded, batches, strict=True)):
-            if batch.failures and options.on_error == "stop":
-                raise WorkError(_stopped_at(batch.failures[0], spec, split_dir))
+            refused = [failure for failure in batch.failures if not _was_removed(failure, known_bad)]
+            if refused and options.on_error == "stop":
+                note_refused(split_dir, refused)
+                raise WorkError(_stopped_at(refused[0], spec, split_dir))
             num_failed += len(batch.failures)
             done.failures += batch.failures
             done.contents |= batch.contents
@@ -171,34 +161,17 @@ def _write_shards(
             writing.result()
 
 
-def encode_views(encoder: Encoder, pixels_RB3SS: Tensor, views: tuple[str, ...]) -> NDArray[np.float32]:
-    """Latents [B, V, C, H, W], a rendering with its mirror image at a time: crops take no more memory on the device."""
-    flips = whole_views(views)
-    latents = [encoder.views(pixels_B3SS, flips).cpu() for pixels_B3SS in pixels_RB3SS]
-    latents_BVCHW: NDArray[np.float32] = torch.cat(latents, dim=1).numpy()
-    return latents_BVCHW
+def _was_removed(failure: Failure, known_bad: set[str]) -> bool:
+    """Whether an image that could not be used has been taken away since, as `_stopped_at` advises."""
+    return GONE in failure.reason and failure.key in known_bad
 
 
 def _stopped_at(failure: Failure, spec: CacheSpec, split_dir: Path) -> str:
-    advice = "put it back" if GONE in failure.reason else "mend it"
+    advice = "put it back" if GONE in failure.reason else "mend or remove it"
     return (
         f"{spec.split} image {failure.key}: {failure.reason}; {advice} and run the same command again, or use "
         f"--on-error skip to leave such images out and list them as failed (finished shards in {split_dir} are kept)"
     )
-
-
-def pack_row(latents_VCHW: NDArray[np.float32], key: str, spec: CacheSpec) -> _Row:
-    try:
-        kept = codecs.quantise(latents_VCHW, spec.store, spec.step)
-    except WorkError as error:
-        raise WorkError(f"{spec.split} image {key}: {error}") from error
-    values = codecs.dequantise(kept, spec.store, spec.step)
-    escapes: list[tuple[int, int, int]] = []
-    if spec.store != "float16":
-        integers = kept.astype(np.int32, copy=False)
-        kept, escapes = codecs.zigzag(integers), find_escapes(integers)
-    buffers = tuple(codecs.pack(view, spec.store) for view in kept)
-    return _Row(buffers, escapes, float(values.min()), float(values.max()))
 
 
 def _write_shard(
@@ -222,7 +195,7 @@ def _write_shard(
 def _shard_contents(
     split: ImageSplit,
     items: list[int],
-    rows: dict[int, _Row],
+    rows: dict[int, Row],
     contents: dict[int, ImageContent],
     failures: list[Failure],
     recorded: dict[str, Any],
@@ -247,36 +220,24 @@ def _shard_contents(
 
 def _kept_rows(
     split_dir: Path, spec: CacheSpec, work: ShardWork, marker: Marker
-) -> tuple[dict[int, _Row], dict[int, ImageContent]]:
+) -> tuple[dict[int, Row], dict[int, ImageContent]]:
     """What a shard holds of the images that are not encoded again. Raises WorkError when the shard is damaged."""
     todo = set(work.todo)
     escapes: dict[int, list[tuple[int, int, int]]] = {}
     for place, view, index, integer in marker.escapes or ():
         escapes.setdefault(place, []).append((view, index, integer))
-    rows: dict[int, _Row] = {}
+    rows: dict[int, Row] = {}
     contents: dict[int, ImageContent] = {}
     for place, (item, buffers) in enumerate(zip(work.items, read_rows(split_dir, spec, marker), strict=True)):
         if item in todo:
             continue
         if buffers is not None:
-            rows[item] = _unpack_row(tuple(buffers), escapes.get(place, []), spec)
+            rows[item] = unpack_row(tuple(buffers), escapes.get(place, []), spec)
         if marker.image_bytes and marker.image_hashes and marker.modified_ns:
             contents[item] = ImageContent(
                 marker.image_bytes[place], marker.image_hashes[place], marker.modified_ns[place]
             )
     return rows, contents
-
-
-def _unpack_row(buffers: tuple[bytes, ...], escapes: list[tuple[int, int, int]], spec: CacheSpec) -> _Row:
-    """A stored image as `pack_row` gave it."""
-    stored = np.empty((len(spec.views), *spec.latent_shape), dtype=codecs.stored_dtype(spec.store))
-    for buffer, view in zip(buffers, stored, strict=True):
-        codecs.unpack(memoryview(buffer), view, "float16" if spec.store == "float16" else "int")
-    size = stored[0].size
-    where = np.array([view * size + index for view, index, _ in escapes], dtype=np.int64)
-    escaped = (where, np.array([integer for *_, integer in escapes], dtype=np.int32)) if escapes else None
-    values = codecs.dequantise(stored, spec.store, spec.step, escaped)
-    return _Row(buffers, escapes, float(values.min()), float(values.max()))
 
 
 def _recorded(encoder: Encoder) -> dict[str, Any]:

@@ -32,8 +32,8 @@ class NamedImages:
 
 
 def wnids_of_folder(folder: Path) -> list[str]:
-    """Its folders that are named like a class, sorted; none where there is no such folder."""
-    return [name for name in subfolders(folder) if WNID.fullmatch(name)] if folder.is_dir() else []
+    """Its folders that are named like a class, sorted."""
+    return [name for name in subfolders(folder) if WNID.fullmatch(name)]
 
 
 def wnids_of_tar(tar_path: Path) -> list[str]:

@@ -14,21 +14,8 @@ _SPLIT_OF_WORD = {
 # Words that say nothing of the split, beside the one that does.
 _NEUTRAL = frozenset({"set", "sets", "subset", "image", "images", "img", "imgs", "pic", "pics", "picture", "pictures"})
 _NEUTRAL |= {"photo", "photos", "jpg", "jpeg", "jpegs", "png", "pngs", "data", "dataset", "database", "seg", "folder"}
-_NEUTRAL |= {
-    "folders",
-    "dir",
-    "split",
-    "splits",
-    "part",
-    "partition",
-    "resized",
-    "cropped",
-    "the",
-    "of",
-    "for",
-    "x",
-    "px",
-}
+_NEUTRAL |= {"folders", "dir", "split", "splits", "part", "partition", "resized", "cropped", "raw", "the", "of", "for"}
+_NEUTRAL |= {"x", "px"}  # 256x256
 _NO_LABEL = {"unknown", "unlabeled", "unlabelled", "unlabel", "no", "label", "labels", "none", "all"}
 _GLUED = re.compile(rf"({'|'.join(sorted(_SPLIT_OF_WORD, key=len, reverse=True))})(sets?|data|images?|imgs?|split)")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+")
@@ -58,6 +45,12 @@ def split_folders(names: Sequence[str]) -> dict[str, str]:
         ):
             found[name] = split
     return found
+
+
+def speaks_of_splits(names: Sequence[str]) -> bool:
+    """Whether every name has a word for a split in it, whatever else, and not all the same: train_mini, test_full."""
+    words = [{_SPLIT_OF_WORD.get(word.lower()) for word in _WORD.findall(name)} - {None} for name in names]
+    return bool(words) and all(words) and len(set().union(*words)) > 1
 
 
 def is_without_label(name: str) -> bool:

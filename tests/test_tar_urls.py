@@ -173,6 +173,7 @@ def test_servers_are_looked_through_in_the_same_way() -> None:
     ]
     for pattern in ("{train,val}-0.tar", "*.tar"):
         assert found_in(f"{root}/[v1]/{pattern}") == {"train": ["train-0.tar"], "val": ["val-0.tar"]}
+    assert found_in(f"{root}/{{Train/0.tar,TEST/1.TAR}}") == {"train": ["0.tar"], "test": ["1.TAR"]}
     assert found_in(f"{root}/{{Train,TEST}}") == {"train": ["0.tar"], "test": ["1.TAR"]}
 
 

@@ -310,7 +310,7 @@ def test_images_that_were_appended_again_are_named(tmp_path: Path) -> None:
     tar_of({"n02012849_1.JPEG": b"x"}, class_tar)
     append(class_tar, "n02012849_1.JPEG", b"y")
     tar_of({"n02012849.tar": class_tar.read_bytes()}, train)
-    assert f"{train} holds n02012849.tar/n02012849_1.JPEG twice" in refusal(tmp_path)
+    assert f"{train}: n02012849.tar holds n02012849_1.JPEG twice" in refusal(tmp_path)
 
 
 def test_members_that_are_no_images_are_counted(tmp_path: Path) -> None:
@@ -319,7 +319,7 @@ def test_members_that_are_no_images_are_counted(tmp_path: Path) -> None:
     append(tmp_path / "ILSVRC2012_img_train.tar", "doc/README.txt", b"x")
     opened = open_imagenet(tmp_path)
     assert (opened["train"].keys, opened["val"].keys) == (TRAIN_KEYS, VAL_KEYS)
-    names = ("ILSVRC2012_img_train.tar/doc/README.txt", "ILSVRC2012_img_val.tar/README")
+    names = ("ILSVRC2012_img_train.tar: doc/README.txt", "ILSVRC2012_img_val.tar: README")
     assert left_out(opened) == {("files that are no images by their name", False): names}
 
 

@@ -128,6 +128,7 @@ CONFIG = '{"format_version": 1, "recipe": {}, "data": {"fingerprint": "0"}}'
     ("files", "is_own"),
     [
         ({"x/train/spec.json": SPEC}, True),  # a cache that has just been begun
+        ({"x/train/items/classes.json": "[]", "x/train/items/keys.npy": ""}, True),  # a moment earlier
         ({"x/train/spec.json": SPEC, "x/train/shards/000000.json": "{}", "x/val/spec.json": SPEC}, True),
         ({"x/spec.json": SPEC, "x/latents.zarr/c/0/0.png": ""}, True),
         ({"x/config.json": CONFIG, "x/confusion.png": ""}, True),

@@ -6,6 +6,7 @@ import os
 from pipeline.encode.formats import is_image_name
 
 _MARKS = {"spec.json": (b'"format_version"', b'"weights_sha256"'), "config.json": (b'"recipe"', b'"fingerprint"')}
+_ITEMS = ("items/classes.json", "items/keys.npy")  # of a split: written before its spec
 _SPLIT_FOLDERS = ("train", "val", "test")
 _MAX_DEPTH = 3  # of folders that hold nothing else: caches/, demo/caches/
 _MAX_ENTRIES = 100  # of a cache or a run beside its split folders; a folder of more, images among them, is neither
@@ -29,10 +30,12 @@ def _is_own(folder: str, depth: int) -> bool:
                 return False
             listed = [*first, *entries]
         names = {entry.name for entry in listed}
-        if any(_has_mark(folder, file) for file in names & _MARKS.keys()):
+        if any(_has_mark(folder, file) for file in names & _MARKS.keys()) or ("items" in names and _has_items(folder)):
             return True
-        if any(_has_mark(f"{folder}/{split}", file) for split in names.intersection(_SPLIT_FOLDERS) for file in _MARKS):
-            return True
+        for split in names.intersection(_SPLIT_FOLDERS):
+            inner = f"{folder}/{split}"
+            if any(_has_mark(inner, file) for file in _MARKS) or _has_items(inner):
+                return True
         below = [
             entry
             for entry in listed
@@ -43,6 +46,10 @@ def _is_own(folder: str, depth: int) -> bool:
         return all(not entry.is_symlink() and _is_own(entry.path, depth + 1) for entry in below)
     except OSError:
         return False  # whoever lists it says why it cannot be listed
+
+
+def _has_items(folder: str) -> bool:
+    return all(os.path.isfile(f"{folder}/{file}") for file in _ITEMS)  # noqa: PTH113
 
 
 def _has_mark(folder: str, file: str) -> bool:

@@ -225,6 +225,14 @@ def test_splits_without_labels(library: Any, tmp_path: Path) -> None:
         open_huggingface(data_dir, ("test",))
 
 
+def test_strings_as_labels(library: Any, tmp_path: Path) -> None:
+    text = library.Value("string")
+    opened = open_huggingface(save(library, tmp_path / "1", {"train": ["b\n", "a"], "test": ["a"]}, feature=text))
+    assert opened["train"].classes == ("a", "b\\n")
+    with pytest.raises(InputError, match="first in row 1"):
+        open_huggingface(save(library, tmp_path / "2", {"train": ["b", ""], "test": ["a"]}, feature=text))
+
+
 def test_labels_without_names(library: Any, tmp_path: Path) -> None:
     number, text = library.Value("int64"), library.Value("string")
     opened = open_huggingface(save(library, tmp_path / "1", {"train": [0, 2], "test": [3]}, feature=number))

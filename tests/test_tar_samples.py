@@ -103,7 +103,7 @@ def test_samples_of_which_one_cannot_know(tmp_path: Path, files: dict[str, bytes
         ("q.cls", b"9" * 5000, "5000 bytes"),
         ("q.json", b"[" * 100_000, "no JSON: "),
         ("q.json", b'{"label": ' + b"9" * 8000 + b"}", "no JSON: "),
-        ("q.json", b'{"label": "3"}', '"label" is 3'),
+        ("q.json", b'{"label": "3"}', "\"label\" is '3'"),
         ("q.json", b'{"label": NaN}', '"label" is nan'),
         ("q.json", b'{"label": "\\udce9\\n"}', "\"label\" is '\\udce9\\n'"),
         ("q.json", b'{"label": 9223372036854775808}', "9223372036854775808 would be"),

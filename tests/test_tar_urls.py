@@ -173,7 +173,16 @@ def test_servers_are_looked_through_in_the_same_way() -> None:
     ]
     for pattern in ("{train,val}-0.tar", "*.tar"):
         assert found_in(f"{root}/[v1]/{pattern}") == {"train": ["train-0.tar"], "val": ["val-0.tar"]}
+    assert found_in(f"{root}/{{Train/0.tar,TEST/1.TAR}}") == {"train": ["0.tar"], "test": ["1.TAR"]}
     assert found_in(f"{root}/{{Train,TEST}}") == {"train": ["0.tar"], "test": ["1.TAR"]}
+
+
+def test_who_may_read_but_not_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exists(*arguments: object, **options: object) -> bool:
+        raise PermissionError("Access Denied")
+
+    monkeypatch.setattr(type(fsspec.filesystem("memory")), "exists", exists)
+    assert found_in("memory://bucket/set/{train,val}-0.tar") == {"train": ["train-0.tar"], "val": ["val-0.tar"]}
 
 
 def test_signatures_of_web_addresses_are_no_patterns() -> None:

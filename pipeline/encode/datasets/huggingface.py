@@ -233,7 +233,7 @@ def _values(table: Any, columns: _Columns, where: str, split: str) -> list[int |
     """The label of each row, None where there is none. Raises InputError for one that is no class."""
     found = table.select_columns([columns.label]).with_format("arrow")[:].column(columns.label).to_pylist()
     limit = LARGEST_LABEL + 1 if columns.names is None else len(columns.names)
-    values = [None if value == _UNLABELLED else value for value in found]
+    values = [None if value == _UNLABELLED or value == "" else value for value in found]
     for row, value in enumerate(values):
         if isinstance(value, int) and not 0 <= value < limit:
             raise InputError(f"{where}: row {row} of {split} has {columns.label} {value}, which is no class; mend it")
@@ -274,7 +274,7 @@ def _open_part(
     images = list_table_images(part.table, columns.image, of_split)
     _check_split_folders(name, images, folder, where)
     keys = table_keys(images, labels, folder, of_split)
-    return sorted_split(classes, keys, labels.tolist(), images)
+    return sorted_split(tuple(map(printable, classes)), keys, labels.tolist(), images)
 
 
 def _check_split_folders(part: str, images: TableImages, folder: Path | None, where: str) -> None:

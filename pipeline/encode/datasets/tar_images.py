@@ -177,7 +177,7 @@ def _read_classes(tars: Sequence[str]) -> tuple[str, ...]:
         text = _remote_text(candidate, where) if is_url(candidate) else _local_text(candidate, where)
         if text is None:
             continue
-        names = names_of(text, where)
+        names = tuple(map(printable, names_of(text, where)))
         if not names:
             raise InputError(f"{where} is empty; write the name of each class in a line, or remove it")
         return names

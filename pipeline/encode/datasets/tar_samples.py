@@ -79,13 +79,12 @@ def list_samples(path: str, left_out: LeftOutFiles) -> list[TarSample]:
             if looks_like_image(member.name):
                 undecoded.append(member.name)
                 continue
-            shown = printable(f"{tar_name}: {member.name}")
             if extension not in ("cls", "json"):
-                _leave_out(extension, shown, left_out)
+                _leave_out(extension, printable(f"{tar_name}: {member.name}"), left_out)
                 continue
             value = _read_label(tar, member, extension, path)
             if value is None:
-                left_out.add("JSON files without a label", shown)
+                left_out.add("JSON files without a label", printable(f"{tar_name}: {member.name}"))
                 continue
             beside = labels.setdefault(stem, {})
             if extension in beside:
@@ -152,9 +151,8 @@ def _match(
 
 def _split_name(name: str) -> tuple[str, str]:
     """Stem (with the folder) and lower-case extension, which is empty where the file's own name has no dot."""
-    folder, own = posixpath.split(name)
-    stem, _, extension = own.rpartition(".")
-    return (posixpath.join(folder, stem), extension.lower()) if stem else (name, "")
+    dot = name.rfind(".")
+    return (name[:dot], name[dot + 1 :].lower()) if dot > name.rfind("/") + 1 else (name, "")
 
 
 def _keys(stem: str) -> Iterator[str]:
@@ -179,46 +177,50 @@ def _leave_out(extension: str, shown: str, left_out: LeftOutFiles) -> None:
 
 def _read_label(tar: tarfile.TarFile, member: tarfile.TarInfo, extension: str, path: str) -> int | None:
     """The class index in a .cls or .json; None for a .json without "label". Raises InputError for anything else."""
-    where = printable(f"{path}: {member.name}")
     if member.size > _LABEL_BYTES[extension]:
-        raise _no_label(where, f"{member.size} bytes")
+        raise _no_label(path, member, f"{member.size} bytes")
     file = tar.extractfile(member)
     assert file is not None, "a regular file has contents"
     data = file.read()
     if len(data) < member.size:
-        raise InputError(f"--data-dir: {where} is cut short; copy or download the tar again")
+        raise _refusal(path, f"{member.name} is cut short; copy or download the tar again")
     value: Any
     if extension == "cls":
-        text = decode_text(data, f"--data-dir: {where}").strip()
+        if len(data) < 7 and data.isdigit():  # a million times
+            return int(data)
+        text = decode_text(data, printable(f"--data-dir: {path}: {member.name}")).strip()
         if not re.fullmatch(r"\+?[0-9]+", text):
-            raise _no_label(where, ascii(text) if text else "it is empty")
+            raise _no_label(path, member, _shortened(text) if text else "it is empty")
         digits = text.lstrip("+0") or "0"
         value = int(digits) if len(digits) < 20 else LARGEST_LABEL + 1
     else:
         try:
             document = json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise _no_label(where, f"no JSON: {' '.join(str(error).split())}") from None
+            raise _no_label(path, member, f"no JSON: {' '.join(str(error).split())}") from None
         if not isinstance(document, dict) or "label" not in document:
             return None
         value = text = document["label"]
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise _no_label(where, f'"label" is {_shortened(value)}')
+            raise _no_label(path, member, f'"label" is {_shortened(value)}')
     if value > LARGEST_LABEL:
-        raise _no_label(where, f"{_shortened(text)} would be a class among more than a million")
+        raise _no_label(path, member, f"{_cut(str(text))} would be a class among more than a million")
     return int(value)
 
 
 def _shortened(value: object) -> str:
     try:
-        text = value if isinstance(value, str) and value.isdigit() else ascii(value)
+        return _cut(ascii(value))
     except (ValueError, RecursionError):  # an integer of thousands of digits, or lists within lists
-        text = f"a very long {type(value).__name__}"
+        return f"a very long {type(value).__name__}"
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= 40 else f"{text[:40]}..."
 
 
-def _no_label(where: str, why: str) -> InputError:
-    return InputError(f"--data-dir: {where} is not a label ({why}): give the class as an integer from 0")
+def _no_label(path: str, member: tarfile.TarInfo, why: str) -> InputError:
+    return _refusal(path, f"{member.name} is not a label ({why}): give the class as an integer from 0")
 
 
 def _refusal(path: str, what: str) -> InputError:

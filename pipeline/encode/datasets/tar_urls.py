@@ -20,7 +20,7 @@ from ci2p_cache.printable import printable
 from pipeline.encode.datasets.found import SPLITS, WHOLE
 from pipeline.encode.datasets.listing import HIDDEN, OWN_OUTPUT
 from pipeline.encode.datasets.own_output import is_own_output
-from pipeline.encode.datasets.path_patterns import find_pattern, has_pattern
+from pipeline.encode.datasets.path_patterns import expand_braces, find_pattern, has_pattern
 from pipeline.encode.datasets.places import Places, places_of, without_query
 from pipeline.encode.datasets.split_names import split_of_name, splits_in
 from pipeline.encode.datasets.tar_members import is_url
@@ -53,7 +53,7 @@ def find_tars(data_dir: str) -> TarUrls:
     places, root, path = places_of(data_dir)
     folder = f"{root}/{path}"
     if is_url(folder):
-        is_folder = not is_tar_name(path) and not _COMPRESSED.search(path)
+        is_folder = not any(is_tar_name(each) or _COMPRESSED.search(each) for each in expand_braces(path))
         if is_folder and has_pattern(path) and not places.exists(folder):
             is_folder, path = False, f"{path}/*.[tT][aA][rR]"
     else:

@@ -126,8 +126,8 @@ def _compare(
             if key not in index_of:
                 if on_error == "stop":
                     raise InputError(
-                        f"--data-dir {data_dir} lacks image {key}; give the folder that the cache was made from, or use "
-                        "--on-error skip to leave such images out"
+                        f"--data-dir {data_dir} lacks image {key}; give the folder that the cache was made from, or "
+                        "use --on-error skip to leave such images out"
                     )
                 raise BadImage(f"it is not in {data_dir}")
             data = _read_original(pool, index_of[key], contents, position)
@@ -135,8 +135,8 @@ def _compare(
         except BadImage as error:
             if on_error == "stop":
                 raise WorkError(
-                    f"--data-dir {data_dir}: image {key}: {error.reason}; give the folder that the cache was made "
-                    "from, or use --on-error skip to leave such images out"
+                    f"--data-dir {data_dir}: image {key}: {error.reason}; give the folder that the cache was "
+                    "made from, or use --on-error skip to leave such images out"
                 ) from error
             failures.append(Failure(key=key, reason=error.reason))
             continue

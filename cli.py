@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from ci2p_cache.errors import Ci2pError, InputError, describe_system_error
+from ci2p_cache.printable import printable
 
 _STARTED_BY_GPUS = "CI2P_PROCESS_STARTED"  # `processes.STARTED_HERE`, without importing torch
 
@@ -40,7 +41,7 @@ class _Door(click.Group):
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    message = " ".join(message.split())
+    message = printable(" ".join(message.split()))
     if _STARTED_BY_GPUS in os.environ:
         from pipeline.running.processes import report_failure
 
@@ -50,11 +51,16 @@ def _fail(message: str, status: int) -> NoReturn:
     sys.exit(status)
 
 
+def _printable_lines(text: str) -> str:
+    """File names that are not UTF-8 would end in an error of the stream's."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
 class _StandardError(logging.Handler):
     """Writes to whatever standard error is at the moment, so that a line lands above a progress bar, not in it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        click.echo(self.format(record), err=True)
+        click.echo(_printable_lines(self.format(record)), err=True)
 
 
 @click.group(cls=_Door, context_settings={"auto_envvar_prefix": "CI2P", "help_option_names": ["-h", "--help"]})
@@ -107,7 +113,7 @@ def _is_first() -> bool:
 
 def _print(json_file: str | None, line: str) -> None:
     """A line for people; to standard error when standard output carries the JSON."""
-    click.echo(line, err=json_file == "-")
+    click.echo(_printable_lines(line), err=json_file == "-")
 
 
 _device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
@@ -494,6 +500,7 @@ def predict(
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="bfloat16", show_default=True)
 @click.option("--compile/--no-compile", "compile_transforms", default=True, show_default=True)
 @click.option("--workers", type=click.IntRange(0), help="Decoding processes. Default: one a core, 16 at most.")
+@_on_error_option
 @_max_minutes_option
 @_json_option
 def fit_encoder(
@@ -504,13 +511,15 @@ def fit_encoder(
     device: str,
     compile_transforms: bool,
     workers: int | None,
+    on_error: Any,
     max_minutes: float | None,
     json_file: str | None,
     **settings: Any,
 ) -> None:
     """Train an encoder of your own: a factorized-prior codec, for `encode --weights FILE`.
 
-    Run the same command again to resume; more --steps are welcome until the learning rate falls.
+    Run the same command again to resume; more --steps are welcome until the learning rate falls. --on-error skip leaves
+    out images that cannot be used or have gone since, and lists them.
     """
     from pipeline.encode.decoding import default_workers
     from pipeline.encode.fit.run import fit_encoder as fit
@@ -526,6 +535,7 @@ def fit_encoder(
         compile_transforms=compile_transforms,
         workers=default_workers() if workers is None else workers,
         max_minutes=max_minutes,
+        on_error=on_error,
     )
     for line in report.lines():
         _print(json_file, line)

@@ -95,10 +95,10 @@ def open_cache(path: str | Path, split: str) -> Cache:
         with reading(f"{split_dir}/manifest.json"):
             manifest = Manifest.model_validate_json(filesystem.cat_file(f"{root}/manifest.json"))
     except ValidationError as error:
-        raise InputError(
-            f"{split_dir}/manifest.json is not a manifest of this version of ci2p "
-            f"({error.error_count()} fields differ); encode the cache again"
-        ) from error
+        newer = any(complaint["loc"][-1:] == ("format_version",) for complaint in error.errors())
+        reason = "was made by a newer ci2p" if newer else f"is not a manifest ({error.error_count()} fields differ)"
+        way_out = "upgrade ci2p" if newer else "encode the cache again"
+        raise InputError(f"{split_dir}/manifest.json {reason}; {way_out}") from error
     for shard in manifest.shards:
         with reading(f"{split_dir}/{shard.file}"):
             size = _size(filesystem, f"{root}/{shard.file}")

@@ -46,7 +46,8 @@ class Gallery:
     def lines(self) -> list[str]:
         """For people."""
         near = ", ".join(f"{view} {value:.2f} dB" for view, value in self.psnr.items())
-        drawn = f"{self.path}: {self.num_images} images decoded from their latents{f'; PSNR {near}' if near else ''}"
+        near = f"; PSNR {near}" if near else ""
+        drawn = f"{self.path}: {self.num_images} images decoded from their latents{near}"
         return [drawn, *(f"not compared: {failure.key}: {failure.reason}" for failure in self.failures)]
 
 
@@ -64,8 +65,8 @@ def draw_gallery(
     """Draws `count` images of a split, spread evenly over its positions, into a PNG with their labels.
 
     With `data_dir`, the images that the cache was made from, PSNR of every view against the pixels that were encoded.
-    Raises InputError for another encoder than the cache's, and WorkError for an image that is not there, has changed or
-    cannot be decoded, which "skip" leaves out.
+    Raises InputError for another encoder than the cache's and for an image that is not there, and WorkError for one
+    that has changed or cannot be decoded; "skip" leaves them out.
     """
     if out.suffix.lower() != ".png":
         raise InputError(f"--images {out}: give a name that ends in .png")
@@ -108,14 +109,19 @@ def _compare(
         key = keys[position]
         try:
             if key not in index_of:
+                if on_error == "stop":
+                    raise InputError(
+                        f"--data-dir {data_dir} lacks image {key}; give the folder that the cache was made from, or "
+                        "use --on-error skip to leave such images out"
+                    )
                 raise BadImage(f"it is not in {data_dir}")
             data = _read_original(pool, index_of[key], contents, position)
             renderings_R3SS = load_renderings(data, key, preprocessing, crops_of(spec))
         except BadImage as error:
             if on_error == "stop":
                 raise WorkError(
-                    f"--data-dir {data_dir}: image {key}: {error.reason}; give the folder that the cache was made "
-                    "from, or use --on-error skip to leave such images out"
+                    f"--data-dir {data_dir}: image {key}: {error.reason}; give the folder that the cache was "
+                    "made from, or use --on-error skip to leave such images out"
                 ) from error
             failures.append(Failure(key=key, reason=error.reason))
             continue

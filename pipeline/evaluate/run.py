@@ -48,7 +48,7 @@ class EvalReport:
         """For people."""
         lines = [f"{self.checkpoint} on {self.measured_on}, {self.images_per_s:.1f} images/s"]
         if self.num_missing:
-            lines.append(f"{self.num_missing} images of the split are not there")
+            lines.append(f"images of the split that are not there: {self.num_missing}")
         lines += [f"left out: {failure.key}: {failure.reason}" for failure in self.failures]
         return lines + self.scores.lines()
 

@@ -181,7 +181,8 @@ def train(
             progress = progress.next_epoch(num_images=progress.step * images_per_step, eval_seconds=eval_seconds)
             save(progress)
             if callbacks:
-                stop = fabric.broadcast(is_writer and any([bool(callback(metrics)) for callback in callbacks]))
+                answers = [callback(metrics) for callback in callbacks] if is_writer else []  # every one is called
+                stop = fabric.broadcast(any(answers))
     if is_writer and progress.epoch < recipe.epochs:
         logger.info("%s stopped in time in epoch %d; run the same command to go on", run, progress.epoch + 1)
     fabric.barrier()

@@ -54,6 +54,7 @@ class _OwnPackages:
 
 def _keep_our_names() -> None:
     """Sees to it that ci2p's packages are found, and no file of the user's that bears their name is ever run."""
+    hidden = {}
     for name in _PACKAGES:
         ours = f"{_HERE}/{name}/__init__.py"
         if name in sys.modules:
@@ -62,19 +63,22 @@ def _keep_our_names() -> None:
                 raise ImportError(f"ci2p has a package {name!r} of its own, and {file} is in its way; rename that")
             continue
         found = importlib.util.find_spec(name)
-        if found is not None and found.origin is not None and os.path.abspath(found.origin) == ours:  # noqa: PTH100
-            continue
+        if found is None or os.path.abspath(found.origin or "") != ours:  # noqa: PTH100
+            hidden[name] = None if found is None else found.origin
+    if hidden:
         sys.meta_path.insert(0, _OwnPackages)
-        if __name__ != "__main__" and found is not None:
-            _warn_of(name, found.origin)
-        return
+        for name, origin in hidden.items():
+            if origin is not None and __name__ != "__main__":
+                _warn_of(name, origin)
 
 
-def _warn_of(name: str, origin: str | None) -> None:
+def _warn_of(name: str, origin: str) -> None:
     import multiprocessing
     import warnings
 
-    if multiprocessing.parent_process() is None:  # a worker's parent has said it
+    # A worker's parent has said it; a spawned one that runs its parent's script over is "inheriting".
+    process = multiprocessing.current_process()
+    if multiprocessing.parent_process() is None and not getattr(process, "_inheriting", False):
         warnings.warn(
             f"{origin} is hidden by ci2p's own package {name!r}, which `import {name}` gives from here on; rename that "
             "file",

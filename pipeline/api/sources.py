@@ -34,7 +34,7 @@ def find_sources(images: Any) -> Sources:
     """The images that one argument means. Raises InputError for a type that is none and a folder without images."""
     if isinstance(images, str | os.PathLike):
         path = os.fspath(images)
-        if isinstance(path, str) and "://" not in path and Path(path).is_dir():
+        if isinstance(path, str) and path and "://" not in path and os.path.isdir(path):  # noqa: PTH112  (any string)
             return _folder(Path(path))
         return _one(images, _shown(path))
     if isinstance(images, np.ndarray | torch.Tensor) and images.ndim == 4:

@@ -3,7 +3,6 @@
 Legend: B images, V views, C, H, W of a latent; of a pixel baseline, C = 3 and H = W the image size.
 """
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,22 +109,21 @@ def open_rendering(spec: dict[str, Any], weights: str, device: str) -> Rendering
     return LatentRendering(cache_spec, encoder)
 
 
-def open_images(
-    folder: str | None, split: str, classes: tuple[str, ...], *, dataset: str, is_held_out: bool, seed: int
-) -> SourceSplit:
-    """All images that a folder has for a split: laid out as the model's data set, or class folders of its names.
+def open_images(folder: str | None, split: str, *, dataset: str, is_held_out: bool, seed: int) -> SourceSplit:
+    """All images that a folder has for a split: laid out as the model's data set, or as class folders.
 
     Raises InputError, speaking of `--images`, when it is neither.
     """
     try:
         return open_pool(dataset, folder, split, is_held_out=is_held_out, seed=seed)
     except InputError as error:
+        complaint = error
         if folder is not None and dataset != "folder":
-            with contextlib.suppress(InputError):
-                images = open_pool("folder", folder, split, is_held_out=is_held_out, seed=seed)
-                if set(images.classes) <= set(classes):
-                    return images
-        raise InputError(str(error).replace("--data-dir", "--images")) from error
+            try:
+                return open_pool("folder", folder, split, is_held_out=is_held_out, seed=seed)
+            except InputError as no_folder:
+                complaint = no_folder if dataset == "sample" else error
+        raise InputError(str(complaint).replace("--data-dir", "--images")) from error
 
 
 def predict_split(

@@ -129,7 +129,7 @@ def _choose_images(run: Path, config: RunConfig, images: str | None, split: str,
         of_cache = CacheSpec.model_validate(spec)
         dataset, seed, val_fraction, folder = of_cache.dataset, of_cache.seed, of_cache.val_fraction, images
     is_held_out = val_fraction is not None
-    pool = open_images(folder, split, config.data.classes, dataset=dataset, is_held_out=is_held_out, seed=seed)
+    pool = open_images(folder, split, dataset=dataset, is_held_out=is_held_out, seed=seed)
     known, wanted = _known_images(run, config, split, shards)
     return choose_images(pool, folder or dataset, split, known, wanted, config.data.classes)
 

@@ -17,7 +17,8 @@ from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.manifest import Failure
 from ci2p_cache.spec import CacheSpec
 from ci2p_cache.views import PLAIN, whole_views
-from pipeline.baselines.pixels import VIEWS, PixelSpec, is_pixels, to_floats
+from pipeline.baselines.pixel_spec import PixelSpec, is_pixels
+from pipeline.baselines.pixels import VIEWS, to_floats
 from pipeline.encode.datasets import ImageSplit, open_pool
 from pipeline.encode.datasets.split import SourceSplit
 from pipeline.encode.decoding import MEND_IT, OnError, decode_batches

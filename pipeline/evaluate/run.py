@@ -14,7 +14,8 @@ from ci2p_cache.errors import InputError
 from ci2p_cache.known_images import HeldOut, KnownImages, held_out_of, known_images
 from ci2p_cache.manifest import Failure
 from ci2p_cache.spec import CacheSpec
-from pipeline.baselines.pixels import PixelSpec, is_pixels, open_pixel_data
+from pipeline.baselines.pixel_spec import PixelSpec, is_pixels
+from pipeline.baselines.pixels import open_pixel_data
 from pipeline.encode.decoding import OnError, default_workers
 from pipeline.encode.encoder import resolve_device
 from pipeline.evaluate.held_out import ChosenImages, choose_images, refuse_changed

@@ -23,7 +23,7 @@ from pipeline.encode.datasets import ImageSplit, open_pool
 from pipeline.encode.datasets.split import SourceSplit
 from pipeline.encode.decoding import MEND_IT, OnError, decode_batches
 from pipeline.encode.encoder import Encoder, load_encoder, resolve_device
-from pipeline.encode.preprocess import BadImage, Preprocessing, load_pixels, preprocessing_of
+from pipeline.encode.preprocess import BadImage, Preprocessing, load_pixels, preprocessing_of, unreadable
 from pipeline.evaluate.predictions import Predictions, predict_inputs
 
 
@@ -164,7 +164,7 @@ def predict_files(model: nn.Module, rendering: Rendering, files: Sequence[Path])
         try:
             pixels = load_pixels(file.read_bytes(), rendering.preprocessing)
         except (OSError, BadImage) as error:
-            reason = error.reason if isinstance(error, BadImage) else error.strerror
+            reason = error.reason if isinstance(error, BadImage) else unreadable(error)
             raise InputError(f"{file}: {reason}; give the path of an image file") from error
         inputs = rendering.inputs(torch.from_numpy(pixels)[None], views)
         yield file, predict_inputs(model, inputs)[0]

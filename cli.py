@@ -411,7 +411,7 @@ def baseline(
 
 @main.command("eval")
 @_checkpoint_option
-@click.option("--shards", metavar="CACHE", help="Default: the cache that the model was trained from, wherever it was.")
+@click.option("--shards", metavar="CACHE", help="Default: the cache that the model was trained from.")
 @click.option("--images", metavar="DIR", help="Raw images instead, through the encoder that made the cache.")
 @click.option("--split", default="val", show_default=True)
 @click.option("--tta", is_flag=True, help="Average over the image and its mirror image.")

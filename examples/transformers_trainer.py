@@ -27,9 +27,7 @@ path, epochs = sys.argv[1], int(sys.argv[2]) if len(sys.argv) > 2 else 30
 train, val = ci2p.open(path), ci2p.open(path, "val")
 trainer = Trainer(
     Classifier(len(train.classes), train.spec.image_size),
-    TrainingArguments(
-        tempfile.mkdtemp(), num_train_epochs=epochs, learning_rate=5e-4, report_to=[], save_strategy="no"
-    ),
+    TrainingArguments("runs/hf", num_train_epochs=epochs, learning_rate=5e-4, report_to=[], save_strategy="no"),
     data_collator=collate,
     train_dataset=train.dataset("random"),  # the Trainer calls its set_epoch: another view of every image
     eval_dataset=val.dataset("plain"),

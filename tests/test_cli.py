@@ -165,7 +165,7 @@ def test_the_environment_sets_options(journey: Path) -> None:
         (("eval", "--checkpoint", "runs/none"), "runs/none does not exist"),
         (("eval", "--images", "nowhere"), "--images nowhere: there is no such folder"),
         (("eval", "--images", "empty"), "there is no class folder in it"),
-        (("predict", "images/none.png"), "images/none.png: No such file"),
+        (("predict", "images/none.png"), "images/none.png: cannot be read: No such file"),
         (("inspect", "empty"), "empty is no ci2p cache"),
         (("convert", "caches/folder", "caches/folder", "--format", "webdataset"), "is the cache to be converted"),
     ],

@@ -3,7 +3,6 @@
 Legend: B images, V views, C, H, W of a latent; of a pixel baseline, C = 3 and H = W the image size.
 """
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,13 @@ from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.manifest import Failure
 from ci2p_cache.spec import CacheSpec
 from ci2p_cache.views import PLAIN, whole_views
-from pipeline.baselines.pixels import VIEWS, PixelSpec, is_pixels, to_floats
+from pipeline.baselines.pixel_spec import PixelSpec, is_pixels
+from pipeline.baselines.pixels import VIEWS, to_floats
 from pipeline.encode.datasets import ImageSplit, open_pool
 from pipeline.encode.datasets.split import SourceSplit
 from pipeline.encode.decoding import MEND_IT, OnError, decode_batches
 from pipeline.encode.encoder import Encoder, load_encoder, resolve_device
-from pipeline.encode.preprocess import BadImage, Preprocessing, load_pixels, preprocessing_of
+from pipeline.encode.preprocess import BadImage, Preprocessing, load_pixels, preprocessing_of, unreadable
 from pipeline.evaluate.predictions import Predictions, predict_inputs
 from pipeline.running.launched import ALONE, Launched
 
@@ -111,22 +111,21 @@ def open_rendering(spec: dict[str, Any], weights: str, device: str | torch.devic
     return LatentRendering(cache_spec, encoder)
 
 
-def open_images(
-    folder: str | None, split: str, classes: tuple[str, ...], *, dataset: str, is_held_out: bool, seed: int
-) -> SourceSplit:
-    """All images that a folder has for a split: laid out as the model's data set, or class folders of its names.
+def open_images(folder: str | None, split: str, *, dataset: str, is_held_out: bool, seed: int) -> SourceSplit:
+    """All images that a folder has for a split: laid out as the model's data set, or as class folders.
 
     Raises InputError, speaking of `--images`, when it is neither.
     """
     try:
         return open_pool(dataset, folder, split, is_held_out=is_held_out, seed=seed)
     except InputError as error:
+        complaint = error
         if folder is not None and dataset != "folder":
-            with contextlib.suppress(InputError):
-                images = open_pool("folder", folder, split, is_held_out=is_held_out, seed=seed)
-                if set(images.classes) <= set(classes):
-                    return images
-        raise InputError(str(error).replace("--data-dir", "--images")) from error
+            try:
+                return open_pool("folder", folder, split, is_held_out=is_held_out, seed=seed)
+            except InputError as no_folder:
+                complaint = no_folder if dataset == "sample" else error
+        raise InputError(str(complaint).replace("--data-dir", "--images")) from error
 
 
 def predict_split(
@@ -168,7 +167,7 @@ def predict_files(model: nn.Module, rendering: Rendering, files: Sequence[Path])
         try:
             pixels = load_pixels(file.read_bytes(), rendering.preprocessing)
         except (OSError, BadImage) as error:
-            reason = error.reason if isinstance(error, BadImage) else error.strerror
+            reason = error.reason if isinstance(error, BadImage) else unreadable(error)
             raise InputError(f"{file}: {reason}; give the path of an image file") from error
         inputs = rendering.inputs(torch.from_numpy(pixels)[None], views)
         yield file, predict_inputs(model, inputs)[0]

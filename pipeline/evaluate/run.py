@@ -15,7 +15,8 @@ from ci2p_cache.errors import InputError
 from ci2p_cache.known_images import HeldOut, KnownImages, held_out_of, known_images
 from ci2p_cache.manifest import Failure
 from ci2p_cache.spec import CacheSpec
-from pipeline.baselines.pixels import PixelSpec, is_pixels, open_pixel_data
+from pipeline.baselines.pixel_spec import PixelSpec, is_pixels
+from pipeline.baselines.pixels import open_pixel_data
 from pipeline.encode.decoding import OnError, default_workers
 from pipeline.encode.encoder import resolve_device
 from pipeline.evaluate.held_out import ChosenImages, choose_images, refuse_changed
@@ -149,7 +150,7 @@ def _choose_images(run: Path, config: RunConfig, images: str | None, split: str,
         of_cache = CacheSpec.model_validate(spec)
         dataset, seed, val_fraction, folder = of_cache.dataset, of_cache.seed, of_cache.val_fraction, images
     is_held_out = val_fraction is not None
-    pool = open_images(folder, split, config.data.classes, dataset=dataset, is_held_out=is_held_out, seed=seed)
+    pool = open_images(folder, split, dataset=dataset, is_held_out=is_held_out, seed=seed)
     known, wanted = _known_images(run, config, split, shards)
     return choose_images(pool, folder or dataset, split, known, wanted, config.data.classes)
 

@@ -29,7 +29,7 @@ def progress(what: str, total: int, unit: str, *, start: int = 0, quiet: bool = 
 
 
 def _in_notebook() -> bool:
-    """Whether this is a notebook that can show a bar, by ipywidgets; the standard error of its kernel is no terminal."""
+    """Whether this is a notebook that can show a bar, by ipywidgets; its kernel's standard error is no terminal."""
     if "IPython" not in sys.modules or find_spec("ipywidgets") is None:
         return False
     from rich.console import Console

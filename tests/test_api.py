@@ -1,5 +1,6 @@
 """The front door in Python: what `import ci2p` offers, frozen; the same results and the same lines as the command."""
 
+import asyncio
 import functools
 import http.server
 import inspect
@@ -579,3 +580,12 @@ def test_a_damaged_shard_is_a_work_error(image_folder: Path, tmp_path: Path) -> 
     shard.write_bytes(b"")
     with pytest.raises(ci2p.WorkError, match="has 0 bytes instead of"):
         ci2p.open(cache)
+
+
+def test_a_cache_is_made_where_an_event_loop_is_running(image_folder: Path, zarr_cache: Path, tmp_path: Path) -> None:
+    """As in a notebook's cell."""
+
+    async def cell() -> ci2p.Cache:
+        return ci2p.encode(image_folder, out=tmp_path / "cache", **SMALL)
+
+    assert np.array_equal(asyncio.run(cell()).latents(), ci2p.open(zarr_cache).latents())

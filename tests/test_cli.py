@@ -228,7 +228,7 @@ def test_a_full_disk_loses_nothing(journey: Path, tmp_path: Path) -> None:
 
 def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path) -> None:
     write_image_folder(tmp_path / "images", train=60, val=1)
-    command = [sys.executable, "-m", "cli", "encode", "--dataset", "folder", "--data-dir", "images", *SMALL]
+    command = [sys.executable, "-m", "ci2p", "encode", "--dataset", "folder", "--data-dir", "images", *SMALL]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     process = subprocess.Popen(
         command,

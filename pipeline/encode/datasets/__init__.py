@@ -16,7 +16,7 @@ from pipeline.encode.datasets.sample import find_sample
 from pipeline.encode.datasets.split import ImageSplit, SourceSplit
 from pipeline.encode.datasets.tar_images import find_tar_images
 
-__all__ = ["DATASETS", "SPLITS", "ImageDataset", "ImageSplit", "open_dataset", "open_pool"]
+__all__ = ["DATASETS", "SPLITS", "ImageDataset", "ImageSplit", "open_dataset", "open_pool", "part_images"]
 
 _OPENERS: dict[str, Opener] = {
     "sample": find_sample,
@@ -65,11 +65,16 @@ def open_dataset(
     for them; where it has none of either, a fraction of each class is held out, decided by `seed` (which also decides
     what `sample` draws). Raises InputError, which names the option, its value and the way out.
     """
-    for split in splits or ():
-        if split not in SPLITS:
-            raise InputError(f"--split {split}: choose one of {', '.join(SPLITS)}")
-    found = _find(name, data_dir, seed)
-    where = f"--data-dir {printable(data_dir or '')}"
+    _refuse_unknown(splits)
+    return part_images(_find(name, data_dir, seed), data_dir, splits=splits, val_fraction=val_fraction, seed=seed)
+
+
+def part_images(
+    found: FoundImages, data_dir: str | None, *, splits: Sequence[str] | None, val_fraction: float | None, seed: int
+) -> ImageDataset:
+    """The wanted splits of images that have been found: as `open_dataset` says. Without `data_dir` they were given."""
+    _refuse_unknown(splits)
+    where = found.layout if data_dir is None else f"--data-dir {printable(data_dir)}"
     parted, fraction = _to_be_parted(found, splits, val_fraction, where)
     own = {split: split for split in SPLITS if split in found.parts}
     if "val" not in own and "test" in own and val_fraction is None:
@@ -128,6 +133,12 @@ def open_pool(name: str, data_dir: str | None, split: str, *, is_held_out: bool,
     raise InputError(
         _lacks(f"--data-dir {printable(data_dir or '')}", split, found, {part: part for part in found.parts})
     )
+
+
+def _refuse_unknown(splits: Sequence[str] | None) -> None:
+    for split in splits or ():
+        if split not in SPLITS:
+            raise InputError(f"--split {split}: choose one of {', '.join(SPLITS)}")
 
 
 def _find(name: str, data_dir: str | None, seed: int) -> FoundImages:

@@ -21,13 +21,13 @@ from ci2p_cache.manifest import Failure
 from ci2p_cache.publish import publish
 from ci2p_cache.reader import ViewReader
 from ci2p_cache.views import MIRROR, whole_views
-from pipeline.encode.codec import hash_weights, load_codec
+from pipeline.encode.codec import load_synthesis
 from pipeline.encode.crops import crops_of, load_renderings
 from pipeline.encode.datasets import ImageSplit, open_pool
 from pipeline.encode.decoding import OnError
 from pipeline.encode.encoder import resolve_device
-from pipeline.encode.fit.quality import psnr
 from pipeline.encode.preprocess import BadImage, preprocessing_of
+from pipeline.encode.psnr import psnr
 
 _COLUMNS = 4  # images side by side, each with all its views,
 _PICTURES = 8  # unless that makes more pictures than this
@@ -71,15 +71,14 @@ def draw_gallery(
     if out.suffix.lower() != ".png":
         raise InputError(f"--images {out}: give a name that ends in .png")
     cache = open_cache(cache_dir, split)
-    codec = load_codec(weights)
-    weights_sha256 = hash_weights(codec.g_a.state_dict())
+    synthesis, weights_sha256 = load_synthesis(weights)
     if weights_sha256 != cache.spec.weights_sha256:
         raise InputError(
             f"--weights {weights} cannot decode this cache: its weights_sha256 begins with {weights_sha256[:12]} and "
             f"the cache's with {cache.spec.weights_sha256[:12]}; give the codec that made it"
         )
     rows = np.unique(np.linspace(0, cache.num_samples - 1, min(count, cache.num_samples)).round().astype(np.int64))
-    pictures_NVSS3 = np.concatenate(list(_decode(cache, rows, codec.g_s, resolve_device(device))))
+    pictures_NVSS3 = np.concatenate(list(_decode(cache, rows, synthesis, resolve_device(device))))
     near, failures = ({}, []) if data_dir is None else _compare(cache, rows, pictures_NVSS3, data_dir, on_error)
     labels = [cache.classes[label] for label in cache.labels[rows]]
     png = BytesIO()

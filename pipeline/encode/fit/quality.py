@@ -1,6 +1,5 @@
 """How good a codec is: bits per pixel and PSNR on images of any size, as CompressAI's evaluation counts them."""
 
-import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,8 +9,9 @@ import numpy as np
 import torch
 from torch.nn.functional import pad
 
-from pipeline.encode.codec import Codec, compute_padding
 from pipeline.encode.fit.crops import read_image
+from pipeline.encode.psnr import psnr
+from pipeline.encode.whole_codec import Codec, compute_padding
 
 _MULTIPLE = 64  # what CompressAI's evaluation pads images to
 
@@ -47,9 +47,3 @@ def measure_quality(codec: Codec, files: Iterable[Path], device: torch.device) -
         rates.append(float(bits) / (height * width))
         psnrs.append(psnr(decoded, pixels))
     return Quality(statistics.fmean(rates), statistics.fmean(psnrs), len(rates))
-
-
-def psnr(ours: torch.Tensor, original: torch.Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of pixels in [0, 255] of one shape; infinite when they are equal."""
-    error = float((ours.double() - original.double()).square().mean())
-    return 10 * math.log10(255**2 / error) if error else math.inf

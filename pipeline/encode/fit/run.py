@@ -17,13 +17,14 @@ from torch import Tensor
 from ci2p_cache.errors import InputError
 from ci2p_cache.publish import publish
 from pipeline.bfloat16 import warn_of_slow_bfloat16
-from pipeline.encode.codec import Codec, hash_weights, load_codec, new_codec
+from pipeline.encode.codec import hash_weights
 from pipeline.encode.encoder import resolve_device
 from pipeline.encode.fit.crops import list_images
 from pipeline.encode.fit.loop import FitRun, train_codec
 from pipeline.encode.fit.model_card import model_card
 from pipeline.encode.fit.quality import Quality, measure_quality
 from pipeline.encode.fit.settings import FitSettings
+from pipeline.encode.whole_codec import Codec, load_codec, new_codec
 
 _HELD_OUT_SHARE = 100  # one image in so many is for evaluation when no folder is given for it
 _MOST_HELD_OUT = 64

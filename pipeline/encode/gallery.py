@@ -24,9 +24,9 @@ from ci2p_cache.views import MIRROR, whole_views
 from pipeline.encode.crops import crops_of, load_renderings
 from pipeline.encode.datasets import ImageSplit, open_pool
 from pipeline.encode.decoding import OnError
-from pipeline.encode.fit.quality import psnr
 from pipeline.encode.pictures import PictureDecoder
 from pipeline.encode.preprocess import BadImage, preprocessing_of
+from pipeline.encode.psnr import psnr
 
 _COLUMNS = 4  # images side by side, each with all its views,
 _PICTURES = 8  # unless that makes more pictures than this

@@ -7,7 +7,7 @@ from PIL import Image
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.spec import CacheSpec
-from pipeline.encode.codec import hash_weights, load_codec
+from pipeline.encode.codec import load_synthesis
 from pipeline.encode.encoder import resolve_device
 
 
@@ -16,15 +16,14 @@ class PictureDecoder:
 
     def __init__(self, spec: CacheSpec, weights: str, device: str):
         """Raises InputError when `weights` are not those of the codec that made the cache."""
-        codec = load_codec(weights)
-        weights_sha256 = hash_weights(codec.g_a.state_dict())
+        synthesis, weights_sha256 = load_synthesis(weights)
         if weights_sha256 != spec.weights_sha256:
             raise InputError(
                 f"--weights {weights} cannot decode this cache: its weights_sha256 begins with {weights_sha256[:12]} "
                 f"and the cache's with {spec.weights_sha256[:12]}; give the codec that made it"
             )
         self._device = resolve_device(device)
-        self._synthesis = codec.g_s.to(self._device)
+        self._synthesis = synthesis.to(self._device)
 
     @torch.inference_mode()
     def __call__(self, latents_BCHW: NDArray[np.float32]) -> NDArray[np.uint8]:

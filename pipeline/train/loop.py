@@ -152,7 +152,7 @@ def train(
             is_best = False
             if epoch % recipe.eval_every == 0 or epoch == recipe.epochs:
                 learner.share_statistics()
-                top1, top5 = validate(fabric, learner.evaluated, val_batches, len(data.classes))
+                top1, top5 = validate(fabric, learner.evaluated, val_batches)
                 is_best = top1 > progress.best_top1
                 progress = replace(progress, last_top1=top1)
                 if is_best:

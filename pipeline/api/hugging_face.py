@@ -5,6 +5,7 @@ from typing import Any
 
 from ci2p_cache.cache import Cache
 from ci2p_cache.errors import InputError
+from ci2p_cache.extras import not_installed
 from pipeline.api.view_dataset import RANDOM, ViewDataset
 
 _ROWS_AT_ONCE = 64
@@ -14,8 +15,8 @@ def hugging_face_dataset(cache: Cache, view: str | int, *, streaming: bool) -> A
     """Rows of latent, label and key, in order. Raises InputError where the library is missing."""
     try:
         import datasets
-    except ModuleNotFoundError:
-        raise InputError("ci2p.to_hf needs the package datasets: pip install datasets") from None
+    except ImportError as error:
+        raise not_installed("huggingface", "ci2p.to_hf", error) from None
     if view == RANDOM:
         raise InputError("ci2p.to_hf(view='random'): a table holds one view of each image; name one")
     features = datasets.Features(

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from ci2p_cache.cache import Cache
 from ci2p_cache.errors import InputError
+from ci2p_cache.loader import to_latents
 from ci2p_cache.order import view_choice
 from ci2p_cache.reader import ViewReader
 
@@ -80,8 +81,12 @@ class ViewDataset(Dataset[Sample]):
         """Several at once: torch's DataLoader asks for a batch by this name."""
         samples = sample_numbers(indices, len(self))
         views = self._views()[samples] if self._view is None else np.full(len(samples), self._view)
-        latents = torch.from_numpy(self._reader().read_latents(self._cache.positions[samples], views))
-        return list(zip(latents, self._cache.labels[samples].tolist(), strict=True))
+        positions, reader = self._cache.positions[samples], self._reader()
+        stored = torch.from_numpy(reader.read(positions, views))
+        rows = positions * len(self._cache.spec.views) + views
+        escaped = None if reader.escapes is None else reader.escapes.among(rows)
+        latents = to_latents(stored, self._cache.spec, escaped)
+        return list(zip(latents.unbind(), self._cache.labels[samples].tolist(), strict=True))
 
     def _views(self) -> NDArray[np.int64]:
         epoch = self.epoch

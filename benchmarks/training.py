@@ -22,9 +22,9 @@ from torch.profiler import ProfilerActivity, profile
 
 from ci2p_cache.publish import publish
 from pipeline.baselines.pixels import open_pixel_data
-from pipeline.bfloat16 import lacks_bfloat16
 from pipeline.models import create_model
 from pipeline.models.complexity import measure
+from pipeline.running.bfloat16 import lacks_bfloat16
 from pipeline.train.data import Batch, Batches, Share, TrainingData, open_training_data
 from pipeline.train.launch import deterministic_on_cpu, launch, step_seed
 from pipeline.train.learner import Learner

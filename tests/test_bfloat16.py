@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from pipeline.bfloat16 import warn_of_slow_bfloat16
 from pipeline.encode.encoder import load_encoder
+from pipeline.running.bfloat16 import warn_of_slow_bfloat16
 from pipeline.train.launch import launch
 
 

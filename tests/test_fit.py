@@ -20,7 +20,6 @@ pytest.importorskip("compressai", reason="fit-encoder needs the extra [compressa
 
 # isort: split
 from ci2p_cache.errors import InputError, WorkError
-from pipeline.checkpoint_file import read_checkpoint, write_checkpoint
 from pipeline.encode.codec import load_analysis
 from pipeline.encode.fit.crops import crop_batches, random_crop
 from pipeline.encode.fit.images import hash_names, list_images
@@ -29,6 +28,7 @@ from pipeline.encode.fit.run import FitReport, fit_encoder
 from pipeline.encode.fit.settings import FitSettings
 from pipeline.encode.psnr import psnr
 from pipeline.encode.whole_codec import new_codec
+from pipeline.running.checkpoint_file import read_checkpoint, write_checkpoint
 from tests.conftest import call_ci2p, encode_folder, files_of, run_ci2p, run_python, write_image
 
 SMALL = FitSettings(steps=4, batch_size=2, crop_size=32, final_crop_size=48, precision="float32", lr=2e-4)

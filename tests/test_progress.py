@@ -7,12 +7,12 @@ import sys
 
 import pytest
 
-import pipeline.progress
-from pipeline.progress import progress
+import pipeline.running.progress
+from pipeline.running.progress import progress
 from tests.conftest import REPOSITORY
 
 SCRIPT = """
-from pipeline.progress import progress
+from pipeline.running.progress import progress
 with progress("encode", 100, "images", start=20) as advance:
     for _ in range(80):
         advance(1, "2 failed")
@@ -20,7 +20,7 @@ with progress("encode", 100, "images", start=20) as advance:
 
 
 def test_plain_lines_off_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline.progress, "_SECONDS_BETWEEN_LINES", 0.0)
+    monkeypatch.setattr(pipeline.running.progress, "_SECONDS_BETWEEN_LINES", 0.0)
     with progress("encode", 10, "images", start=4) as advance:
         advance(3)
         advance(3, "1 failed")
@@ -62,10 +62,10 @@ def test_a_notebook_has_a_bar_where_it_can_show_one(monkeypatch: pytest.MonkeyPa
         asked.append(name)
         return None
 
-    monkeypatch.setattr(pipeline.progress, "find_spec", find)
-    assert not pipeline.progress._in_notebook() and not asked  # no IPython, no question
+    monkeypatch.setattr(pipeline.running.progress, "find_spec", find)
+    assert not pipeline.running.progress._in_notebook() and not asked  # no IPython, no question
     monkeypatch.setitem(sys.modules, "IPython", object())
-    assert not pipeline.progress._in_notebook() and asked == ["ipywidgets"]
-    monkeypatch.setattr(pipeline.progress, "find_spec", lambda name: name)
+    assert not pipeline.running.progress._in_notebook() and asked == ["ipywidgets"]
+    monkeypatch.setattr(pipeline.running.progress, "find_spec", lambda name: name)
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
-    assert pipeline.progress._in_notebook()
+    assert pipeline.running.progress._in_notebook()

@@ -35,7 +35,7 @@ from pipeline.encode.datasets import ImageSplit, open_dataset
 from pipeline.encode.datasets.description import describe_dataset, refuse_left_out_pictures
 from pipeline.encode.decoding import MEND_IT, OnError, decode_batches
 from pipeline.encode.preprocess import Preprocessing, ResizeMode, preprocessing
-from pipeline.progress import progress
+from pipeline.running.progress import progress
 from pipeline.train.data import Batch, Share
 
 logger = logging.getLogger("ci2p")

@@ -9,7 +9,7 @@ from pipeline.encode.datasets import ImageSplit
 from pipeline.encode.datasets.split import SourceSplit
 from pipeline.encode.decoding import decode_batches
 from pipeline.encode.preprocess import Preprocessing
-from pipeline.progress import progress
+from pipeline.running.progress import progress
 
 logger = logging.getLogger("ci2p")
 

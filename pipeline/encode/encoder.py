@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ci2p_cache.errors import InputError
-from pipeline.bfloat16 import warn_of_slow_bfloat16
 from pipeline.encode.codec import load_analysis
 from pipeline.encode.openvino_engine import openvino_transform
+from pipeline.running.bfloat16 import warn_of_slow_bfloat16
 
 Precision = Literal["float32", "bfloat16"]
 Engine = Literal["torch", "openvino"]

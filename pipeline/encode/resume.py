@@ -23,7 +23,7 @@ from ci2p_cache.spec import CacheSpec
 from pipeline.encode.datasets.split import ImageSplit
 from pipeline.encode.decoding import read_item
 from pipeline.encode.preprocess import BadImage
-from pipeline.progress import progress
+from pipeline.running.progress import progress
 
 logger = logging.getLogger("ci2p")
 

@@ -29,7 +29,7 @@ from pipeline.encode.preprocess import Preprocessing
 from pipeline.encode.refused import forget_refused, note_refused, read_refused
 from pipeline.encode.resume import ShardWork, find_work
 from pipeline.encode.rows import Row, encode_views, pack_row, unpack_row
-from pipeline.progress import progress
+from pipeline.running.progress import progress
 
 _PACKING_THREADS = 4
 

@@ -9,7 +9,7 @@ from ci2p_cache.cache import open_cache
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.items import has_item_list, hash_content, read_item_list
 from pipeline.encode.datasets import ImageSplit, open_pool
-from pipeline.progress import progress
+from pipeline.running.progress import progress
 
 logger = logging.getLogger("ci2p")
 

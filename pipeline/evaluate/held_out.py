@@ -16,7 +16,7 @@ from ci2p_cache.items import hash_content
 from ci2p_cache.known_images import HeldOut, KnownBy, KnownImages, as_ids, content_id, name_id
 from pipeline.encode.datasets import ImageSplit
 from pipeline.encode.datasets.split import Stamp
-from pipeline.progress import progress
+from pipeline.running.progress import progress
 
 _READING_THREADS = 8
 _QUIET_IMAGES = 1000

@@ -23,8 +23,8 @@ from pipeline.evaluate.held_out import ChosenImages, choose_images, refuse_chang
 from pipeline.evaluate.images import open_images, open_rendering, predict_files, predict_split
 from pipeline.evaluate.predictions import Predictions, in_order, predict_cache, refuse_other_latents
 from pipeline.evaluate.scores import Scores, Scoring
-from pipeline.progress import progress
 from pipeline.running.launched import Launched, gather, launched_as
+from pipeline.running.progress import progress
 from pipeline.train.run_folder import RunConfig, load_model, newest_run, read_known_images
 
 

@@ -1,1 +1,1 @@
-"""What every long command needs, whatever it computes: the processes that it is made of."""
+"""What every long command needs, whatever it computes: processes, progress, deadlines, checkpoint files, precision."""

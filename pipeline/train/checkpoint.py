@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ci2p_cache.errors import WorkError
-from pipeline.checkpoint_file import read_checkpoint, write_checkpoint
+from pipeline.running.checkpoint_file import read_checkpoint, write_checkpoint
 
 FORMAT_VERSION = 1
 

@@ -10,7 +10,7 @@ import torch
 from lightning_fabric import Fabric
 
 from ci2p_cache.errors import InputError
-from pipeline.bfloat16 import warn_of_slow_bfloat16
+from pipeline.running.bfloat16 import warn_of_slow_bfloat16
 
 _FABRIC_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "float32": "32-true",

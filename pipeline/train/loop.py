@@ -15,10 +15,10 @@ import torch
 from lightning_fabric import Fabric
 
 from ci2p_cache.errors import InputError
-from pipeline.deadlines import Deadlines
 from pipeline.models import create_model
 from pipeline.models.token_drop import drop_tokens
-from pipeline.progress import progress as show_progress
+from pipeline.running.deadlines import Deadlines
+from pipeline.running.progress import progress as show_progress
 from pipeline.train.checkpoint import Progress, load_checkpoint, refuse_non_finite, save_checkpoint
 from pipeline.train.data import Batches, Share, TrainingData
 from pipeline.train.launch import deterministic_on_cpu, launch, step_seed

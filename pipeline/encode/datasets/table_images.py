@@ -17,7 +17,7 @@ from ci2p_cache.errors import InputError
 from ci2p_cache.printable import printable
 from pipeline.encode.datasets.keys import item_keys
 from pipeline.encode.datasets.split import Stamp
-from pipeline.progress import progress
+from pipeline.running.progress import progress
 
 _ROWS_AT_ONCE = 100  # of Arrow's columns, whose bytes would not fit an index of 32 bits by the thousand
 _MANY_ROWS = 10_000  # from here on, hashing takes long enough to be shown

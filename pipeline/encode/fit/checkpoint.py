@@ -9,9 +9,9 @@ from typing import Any
 
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.packed_strings import PackedStrings
-from pipeline.checkpoint_file import read_checkpoint, write_checkpoint
 from pipeline.encode.fit.images import pack_names, unpack_names
 from pipeline.encode.fit.settings import FitSettings
+from pipeline.running.checkpoint_file import read_checkpoint, write_checkpoint
 
 FORMAT_VERSION = 2
 _HASHED_NAMES = 1  # the version that kept a hash of the training images' names instead of all names

@@ -57,6 +57,13 @@ class Cache:
         keys = PackedStrings(key for marker in markers for key in marker.keys)
         return ItemList(tuple(self.classes), keys, labels)
 
+    def read_keys(self) -> PackedStrings:
+        """The key of each stored sample, [N]. Raises WorkError when the item list is damaged."""
+        keys = self.read_items().keys
+        if len(keys) == self.num_samples:
+            return keys
+        return PackedStrings(keys[position] for position in self.positions.tolist())
+
     def read_contents(self) -> Contents | None:
         """What each image file held, in the order of the positions; None of format version 1, which kept no hashes."""
         if self.spec.format_version == 1:
@@ -88,10 +95,10 @@ def open_cache(path: str | Path, split: str) -> Cache:
         with reading(f"{split_dir}/manifest.json"):
             manifest = Manifest.model_validate_json(filesystem.cat_file(f"{root}/manifest.json"))
     except ValidationError as error:
-        raise InputError(
-            f"{split_dir}/manifest.json is not a manifest of this version of ci2p "
-            f"({error.error_count()} fields differ); encode the cache again"
-        ) from error
+        newer = any(complaint["loc"][-1:] == ("format_version",) for complaint in error.errors())
+        reason = "was made by a newer ci2p" if newer else f"is not a manifest ({error.error_count()} fields differ)"
+        way_out = "upgrade ci2p" if newer else "encode the cache again"
+        raise InputError(f"{split_dir}/manifest.json {reason}; {way_out}") from error
     for shard in manifest.shards:
         with reading(f"{split_dir}/{shard.file}"):
             size = _size(filesystem, f"{root}/{shard.file}")

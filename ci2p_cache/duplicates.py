@@ -1,12 +1,13 @@
 """Images that are there more than once, byte for byte, as their hashes tell."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from ci2p_cache.items import Contents, ItemList, has_contents, read_contents, read_item_list
+from ci2p_cache.items import Contents, ItemList, has_contents, read_contents
 from ci2p_cache.packed_strings import PackedStrings
 
 _KEYS_KEPT = 10
@@ -30,9 +31,14 @@ class Duplicates(BaseModel):
 NO_DUPLICATES = Duplicates()
 
 
-def find_duplicates(cache: Path, split: str, items: ItemList, contents: Contents) -> Duplicates:
-    """Of one split, within itself and in those of the earlier splits of its cache that are finished."""
-    rows = np.flatnonzero(contents.known)
+def find_duplicates(
+    cache: Path, split: str, items: ItemList, contents: Contents, labels: NDArray[np.int64]
+) -> Duplicates:
+    """Of one split, within itself and in those of the earlier splits of its cache that are finished.
+
+    `labels` are the manifest's, negative where an image failed.
+    """
+    rows = np.flatnonzero(contents.known & (labels >= 0))
     hashes_N = _as_scalars(contents)[rows]
     _, first, group_N, count = np.unique(hashes_N, return_index=True, return_inverse=True, return_counts=True)
     group_N = group_N.reshape(-1)
@@ -43,9 +49,9 @@ def find_duplicates(cache: Path, split: str, items: ItemList, contents: Contents
     differs[group_N[labels_N != labels_N[first][group_N]]] = True
     shared = {}
     for other in _BEFORE.get(split, ()):
-        theirs = _read_contents(cache / other)
+        theirs = _read_hashes(cache / other)
         if theirs is not None:
-            both = np.isin(hashes_N, _as_scalars(theirs)[theirs.known])
+            both = np.isin(hashes_N, theirs)
             if both.any():
                 shared[other] = rows[both]
     return Duplicates(
@@ -63,11 +69,14 @@ def splits_after(split: str) -> tuple[str, ...]:
     return tuple(later for later, before in _BEFORE.items() if split in before)
 
 
-def _read_contents(split_dir: Path) -> Contents | None:
-    """Of a finished split; None where it is not, or is of format version 1, which knows none."""
-    if not (split_dir / "manifest.json").exists() or not has_contents(split_dir):
+def _read_hashes(split_dir: Path) -> NDArray[np.void] | None:
+    """Of the stored images of a finished split; None where it is not, or is of format version 1, which knows none."""
+    path = split_dir / "manifest.json"
+    if not path.exists() or not has_contents(split_dir):
         return None
-    return read_contents(split_dir, len(read_item_list(split_dir).labels))
+    labels = np.asarray(json.loads(path.read_bytes())["labels"])
+    contents = read_contents(split_dir, len(labels))
+    return _as_scalars(contents)[contents.known & (labels >= 0)]
 
 
 def describe_duplicates(split: str, duplicates: Duplicates) -> list[str]:
@@ -75,22 +84,18 @@ def describe_duplicates(split: str, duplicates: Duplicates) -> list[str]:
     lines = []
     for other, count in duplicates.also_in.items():
         shown = _shown(duplicates.also_in_keys[other], count)
-        lines.append(f"{count} images of {split} are also in {other}, byte for byte ({shown})")
+        lines.append(f"images of {split} that are also in {other}, byte for byte: {shown}")
     if duplicates.again:
-        lines.append(
-            f"{duplicates.again} images of {split} are there again under another key "
-            f"({_shown(duplicates.again_keys, duplicates.again)})"
-        )
+        shown = _shown(duplicates.again_keys, duplicates.again)
+        lines.append(f"images of {split} that are there again under another key: {shown}")
     if duplicates.two_labels:
-        lines.append(
-            f"{duplicates.two_labels} images of {split} are there under two labels "
-            f"({_shown(duplicates.two_labels_keys, duplicates.two_labels)})"
-        )
+        shown = _shown(duplicates.two_labels_keys, duplicates.two_labels)
+        lines.append(f"images of {split} that are there under two labels: {shown}")
     return lines
 
 
 def _shown(keys: tuple[str, ...], count: int) -> str:
-    return ", ".join(keys[:3]) + (", ..." if count > 3 else "")
+    return f"{count:,} ({', '.join(keys[:3])}{', ...' if count > 3 else ''})"
 
 
 def _first_keys(keys: PackedStrings, rows: NDArray[np.int64]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ class LeftOut(BaseModel):
 
     def __str__(self) -> str:
         shown = ", ".join(self.names[:_NAMES_SHOWN]) + (", ..." if self.count > _NAMES_SHOWN else "")
-        return f"{self.count} {self.what} ({shown})"
+        return f"{self.what} ({self.count:,}: {shown})"
 
 
 class LeftOutFiles:
@@ -55,7 +55,7 @@ def merge_left_out(*lists: Iterable[LeftOut]) -> tuple[LeftOut, ...]:
 
 
 def describe_left_out(left_out: Sequence[LeftOut]) -> str:
-    """For people, in one line: "left out: 12 files that are no images by their name (x.txt, ...); 3 hidden files"."""
+    """For people, in one line: "left out: files that are no tars (12: x.txt, ...); hidden files (3: .a, .b, .c)"."""
     return f"left out: {'; '.join(map(str, left_out))}" if left_out else ""
 
 

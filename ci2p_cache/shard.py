@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ci2p_cache import rans, tar_store, zarr_store
 from ci2p_cache.duplicates import find_duplicates, splits_after
 from ci2p_cache.escapes import Escape
@@ -125,7 +127,9 @@ def finish_split(cache: Path, spec: CacheSpec, left_out: tuple[LeftOut, ...]) ->
         markers,
         contents_sha256=hash_contents(items, contents),
         left_out=left_out,
-        duplicates=find_duplicates(cache, spec.split, items, contents),
+        duplicates=find_duplicates(
+            cache, spec.split, items, contents, np.array([label for marker in markers for label in marker.labels])
+        ),
     )
     if not _holds(split_dir, manifest):
         if spec.format == "zarr":
@@ -149,7 +153,8 @@ def _look_for_duplicates_again(cache: Path, split: str) -> None:
         return
     manifest = read_manifest(split_dir)
     items = read_item_list(split_dir)
-    duplicates = find_duplicates(cache, split, items, read_contents(split_dir, len(items.labels)))
+    contents = read_contents(split_dir, len(items.labels))
+    duplicates = find_duplicates(cache, split, items, contents, np.asarray(manifest.labels))
     if duplicates != manifest.duplicates:
         write_manifest(split_dir, manifest.model_copy(update={"duplicates": duplicates}))
 

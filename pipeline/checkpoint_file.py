@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ def write_checkpoint(path: Path, content: dict[str, Any], *, format_version: int
     publish(path, buffer.getvalue())
 
 
-def read_checkpoint(path: Path, *, format_version: int) -> dict[str, Any] | None:
-    """The content of a checkpoint in CPU memory, or None when there is none.
+def read_checkpoint(path: Path, *, format_version: int, older: Collection[int] = ()) -> dict[str, Any] | None:
+    """The content of a checkpoint in CPU memory, or None when there is none; of `older` versions too.
 
     Raises WorkError when the file is damaged or of another version.
     """
@@ -30,7 +31,7 @@ def read_checkpoint(path: Path, *, format_version: int) -> dict[str, Any] | None
         return None
     except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise WorkError(f"{path} is damaged ({_first_line(error)}); delete it to start the run afresh") from error
-    if not isinstance(content, dict) or content.pop("format_version", None) != format_version:
+    if not isinstance(content, dict) or content.pop("format_version", None) not in (format_version, *older):
         raise WorkError(f"{path} is no checkpoint of this version of ci2p; give another --out")
     return content
 

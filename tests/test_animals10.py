@@ -53,3 +53,30 @@ def test_real_animals(real_data: Path) -> None:
     opened = open_dataset("animals10", data_dir, splits=None, val_fraction=None, seed=0)
     assert {name: len(split.keys) for name, split in opened.items()} == {"train": 260, "val": 60}
     assert not set(opened["train"].keys) & set(opened["val"].keys)
+
+
+def test_what_lies_beside_the_animals_is_counted(tmp_path: Path) -> None:
+    names = [f"RAW-IMG/{name}/{i}.jpeg" for name in ENGLISH for i in range(5)]
+    beside = ["translate.py", "cover.png", "more/1.jpg", "RAW-IMG/unicorn/1.jpg", "RAW-IMG/empty/x.txt"]
+    opened = open_dataset("animals10", fill(tmp_path, names + beside), splits=None, val_fraction=None, seed=0)
+    assert opened.layout == "Animals-10: RAW-IMG/, class folders; 20 % of each class held out for val"
+    assert {(entry.what, entry.pictures): entry.names for entry in opened.left_out} == {
+        ("files that are no images by their name", False): ("empty/x.txt", "translate.py"),
+        ("images beside raw-img/", True): ("cover.png", "more/1.jpg"),
+        ("images in folders that are none of the classes", True): ("unicorn/1.jpg",),
+    }
+
+
+@pytest.mark.parametrize("inner", ["raw-img/", "Train/", ""])
+def test_the_folder_around_animals10_is_refused_by_name(tmp_path: Path, inner: str) -> None:
+    fill(tmp_path, [f"archive/animals/{inner}{name}/1.jpg" for name in ENGLISH])
+    assert refusal("animals10", str(tmp_path)).endswith(f"; give --data-dir {tmp_path}/archive/animals")
+
+
+def test_animals_may_lack_in_val(tmp_path: Path) -> None:
+    names = [f"Train/{name}/1.jpg" for name in ENGLISH] + ["Validation/cane/1.jpg", "Validation/unicorn/2.jpg"]
+    opened = open_dataset("animals10", fill(tmp_path, names), splits=None, val_fraction=None, seed=0)
+    assert opened["val"].keys == ["cane/1"]
+    assert opened["val"].labels.tolist() == [4]
+    (entry,) = opened["val"].left_out
+    assert (entry.names, entry.pictures) == (("Validation/unicorn/2.jpg",), True)

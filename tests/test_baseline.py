@@ -75,7 +75,7 @@ def test_the_fingerprint_follows_images_and_preprocessing_and_not_the_folder(
 def test_an_image_that_cannot_be_decoded_stops_the_baseline(tmp_path: Path) -> None:
     folder = write_image_folder(tmp_path / "images")
     (folder / "train" / "red" / "000.png").write_bytes(b"no picture")
-    with pytest.raises(WorkError, match="image red/000: not an image; mend or remove it"):
+    with pytest.raises(WorkError, match="image red/000: not an image; mend it, or use --on-error skip"):
         pixel_data(folder).train_batches(ALONE, batch_size=4, seed=0, flip=True)
 
 

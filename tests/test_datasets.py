@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.packed_strings import PackedStrings
+from ci2p_cache.printable import printable
 from pipeline.encode.datasets import DATASETS, ImageSplit, open_dataset
 from pipeline.encode.datasets.keys import item_keys
+from pipeline.encode.datasets.sample import DrawnImages
+from pipeline.encode.datasets.split import sorted_split
 
 
 def fill(root: Path, names: Iterable[str]) -> str:
@@ -73,6 +76,23 @@ def test_keys_lose_the_extension_unless_two_would_be_one() -> None:
 def test_keys_are_unique(names: set[str]) -> None:
     keys = item_keys(sorted(names))
     assert len(set(keys)) == len(names)
+
+
+def test_names_are_printable_in_one_line() -> None:
+    assert printable("caf\udce9/Kätzchen 猫.jpg") == r"caf\xe9/Kätzchen 猫.jpg"
+    assert printable("a\nb\t\x1b[31m\x7f\u2028\u202e\ud800") == r"a\nb\t\x1b[31m\x7f\u2028\u202e\ud800"
+
+
+def test_two_items_or_classes_of_one_name_are_refused_by_name() -> None:
+    with pytest.raises(InputError, match=r"2 images have the name a/1\.jpg; rename or remove all but one"):
+        item_keys(["a/1.jpg", "b/1.jpg", "a/1.jpg"])
+    with pytest.raises(InputError, match=r"2 images have the name a/\\xe9\.jpg"):
+        item_keys(["a/\udce9.jpg", r"a/\xe9.jpg"])
+    source = DrawnImages(0, "train", 1)
+    with pytest.raises(InputError, match=r"two images have the name x \(numbers 1 and 3 of 3\)"):
+        sorted_split(("a", "b"), ["x", "y", "x"], [0, 0, 1], source)
+    with pytest.raises(InputError, match="2 classes have the name a; rename"):
+        sorted_split(("a", "a"), ["x", "y"], [0, 1], source)
 
 
 # folder

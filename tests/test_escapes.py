@@ -27,8 +27,8 @@ from tests.conftest import call_ci2p, encode_folder, files_of
 
 STEP = 0.01  # makes thousands of what is -40 to 40 in the encoder's own steps
 GOLDEN = {
-    "zarr": "2c67571cac41ec6a12e3169522d4d7d457d8cac6db679bfda0e9565d3751e83e",
-    "webdataset": "0c2cb1b8c4a7d3d844790895002c466ce7670db0a8205770a30cfe41059a8b82",
+    "zarr": "dad376cffd68807e517a886a9a9e1a8ebf9a7b90eefac783c51ba2f81a706dc5",
+    "webdataset": "561c55544ced678d883050fab044d78bc5d109f703bee70a790f721bde75d396",
 }
 
 

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import shutil
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +20,10 @@ pytest.importorskip("compressai", reason="fit-encoder needs the extra [compressa
 
 # isort: split
 from ci2p_cache.errors import InputError, WorkError
+from pipeline.checkpoint_file import read_checkpoint, write_checkpoint
 from pipeline.encode.codec import load_analysis
-from pipeline.encode.fit.crops import list_images, random_crop
+from pipeline.encode.fit.crops import crop_batches, random_crop
+from pipeline.encode.fit.images import hash_names, list_images
 from pipeline.encode.fit.quality import Quality, measure_quality
 from pipeline.encode.fit.run import FitReport, fit_encoder
 from pipeline.encode.fit.settings import FitSettings
@@ -26,7 +31,7 @@ from pipeline.encode.psnr import psnr
 from pipeline.encode.whole_codec import new_codec
 from tests.conftest import call_ci2p, encode_folder, files_of, run_ci2p, run_python, write_image
 
-SMALL = FitSettings(steps=6, batch_size=2, crop_size=32, final_crop_size=48, precision="float32", lr=2e-4)
+SMALL = FitSettings(steps=4, batch_size=2, crop_size=32, final_crop_size=48, precision="float32", lr=2e-4)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +122,9 @@ def test_other_settings_or_images_are_refused_by_name(pictures: Path, tmp_path: 
         fit(pictures, out, dataclasses.replace(SMALL, lmbda=0.1))
     with pytest.raises(InputError, match="begun with from random weights, and this run has"):
         fit(pictures, out, begin_from="bundled")
-    with pytest.raises(InputError, match="begun with data-dir images"):
+    with pytest.raises(
+        InputError, match=r"begun with data-dir images of which none is in .*val; give the same --data-dir"
+    ):
         fit_encoder(str(pictures / "val"), out, SMALL, eval_dir=str(pictures / "val"), device="cpu")
 
 
@@ -175,11 +182,167 @@ def test_wrong_wishes_are_refused_by_name(tmp_path: Path, arguments: tuple[str, 
     assert set(files_of(tmp_path)) == before
 
 
-def test_a_broken_image_is_named(pictures: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def damaged(pictures: Path, tmp_path: Path) -> Path:
+    """train/ with two good pictures and two that are none, which the first step draws; val/ with one that is none."""
+    root = tmp_path / "damaged"
+    shutil.copytree(pictures, root)
+    (root / "train/b/2.png").write_bytes((root / "train/b/3.png").read_bytes()[:60])
+    (root / "train/b/3.png").write_bytes(b"no image")
+    (root / "val/2.png").write_bytes(b"no image")
+    return root
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_broken_image_is_named(tmp_path: Path, workers: int) -> None:
     (tmp_path / "train").mkdir()
     (tmp_path / "train" / "x.png").write_bytes(b"no image")
-    with pytest.raises(WorkError, match=r"train/x.png: not an image; mend or remove it"):
-        fit(tmp_path, tmp_path / "mine.pth.tar", eval_dir=str(pictures / "val"))
+    images = list_images(str(tmp_path / "train"), "--data-dir")
+    for on_error, message in (
+        (
+            "stop",
+            r"^/.*train/x.png: not an image; mend or remove it, and run the same command again",
+        ),
+        (
+            "skip",
+            r"^none of 1 images of .*train can be used \(the last, x.png: not an image\); mend them",
+        ),
+    ):
+        with pytest.raises(WorkError, match=message):
+            list(crop_batches(images, SMALL, first_step=0, workers=workers, pin=False, on_error=on_error))
+
+
+def test_under_skip_another_draw_takes_a_bad_image_s_place(damaged: Path) -> None:
+    def batches(first_step: int, folder: Path) -> list[tuple[torch.Tensor, dict[int, str]]]:
+        images = list_images(str(folder), "--data-dir")
+        return list(crop_batches(images, settings, first_step=first_step, workers=0, pin=False, on_error="skip"))
+
+    settings = dataclasses.replace(SMALL, steps=12, final_crop_size=32)
+    whole = batches(0, damaged / "train")
+    assert all(pixels.shape == (2, 3, 32, 32) for pixels, _ in whole)
+    failures = {index: reason for _, failed in whole for index, reason in failed.items()}
+    assert set(failures) == {2, 3} and failures[3] == "not an image"
+    for (pixels, failed), (again, failed_again) in zip(whole[5:], batches(5, damaged / "train"), strict=True):
+        assert torch.equal(pixels, again) and failed == failed_again
+    # A step that draws good images alone is what it would be if all were good.
+    write_image(damaged / "train/b/2.png", 2)
+    write_image(damaged / "train/b/3.png", 3)
+    mended = batches(0, damaged / "train")
+    untouched = [step for step, (_, failed) in enumerate(whole) if not failed]
+    assert untouched and all(torch.equal(whole[step][0], mended[step][0]) for step in untouched)
+
+
+def test_skip_lists_what_was_left_out_and_resumes_exactly(damaged: Path, tmp_path: Path) -> None:
+    options = {"eval_dir": str(damaged / "val"), "on_error": "skip"}
+    report = fit(damaged, tmp_path / "whole.pth.tar", **options)
+    assert set(report.failures) == {"train/b/2.png", "train/b/3.png", "val/2.png"}
+    measured = report.measured()
+    assert measured["num_failed"] == 3 and measured["num_images"] == 2
+    assert {"key": "val/2.png", "reason": "not an image"} in measured["failures"]
+    assert "left out, since they cannot be used: 3 images: " in report.lines()[1]
+    assert "(2 of which could not be used)" in (tmp_path / "whole.md").read_text()
+    for _ in range(SMALL.steps):
+        parts = fit(damaged, tmp_path / "parts.pth.tar", max_minutes=1e-9, **options)
+    assert (parts.weights_sha256, parts.failures) == (report.weights_sha256, report.failures)
+
+
+def test_what_cannot_be_used_ends_the_training_until_it_is_mended(damaged: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine.pth.tar"
+    fit(damaged, out, max_minutes=1e-9, on_error="skip", eval_dir=str(damaged / "train/a"))
+    with pytest.raises(WorkError, match=r"train/b/\d.png: .*; mend or remove it, and run the same command again"):
+        fit(damaged, out, eval_dir=str(damaged / "train/a"))
+    write_image(damaged / "train/b/2.png", 2)
+    write_image(damaged / "train/b/3.png", 3)
+    with pytest.raises(WorkError, match=r"val/2.png: not an image; mend or remove it"):
+        fit(damaged, out, eval_dir=str(damaged / "val"))
+    (damaged / "val/2.png").unlink()
+    report = fit(damaged, out, eval_dir=str(damaged / "val"))
+    assert report.finished and report.failures["train/b/3.png"] == "not an image, mended since"
+
+
+def test_images_that_have_gone_or_are_new(pictures: Path, tmp_path: Path) -> None:
+    shutil.copytree(pictures, tmp_path, dirs_exist_ok=True)
+    out = tmp_path / "mine.pth.tar"
+    fit(tmp_path, out, max_minutes=1e-9)
+    (tmp_path / "train/a/1.png").rename(tmp_path / "kept.png")
+    with pytest.raises(
+        WorkError, match=r"1 image is gone since the checkpoint .*mine.ckpt \(a/1.png\): put it back, or u"
+    ):
+        fit(tmp_path, out)
+    report = fit(tmp_path, out, on_error="skip")
+    assert report.finished and report.failures == {"train/a/1.png": "gone"}
+    assert fit(tmp_path, out).finished  # nothing is left to do, so nothing is missing
+    for name in ("x", "y", "z", "v"):
+        write_image(tmp_path / f"train/c/{name}.png", 5)
+    with pytest.raises(InputError) as caught:
+        fit(tmp_path, out, on_error="skip")
+    assert str(caught.value) == (
+        f"--data-dir {tmp_path}/train: 4 images are new since the checkpoint {tmp_path}/mine.ckpt (c/v.png, c/x.png, "
+        "c/y.png, ...): move them out, or give another --out"
+    )
+
+
+def test_held_out_images_are_those_of_the_first_run(tmp_path: Path) -> None:
+    write_image(tmp_path / "train/000.png", 0)
+    for number in range(1, 100):
+        shutil.copy(tmp_path / "train/000.png", tmp_path / f"train/{number:03d}.png")
+    out = tmp_path / "mine.pth.tar"
+    settings = dataclasses.replace(SMALL, steps=2)
+    fit(tmp_path, out, settings, eval_dir=None, max_minutes=1e-9)
+    with pytest.raises(
+        InputError, match=r"begun with evaluation on images held out of --data-dir, and this run has on"
+    ):
+        fit(tmp_path, out, settings, eval_dir=str(tmp_path / "train"))
+    held_out = int(np.random.default_rng(0).choice(100, 1, replace=False)[0])
+    gone = (held_out + 1) % 100
+    (tmp_path / f"train/{gone:03d}.png").unlink()  # too few to hold one out of, were it drawn anew
+    report = fit(tmp_path, out, settings, eval_dir=None, on_error="skip")
+    assert report.finished and report.failures == {f"train/{gone:03d}.png": "gone"}
+    (tmp_path / f"train/{held_out:03d}.png").unlink()
+    with pytest.raises(WorkError, match=rf"train/{held_out:03d}.png: gone; put it back, or use --on-error skip"):
+        fit(tmp_path, out, settings, eval_dir=None)
+    with pytest.raises(WorkError, match=r"none of 1 images to evaluate on can be used \(train/\d+.png: gone\)"):
+        fit(tmp_path, out, settings, eval_dir=None, on_error="skip")
+
+
+def test_a_checkpoint_that_has_a_hash_of_the_names_alone_goes_on(pictures: Path, tmp_path: Path) -> None:
+    whole = fit(pictures, tmp_path / "whole.pth.tar")
+    out, checkpoint = tmp_path / "mine.pth.tar", tmp_path / "mine.ckpt"
+    fit(pictures, out, max_minutes=1e-9)
+    content = read_checkpoint(checkpoint, format_version=2)
+    assert content is not None
+    names = zlib.decompress(content.pop("names")).decode().split("\0")
+    assert names == ["a/0.png", "a/1.png", "b/2.png", "b/3.png"]
+    del content["failures"]
+    content["source"] = {"data-dir images": hash_names(names[1:]), "from": content["source"]["from"]}
+    write_checkpoint(checkpoint, content, format_version=1)
+    with pytest.raises(InputError, match=r"begun with data-dir images [0-9a-f]{16}, and this run has 193b792808919925"):
+        fit(pictures, out)
+    content["source"]["data-dir images"] = "193b792808919925"  # as version 1 hashed them
+    write_checkpoint(checkpoint, content, format_version=1)
+    assert fit(pictures, out).weights_sha256 == whole.weights_sha256
+
+
+def test_names_that_are_not_utf8_and_files_that_are_no_files(pictures: Path, tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    shutil.copy(pictures / "train/a/0.png", folder / os.fsdecode(b"\xe9t\xe9.png"))
+    (folder / os.fsdecode(b"b\xe9.png")).write_bytes(b"no image")
+    os.mkfifo(folder / "pipe.png")
+    words = ("--data-dir", str(folder), "--eval-dir", str(folder), "--out", "mine.pth.tar", "--steps", "3")
+    words += ("--batch-size", "2", "--crop-size", "32", "--final-crop-size", "32", "--device", "cpu", "--no-compile")
+    for more in (("--max-minutes", "1e-9"), ()):
+        done = call_ci2p("fit-encoder", *words, *more, "--workers", "0", "--on-error", "skip", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "left out: fifos, sockets and devices (1: " in done.stderr
+        assert r"left out, since they cannot be used: 1 images: caf\xe9/b\xe9.png (not an image)" in done.stdout
+    assert r"`caf\xe9`" in (tmp_path / "mine.md").read_text()
+    (tmp_path / "mine.ckpt").unlink()
+    refused = call_ci2p("fit-encoder", *words, "--workers", "0", cwd=tmp_path)
+    assert refused.returncode == 2 and "fifos, sockets and devices (1: " in refused.stderr
+    (folder / "pipe.png").unlink()
+    refused = call_ci2p("fit-encoder", *words, "--workers", "0", cwd=tmp_path)
+    assert refused.returncode == 1 and r"caf\xe9/b\xe9.png: not an image; mend or remove it" in refused.stderr
 
 
 def test_a_cache_is_made_with_it_and_never_mixed(image_folder: Path, pictures: Path, tmp_path: Path) -> None:

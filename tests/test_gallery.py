@@ -80,7 +80,7 @@ def test_what_cannot_be_drawn_is_refused(home: Path, image_folder: Path, tmp_pat
             str(tmp_path / "other.safetensors"),
         ): "cannot decode this cache",
         ("--images", "grid.png", "--split", "test"): "no ci2p cache with a split 'test'",
-        ("--images", "grid.png", "--data-dir", str(tmp_path / "few")): "has no image",
+        ("--images", "grid.png", "--data-dir", str(tmp_path / "few")): "lacks image ",
         ("--data-dir", str(image_folder)): "give --images FILE.png too",
     }.items():
         refused = call_ci2p("inspect", "cache", *arguments, "--device", "cpu", cwd=home)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from ci2p_cache.errors import InputError
-from pipeline.encode.datasets import ImageSplit, open_dataset
+from ci2p_cache.left_out import merge_left_out
+from pipeline.encode.datasets import ImageDataset, ImageSplit, open_dataset
 from pipeline.encode.datasets.imagenet_truth import class_names
 
 WORDS = {
@@ -239,3 +240,161 @@ def test_val_fraction_is_refused(tmp_path: Path) -> None:
     write_tars(tmp_path)
     with pytest.raises(InputError, match=r"--val-fraction 0\.1: ILSVRC2012_img_val.tar holds the validation images"):
         open_dataset("imagenet", str(tmp_path), splits=None, val_fraction=0.1, seed=0)
+
+
+def left_out(opened: Mapping[str, ImageSplit]) -> dict[tuple[str, bool], tuple[str, ...]]:
+    assert isinstance(opened, ImageDataset)
+    everything = merge_left_out(opened.left_out, *(split.left_out for split in opened.values()))
+    return {(entry.what, entry.pictures): entry.names for entry in everything}
+
+
+def sort_first(root: Path, into: str = VAL[0]) -> None:
+    """As the script that sorts validation images does, stopped after the first."""
+    (root / "val" / into).mkdir()
+    (root / "val" / val_name(1)).rename(root / "val" / into / val_name(1))
+
+
+def append(tar_path: Path, name: str, data: bytes) -> None:
+    with tarfile.open(tar_path, "a") as tar:
+        member = tarfile.TarInfo(name)
+        member.size = len(data)
+        tar.addfile(member, io.BytesIO(data))
+
+
+def test_the_layout_says_what_was_found(tmp_path: Path) -> None:
+    for layout, phrase in (
+        ("tars", "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar"),
+        ("folders by class", "train/ in class folders and val/ in class folders"),
+        ("flat, devkit packed", "train/ in class folders and val/ without class folders"),
+    ):
+        write_layout(layout, tmp_path / layout)
+        opened = open_imagenet(tmp_path / layout)
+        assert isinstance(opened, ImageDataset)
+        assert opened.layout == f"ImageNet: {phrase}"
+        assert not left_out(opened)
+
+
+def test_half_sorted_validation_images(tmp_path: Path) -> None:
+    write_layout("flat, devkit packed", tmp_path)
+    sort_first(tmp_path)
+    opened = open_imagenet(tmp_path)
+    assert opened["val"].keys == VAL_KEYS
+    assert [opened["val"].read_bytes(i) for i in (0, 2)] == [contents(val_name(2)), contents(val_name(1))]
+    (tmp_path / "ILSVRC2012_devkit_t12.tar.gz").unlink()
+    opened = open_imagenet(tmp_path)
+    assert opened["val"].keys == VAL_KEYS[2:3]
+    names = tuple(f"val/{val_name(number)}" for number in (2, 3, 4))
+    assert left_out(opened) == {("images beside the class folders", True): names}
+
+
+def test_sorted_validation_images_that_contradict_the_truth_are_refused(tmp_path: Path) -> None:
+    write_layout("flat, devkit packed", tmp_path)
+    sort_first(tmp_path, into="n01440764")
+    assert f"{val_name(1)} is of the class n02012849 by the ground truth; move it into n02012849/" in refusal(tmp_path)
+    (tmp_path / "val/n01440764").rename(tmp_path / "val/n02012849")
+    (tmp_path / "val" / val_name(1)).touch()
+    assert f"holds one image as n02012849/{val_name(1)} and as {val_name(1)}; remove one" in refusal(tmp_path)
+
+
+def test_images_that_were_appended_again_are_named(tmp_path: Path) -> None:
+    write_tars(tmp_path)
+    train, val = tmp_path / "ILSVRC2012_img_train.tar", tmp_path / "ILSVRC2012_img_val.tar"
+    whole = train.read_bytes()
+    append(val, f"./{val_name(2)}", b"x")
+    assert f"{val} holds ./{val_name(2)} twice" in refusal(tmp_path)
+    append(train, "n01440764.tar", tar_of({"n01440764_9.JPEG": b"x"}))
+    assert f"{train} holds n01440764.tar twice" in refusal(tmp_path)
+    train.write_bytes(whole)
+    class_tar = tmp_path / "n02012849.tar"
+    tar_of({"n02012849_1.JPEG": b"x"}, class_tar)
+    append(class_tar, "n02012849_1.JPEG", b"y")
+    tar_of({"n02012849.tar": class_tar.read_bytes()}, train)
+    assert f"{train}: n02012849.tar holds n02012849_1.JPEG twice" in refusal(tmp_path)
+
+
+def test_members_that_are_no_images_are_counted(tmp_path: Path) -> None:
+    write_tars(tmp_path)
+    append(tmp_path / "ILSVRC2012_img_val.tar", "README", b"x")
+    append(tmp_path / "ILSVRC2012_img_train.tar", "doc/README.txt", b"x")
+    opened = open_imagenet(tmp_path)
+    assert (opened["train"].keys, opened["val"].keys) == (TRAIN_KEYS, VAL_KEYS)
+    names = ("ILSVRC2012_img_train.tar: doc/README.txt", "ILSVRC2012_img_val.tar: README")
+    assert left_out(opened) == {("files that are no images by their name", False): names}
+
+
+def test_tars_by_other_names(tmp_path: Path) -> None:
+    write_tars(tmp_path)
+    train = tmp_path / "ILSVRC2012_img_train.tar"
+    train.rename(tmp_path / "ILSVRC2012_img_train.TAR")
+    assert open_imagenet(tmp_path)["train"].keys == TRAIN_KEYS
+    (tmp_path / "ILSVRC2012_img_train.TAR").rename(tmp_path / "ILSVRC2012_img_train.tar.gz")
+    assert "ILSVRC2012_img_train.tar.gz is compressed" in refusal(tmp_path)
+    assert refusal(tmp_path).endswith("; gunzip it")
+
+
+def test_folders_by_other_names(tmp_path: Path) -> None:
+    write_layout("folders by class", tmp_path)
+    (tmp_path / "train").rename(tmp_path / "Train")
+    (tmp_path / "val").rename(tmp_path / "ILSVRC2012_validation")
+    opened = open_imagenet(tmp_path)
+    assert (opened["train"].keys, opened["val"].keys) == (TRAIN_KEYS, VAL_KEYS)
+    write_train_folders(tmp_path)
+    assert "Train/ and train/ are both named like train" in refusal(tmp_path)
+
+
+def test_what_lies_beside_is_counted(tmp_path: Path) -> None:
+    write_layout("kaggle", tmp_path)
+    base = "ILSVRC/Data/CLS-LOC"
+    beside = ["LOC_sample_submission.csv", "ILSVRC/Annotations/x.xml", f"{base}/test/1.JPEG", f"{base}/train/2.JPEG"]
+    beside += [f"{base}/train/extra/3.JPEG", f"{base}/train/n01440764/list.txt", f"{base}/more/4.JPEG", ".DS_Store"]
+    write(dict.fromkeys([*beside, "ILSVRC2012_img_test_v10102019.tar"], b"x"), tmp_path)
+    (tmp_path / base / "val/n01440764.txt").touch()
+    opened = open_imagenet(tmp_path)
+    assert (opened["train"].keys, opened["val"].keys) == (TRAIN_KEYS, VAL_KEYS)
+    assert left_out(opened) == {
+        ("files that are no images by their name", False): (
+            f"{base}/train/n01440764/list.txt",
+            f"{base}/val/n01440764.txt",
+            "LOC_sample_submission.csv",
+        ),
+        ("folders and tars of test images and other tasks", False): (
+            "ILSVRC/Annotations/",
+            f"{base}/test/",
+            "ILSVRC2012_img_test_v10102019.tar",
+        ),
+        ("hidden files and folders", False): (".DS_Store",),
+        ("images beside the class folders", True): (f"{base}/train/2.JPEG",),
+        ("images in folders that are neither train nor val", True): (f"{base}/more/4.JPEG",),
+        ("images in folders that are none of the classes", True): (f"{base}/train/extra/3.JPEG",),
+    }
+    assert "there is no test (found " in refusal(tmp_path, ("test",))
+    assert "ImageNet's test images come without labels" in refusal(tmp_path, ("test",))
+
+
+def test_folders_beside_the_tar_of_the_same_images(tmp_path: Path) -> None:
+    write_tars(tmp_path)
+    write_train_folders(tmp_path)
+    assert left_out(open_imagenet(tmp_path)) == {
+        ("folders and tars beside another of the same images", False): ("train/",)
+    }
+
+
+@pytest.mark.parametrize("layout", ["tars", "folders by class", "kaggle"])
+def test_the_folder_around_is_refused_by_name(tmp_path: Path, layout: str) -> None:
+    write_layout(layout, tmp_path / "data" / "imagenet")
+    assert refusal(tmp_path).endswith(f"; give --data-dir {tmp_path}/data/imagenet")
+
+
+def test_empty_class_folders(tmp_path: Path) -> None:
+    write_layout("folders by class", tmp_path)
+    (tmp_path / "val/n03126707" / val_name(3)).unlink()
+    assert len(open_imagenet(tmp_path)["val"].keys) == 3
+    (tmp_path / "train/n00000001").mkdir()
+    (tmp_path / "train/n00000001/1.txt").touch()
+    message = refusal(tmp_path)
+    assert (
+        "n00000001/ holds no images, but files that are no images by their name (1: train/n00000001/1.txt)" in message
+    )
+    shutil.rmtree(tmp_path / "train")
+    write({"train/n01440764.tar": b""}, tmp_path)
+    assert "train holds no folders such as n01440764/; unpack each of its tars" in refusal(tmp_path)

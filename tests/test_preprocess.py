@@ -11,6 +11,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from ci2p_cache.errors import InputError
 from pipeline.encode import preprocess
+from pipeline.encode.decode import decode_scaled
 from pipeline.encode.preprocess import load_pixels, preprocessing, source_box
 
 SMALL = preprocessing(32)
@@ -172,3 +173,20 @@ def test_only_jpegs_are_decoded_at_a_reduced_scale() -> None:
     scaled = preprocessing(32, jpeg_decode="scaled")
     assert np.array_equal(load_pixels(data, scaled), load_pixels(data, preprocessing(32)))
     assert preprocessing(32, 36, "squash", "scaled").least_side == 64
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("resize_mode", ["crop", "squash"])
+@pytest.mark.parametrize(("size", "scale"), [((640, 480), 4), ((637, 478), 4), ((611, 577), 8), ((301, 155), 2)])
+def test_a_reduced_scale_moves_no_picture_whose_sides_are_no_multiples_of_it(
+    size: tuple[int, int], scale: int, resize_mode: Any, orientation: int
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    data = encoded(photograph(*size), "JPEG", quality=95, exif=exif)
+    full, scaled = (preprocessing(32, 36, resize_mode, mode) for mode in ("full", "scaled"))
+    decoded = decode_scaled(data, scaled.least_side)
+    assert decoded.scale == scale and decoded.size == preprocess.decode(data).size
+    assert decoded.image.size == tuple(-(-length // scale) for length in decoded.size)
+    difference = np.abs(load_pixels(data, scaled).astype(int) - load_pixels(data, full))
+    assert difference.max() <= 4 and difference.mean() < 0.5

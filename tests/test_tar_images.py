@@ -15,7 +15,7 @@ import fsspec
 import pytest
 
 from ci2p_cache.errors import InputError
-from pipeline.encode.datasets import ImageSplit, open_dataset
+from pipeline.encode.datasets import ImageDataset, ImageSplit, open_dataset
 from pipeline.encode.datasets.tar_members import TarMembers
 
 
@@ -32,7 +32,7 @@ def tar_of(files: Mapping[str, bytes]) -> bytes:
 def samples(keys: Sequence[str], num_classes: int = 2) -> bytes:
     files = {}
     for number, key in enumerate(keys):
-        files[f"{key}.jpg"] = f"image {key}".encode()
+        files[f"{key}.jpg"] = f"image {key}".encode("utf-8", "surrogateescape")
         files[f"{key}.cls"] = str(number % num_classes).encode()
     return tar_of(files)
 
@@ -47,7 +47,7 @@ def write(root: Path, tars: Mapping[str, bytes]) -> str:
 
 def open_tars(
     data_dir: str | None, splits: tuple[str, ...] | None = None, val_fraction: float | None = None
-) -> dict[str, ImageSplit]:
+) -> ImageDataset:
     return open_dataset("webdataset", data_dir, splits=splits, val_fraction=val_fraction, seed=0)
 
 
@@ -252,7 +252,7 @@ def test_samples_that_are_refused(tmp_path: Path, files: dict[str, bytes], messa
         ({"train.tar": b"no tar" * 200, "val.tar": b""}, None, "train.tar is cut short or is no uncompressed tar"),
         *(({"train.tar": samples("ab")[:size]}, None, "train.tar is cut short") for size in (1600, 2048, 2100, 2560)),
         ({"train.tar": samples("ab"), "val.tar": samples("a"), "classes.txt": b"x"}, None, "sample b has label 1"),
-        ({"train.tar": samples(["a"]), "val.tar": samples(["a"]), "classes.txt": b"x\nx"}, None, "classes.txt, line 2: 'x' is also line 1"),
+        ({"train.tar": samples("a"), "val.tar": samples("a"), "classes.txt": b"x\nx"}, None, "line 2: 'x' is also"),
     ],
 )  # fmt: skip
 def test_tars_that_are_refused(tmp_path: Path, tars: dict[str, bytes], fraction: float | None, message: str) -> None:
@@ -261,6 +261,97 @@ def test_tars_that_are_refused(tmp_path: Path, tars: dict[str, bytes], fraction:
         open_tars(data_dir, ("train",) if "cut short" in message else None, val_fraction=fraction)
     assert message in str(caught.value)
     assert str(tmp_path) in str(caught.value) or fraction is not None
+
+
+def test_three_splits_are_three(tmp_path: Path) -> None:
+    tars = {f"{name}.tar": samples([name[0]]) for name in ("train", "val", "test")}
+    opened = open_tars(write(tmp_path, tars))
+    assert {split: opened[split].keys[0] for split in opened} == {"train": "t", "val": "v", "test": "t"}
+    assert opened.layout == "tars: 1 for train, 1 for val, 1 for test"
+
+
+def test_a_test_without_labels_is_counted(tmp_path: Path) -> None:
+    unlabelled = tar_of({"q.jpg": b"", "r.jpg": b""})
+    data_dir = write(
+        tmp_path,
+        {"train.tar": samples("ab"), "val.tar": samples("a"), "test.tar": unlabelled, "test-1.tar": unlabelled},
+    )
+    opened = open_tars(data_dir)
+    assert list(opened) == ["train", "val"]
+    assert [str(each) for each in opened.left_out] == ["images of test without labels (4: test-1.tar, test.tar, ...)"]
+    with pytest.raises(InputError, match=r"there is no test .* for test-1\.tar and 1 more holds no labels"):
+        open_tars(data_dir, ("test",))
+    write(tmp_path, {"test.tar": samples("a")})
+    with pytest.raises(InputError, match=r"test-1\.tar: sample q has no label"):
+        open_tars(data_dir)
+
+
+@pytest.mark.parametrize(
+    ("labels", "num_classes"), [([0, 1, 50_000], None), ([0, 1, 900], 901), (range(0, 1000, 20), 981), ([2000], None)]
+)
+def test_classes_without_names_are_in_proportion(
+    tmp_path: Path, labels: Sequence[int], num_classes: int | None
+) -> None:
+    files = {
+        f"{i}.{ext}": data for i, label in enumerate(labels) for ext, data in (("jpg", b""), ("cls", b"%d" % label))
+    }
+    data_dir = write(tmp_path, {"train.tar": tar_of(files)})
+    if num_classes is not None:
+        assert len(open_tars(data_dir, ("train",))["train"].classes) == num_classes
+        return
+    with pytest.raises(
+        InputError, match=rf"train\.tar: sample {len(labels) - 1} has label {max(labels)}, .*classes\.txt"
+    ):
+        open_tars(data_dir, ("train",))
+    write(tmp_path, {"classes.txt": "".join(f"c{i}\n" for i in range(60_000)).encode()})
+    assert len(open_tars(data_dir, ("train",))["train"].classes) == 60_000
+
+
+@pytest.mark.parametrize("data", [b"\xef\xbb\xbfant\r\nbee\r\n\r\n", "ant\nbee".encode("utf-16"), b"ant\rbee"])
+@pytest.mark.parametrize("is_remote", [False, True])
+def test_class_lists_as_editors_save_them(tmp_path: Path, data: bytes, is_remote: bool) -> None:
+    files = {"train.tar": samples("ab"), "val.tar": samples("a"), "classes.txt": data}
+    data_dir = write(tmp_path, files)
+    if is_remote:
+        data_dir = f"memory://lists{tmp_path}"
+        for name, contents in files.items():
+            fsspec.filesystem("memory").pipe_file(f"{data_dir}/{name}", contents)
+    assert open_tars(data_dir)["train"].classes == ("ant", "bee")
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"ant\n\xe9", "classes.txt, line 2: byte 0xe9"),
+        (b"ant\n\nbee", "line 2 is blank"),
+        (b"", "classes.txt is empty"),
+    ],
+)
+def test_class_lists_that_are_refused(tmp_path: Path, data: bytes, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        open_tars(write(tmp_path, {"train.tar": samples("ab"), "val.tar": samples("a"), "classes.txt": data}))
+    assert message in str(caught.value)
+
+
+def test_keys_are_one_line_of_utf8(tmp_path: Path) -> None:
+    names = [b"caf\xe9", b"a\n\x1b[31m", b"p.1"]
+    data_dir = write(tmp_path, {"train.tar": samples([name.decode("utf-8", "surrogateescape") for name in names])})
+    assert open_tars(data_dir, ("train",))["train"].keys == ["a\\n\\x1b[31m", "caf\\xe9", "p.1"]
+    write(tmp_path, {"train.tar": samples(["caf\udce9", "caf\\xe9"])})
+    with pytest.raises(InputError, match=r"the samples 'caf.udce9' and 'caf..xe9' would both get the key caf.xe9"):
+        open_tars(data_dir, ("train",))
+
+
+def test_what_no_sample_took_is_said_with_its_split(tmp_path: Path) -> None:
+    tar = tar_of({"a.jpg": b"", "a.cls": b"0", "a.txt": b""})
+    opened = open_tars(write(tmp_path, {"train.tar": tar, "val.tar": samples("a"), "README": b""}))
+    assert [str(each) for each in opened.left_out_of("train")] == [
+        "files that are no tars (1: README)",
+        "text files in tars (1: train.tar: a.txt)",
+    ]
+    write(tmp_path, {"train.tar": tar_of({"n01.tar": b"", "x.txt": b""})})
+    with pytest.raises(InputError, match=r"train\.tar holds no samples.*; left out: archives within tars \(1"):
+        open_tars(str(tmp_path))
 
 
 def test_links_in_a_tar_are_refused(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_t3_ci2p_train_really_killed(zarr_cache: Path, tmp_path: Path) -> None:
     arguments += ["--batch-size", "4", "--set", "checkpoint_every_steps=2"]  # 5 steps an epoch
     assert run_ci2p(*arguments, "--out", tmp_path / "whole").returncode == 0
     run = tmp_path / "killed"
-    command = [sys.executable, "-m", "cli", *arguments, "--out", str(run)]
+    command = [sys.executable, "-m", "ci2p", *arguments, "--out", str(run)]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
 
     def checkpoint_time() -> int:
@@ -158,7 +158,7 @@ def test_a_run_folder_holds_what_the_contract_names(whole_run: Path) -> None:
     assert config.data.classes == ToyData().classes and config.data.path == "caches/toy"
     assert config.versions["torch"] == torch.__version__.partition("+")[0] or config.versions["torch"]
     names = {path.name for path in whole_run.iterdir() if not path.name.startswith("events.")}
-    assert names == {"config.json", "metrics.jsonl", "last.ckpt", "best.safetensors"}
+    assert names == {"config.json", "images.npz", "metrics.jsonl", "last.ckpt", "best.safetensors"}
 
 
 def test_the_best_weights_come_back_and_reproduce_their_accuracy(whole_run: Path) -> None:

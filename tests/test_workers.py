@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from ci2p_cache.errors import WorkError
 from pipeline.encode import workers as workers_module
+from pipeline.encode.datasets.split import UNKNOWN_STAMP, Stamp
 from pipeline.encode.decoding import decode_batches
 from pipeline.encode.preprocess import Preprocessing
 from pipeline.encode.workers import compute_ahead, in_shared_memory
@@ -84,6 +85,22 @@ def test_what_befalls_a_worker_is_said_in_one_line(event: str, says: str) -> Non
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (OSError(12, "Cannot allocate memory"), "Cannot allocate memory"),
+        (RuntimeError("can't start new thread"), "can't"),
+    ],
+)
+def test_processes_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch, error: Exception, why: str) -> None:
+    def fails(loader: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(workers_module.DataLoader, "__iter__", fails)
+    with pytest.raises(WorkError, match=f"^2 decoding processes could not be started: {why}.*; give fewer --workers$"):
+        computed(Items(), workers=2)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_our_own_mistakes_come_with_their_traceback(workers: int) -> None:
     with pytest.raises(RuntimeError, match="of our own mistake"):
@@ -138,6 +155,13 @@ class OneBad:
         if index == 0:
             raise self.error
         return self.good
+
+    def stamp(self, index: int) -> Stamp:
+        return UNKNOWN_STAMP
+
+    @property
+    def left_out(self) -> tuple[()]:
+        return ()
 
 
 @pytest.mark.parametrize(

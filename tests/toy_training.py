@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 import pipeline.models
+from ci2p_cache.known_images import HeldOut, KnownImages, as_ids
+from ci2p_cache.packed_strings import PackedStrings
 from pipeline.train.data import Share
 from pipeline.train.loop import TrainResult, train
 from pipeline.train.recipe import Recipe
@@ -88,6 +90,10 @@ class ToyData:
     @property
     def spec(self) -> dict[str, Any]:
         return {"dataset": "toy"}
+
+    def known_images(self) -> KnownImages:
+        ids = as_ids(range(self.num_train))
+        return KnownImages("name", ids, HeldOut(PackedStrings(["val"]), as_ids([0])))
 
     def train_batches(self, share: Share, *, batch_size: int, seed: int, flip: bool) -> ToyBatches:
         return ToyBatches(*_samples(self.num_train, 1, self.input_shape), batch_size, share, seed, self.fault)

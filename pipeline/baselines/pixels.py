@@ -18,7 +18,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from ci2p_cache.errors import InputError, WorkError
@@ -30,9 +29,10 @@ from ci2p_cache.packed_strings import PackedStrings
 from ci2p_cache.plan import plan_order
 from ci2p_cache.spec import hash_items
 from ci2p_cache.views import view_names
+from pipeline.baselines.pixel_spec import PixelSpec
+from pipeline.baselines.sound_images import without_failures
 from pipeline.encode.datasets import ImageSplit, open_dataset
 from pipeline.encode.datasets.description import describe_dataset, refuse_left_out_pictures
-from pipeline.encode.datasets.split import SourceSplit
 from pipeline.encode.decoding import MEND_IT, OnError, decode_batches
 from pipeline.encode.preprocess import Preprocessing, ResizeMode, preprocessing
 from pipeline.progress import progress
@@ -44,30 +44,6 @@ Resident = Literal["auto", "cpu", "off"]
 VIEWS = view_names("flip", 0)
 _MIRROR_VIEW = 1
 _LOADING_BATCH = 64
-
-
-class PixelSpec(BaseModel):
-    """How a run's images were found and prepared: what evaluation needs to do alike."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    kind: Literal["pixels"] = "pixels"
-    dataset: str
-    data_dir: str | None
-    val_fraction: float | None
-    data_seed: int
-    image_size: int
-    short_edge: int
-    resize_mode: ResizeMode
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        return Preprocessing(self.image_size, self.short_edge, self.resize_mode)
-
-
-def is_pixels(spec: dict[str, Any]) -> bool:
-    """Whether a run's spec is a `PixelSpec` and not a cache's."""
-    return spec.get("kind") == "pixels"
 
 
 def to_floats(pixels: Tensor, device: torch.device) -> Tensor:
@@ -269,7 +245,7 @@ def open_pixel_data(
     if on_error == "stop":
         refuse_left_out_pictures(opened)
     else:
-        splits, failures = _without_failures(splits, pre, workers)
+        splits, failures = without_failures(splits, pre, workers)
     spec = PixelSpec(
         dataset=dataset,
         data_dir=data_dir,
@@ -280,25 +256,3 @@ def open_pixel_data(
         resize_mode=pre.resize_mode,
     )
     return PixelData(spec, splits["train"], splits["val"], workers, resident, failures)
-
-
-def _without_failures(
-    splits: dict[str, ImageSplit], pre: Preprocessing, workers: int
-) -> tuple[dict[str, ImageSplit], tuple[Failure, ...]]:
-    """The splits without the images that cannot be decoded, each of which is named."""
-    sound: dict[str, ImageSplit] = {}
-    failures: list[Failure] = []
-    for name, split in splits.items():
-        items = range(len(split.keys))
-        batches = [items[start : start + _LOADING_BATCH] for start in range(0, len(items), _LOADING_BATCH)]
-        kept: list[int] = []
-        with progress(f"check {name}", len(items), "images") as advance:
-            for batch in decode_batches(split, pre, batches, workers=workers, pin=False):
-                kept += batch.indices
-                failures += batch.failures
-                advance(len(batch.indices) + len(batch.failures))
-        assert isinstance(split, SourceSplit)
-        sound[name] = split.subset(np.array(kept, dtype=np.int64))
-    for failure in failures:
-        logger.warning("left out: %s: %s", failure.key, failure.reason)
-    return sound, tuple(failures)

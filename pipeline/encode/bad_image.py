@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from traceback import clear_frames
 
-_CUT = re.compile(r"truncated|unexpected end|end of (file|stream)|read past", re.IGNORECASE)
+_CUT = re.compile(r"truncated|unexpected end|end of (file|stream)|read past|requires a buffer", re.IGNORECASE)
 _MEMORY = re.compile(
     r"out of memory|insufficient memory|(cannot|can't|failed to) allocate|allocation failed", re.IGNORECASE
 )

@@ -2,6 +2,10 @@
 
 import json
 import re
+import struct
+from io import BytesIO
+
+from PIL import Image
 
 from pipeline.encode.formats import FORMATS
 
@@ -24,7 +28,7 @@ _BEGINNINGS = (
     (b"\x00\x00\x01\xb3", "an MPEG video"),
     (b"OggS", "an Ogg file"),
     (b"%PDF-", "a PDF"),
-    (b"%!PS", "PostScript"),
+    (b"%!PS", "PostScript or EPS"),
     (b"\xc5\xd0\xd3\xc6", "EPS"),
     (b"PK\x03\x04", "a ZIP archive"),
     (b"PK\x05\x06", "a ZIP archive"),
@@ -59,7 +63,6 @@ _BEGINNINGS = (
     (b"icns", "ICNS"),
     (b"DDS ", "DDS"),
     (b"\x00\x00\x01\x00", "ICO"),
-    (b"\x00\x00\x02\x00", "CUR"),
     (b"\x01\xda", "SGI"),
     (b"\xd7\xcd\xc6\x9a", "WMF"),
     (b"Y\xa6j\x95", "Sun raster"),
@@ -72,12 +75,12 @@ _BEGINNINGS = (
     (b"MZ", "a program"),
     (b"ID3", "an MP3"),
     (b"\x00\x05\x16\x07", "an AppleDouble file, what macOS keeps beside the real one"),
-    (b"Mac OS X        ", "an AppleDouble file, what macOS keeps beside the real one"),
-    (b"ustar", "a tar archive"),
 )  # fmt: skip
 
 _TEXT = bytes({7, 8, 9, 10, 12, 13, 27} | set(range(0x20, 0x7F)))
 _LOOKED_AT = 4096  # bytes
+_OTHERS_OF_PILLOW = ("CUR", "TGA", "PCX", "DCX", "XBM", "MSP", "BLP", "FTEX", "PIXAR", "FLI", "GBR", "PCD", "WMF")
+_TEXT_FILE = "a text file"
 
 
 def name_of_content(data: bytes) -> str | None:
@@ -101,20 +104,19 @@ def name_of_content(data: bytes) -> str | None:
         return "a tar archive"
     if head[:4] in (b"II*\0", b"MM\0*") and head[8:10] == b"CR":
         return "a camera's raw file (Canon)"
-    if _is_targa(data):
-        return "TGA"
-    return _name_of_text(data, head)
+    return _name_by_pillow(data) or _name_of_text(data, head)
 
 
-def is_heif(data: bytes) -> bool:
-    """Whether the bytes are HEIC's and not AVIF's, which lies in the same boxes and under some of the same brands."""
-    return data[4:8] == b"ftyp" and _name_of_boxes(data[:_LOOKED_AT]).startswith("HEIC")
+def is_foreign(data: bytes) -> bool:
+    """Whether bytes that begin as a decoded format does are of another: HEIC as AVIF, raw files as TIFF."""
+    name = name_of_content(data) or ""
+    return name.startswith("HEIC") or "raw file" in name
 
 
 def not_decoded(data: bytes) -> str:
     """The reason for bytes that no decoder takes; only what is really none is called "not an image"."""
     name = name_of_content(data)
-    if name is None:
+    if name in (None, _TEXT_FILE):
         return "not an image"
     if re.match(r"an? (?!camera)|only ", name):
         return f"not an image: {name}"
@@ -155,7 +157,7 @@ def _name_of_text(data: bytes, head: bytes) -> str | None:
         return "a JSON file"
     if begins.startswith("data:image/"):
         return "a data: URL; decode its base64 first"
-    return "a text file" if begins else "a text file, blank"
+    return _TEXT_FILE
 
 
 def _as_text(head: bytes) -> str | None:
@@ -182,6 +184,13 @@ def _is_json(data: bytes) -> bool:
     return True
 
 
-def _is_targa(data: bytes) -> bool:
-    """By the signature at the end; the older kind, without one, is known by nothing that is sure."""
-    return data.endswith(b"TRUEVISION-XFILE.\0")
+def _name_by_pillow(data: bytes) -> str | None:
+    """The format among those that Pillow knows by their header and that are not decoded here."""
+    others = [name for name in _OTHERS_OF_PILLOW if name in Image.OPEN]
+    try:
+        with Image.open(BytesIO(data), formats=others) as image:
+            return image.format
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, ArithmeticError, struct.error):
+        return None
+    except (Image.DecompressionBombError, NotImplementedError):
+        return None

@@ -17,7 +17,7 @@ from io import BytesIO
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from pipeline.encode.bad_image import BadImage, no_memory, reason_of
-from pipeline.encode.content import is_heif, not_decoded
+from pipeline.encode.content import is_foreign, not_decoded
 from pipeline.encode.formats import FORMATS
 from pipeline.encode.grey import Scale, scale_of, to_rgb
 from pipeline.encode.metadata import without_metadata
@@ -193,7 +193,7 @@ def _open(data: bytes) -> Image.Image:
 def _why_not_opened(data: bytes) -> str:
     """The reason that the format's own decoder gives, or what the bytes are where there is no such decoder."""
     file_format = _format_by_beginning(data)
-    if not file_format or is_heif(data):
+    if not file_format or is_foreign(data):
         return not_decoded(data)
     kind = tiff_kind(data) if file_format == "TIFF" else None
     factory = Image.OPEN[file_format][0]

@@ -31,9 +31,23 @@ class Estimate:
     def __str__(self) -> str:
         failed = f", {self.num_failed} of them failed" if self.num_failed else ""
         return (
-            f"{self.num_views:,} views, about {self.num_bytes / 1e9:.2g} GB and {self.minutes:.2g} minutes by one "
-            f"process (from {self.sampled} images{failed})"
+            f"{self.num_views:,} views, about {_bytes(self.num_bytes)} and {_time(60 * self.minutes)} by one process "
+            f"(estimated from {self.sampled} images{failed})"
         )
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count / 1e3:.3g} kB"
+
+
+def _time(seconds: float) -> str:
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.2g} {unit}"
+    return f"{seconds:.2g} s"
 
 
 def estimate(

@@ -21,11 +21,10 @@ from ci2p_cache.manifest import Failure
 from ci2p_cache.publish import publish
 from ci2p_cache.reader import ViewReader
 from ci2p_cache.views import MIRROR, whole_views
-from pipeline.encode.codec import load_synthesis
 from pipeline.encode.crops import crops_of, load_renderings
 from pipeline.encode.datasets import ImageSplit, open_pool
 from pipeline.encode.decoding import OnError
-from pipeline.encode.encoder import resolve_device
+from pipeline.encode.pictures import PictureDecoder
 from pipeline.encode.preprocess import BadImage, preprocessing_of
 from pipeline.encode.psnr import psnr
 
@@ -47,7 +46,8 @@ class Gallery:
     def lines(self) -> list[str]:
         """For people."""
         near = ", ".join(f"{view} {value:.2f} dB" for view, value in self.psnr.items())
-        drawn = f"{self.path}: {self.num_images} images decoded from their latents{f'; PSNR {near}' if near else ''}"
+        near = f"; PSNR {near}" if near else ""
+        drawn = f"{self.path}: {self.num_images} images decoded from their latents{near}"
         return [drawn, *(f"not compared: {failure.key}: {failure.reason}" for failure in self.failures)]
 
 
@@ -65,20 +65,15 @@ def draw_gallery(
     """Draws `count` images of a split, spread evenly over its positions, into a PNG with their labels.
 
     With `data_dir`, the images that the cache was made from, PSNR of every view against the pixels that were encoded.
-    Raises InputError for another encoder than the cache's, and WorkError for an image that is not there, has changed or
-    cannot be decoded, which "skip" leaves out.
+    Raises InputError for another encoder than the cache's and for an image that is not there, and WorkError for one
+    that has changed or cannot be decoded; "skip" leaves them out.
     """
     if out.suffix.lower() != ".png":
         raise InputError(f"--images {out}: give a name that ends in .png")
     cache = open_cache(cache_dir, split)
-    synthesis, weights_sha256 = load_synthesis(weights)
-    if weights_sha256 != cache.spec.weights_sha256:
-        raise InputError(
-            f"--weights {weights} cannot decode this cache: its weights_sha256 begins with {weights_sha256[:12]} and "
-            f"the cache's with {cache.spec.weights_sha256[:12]}; give the codec that made it"
-        )
+    decoder = PictureDecoder(cache.spec, weights, device)
     rows = np.unique(np.linspace(0, cache.num_samples - 1, min(count, cache.num_samples)).round().astype(np.int64))
-    pictures_NVSS3 = np.concatenate(list(_decode(cache, rows, synthesis, resolve_device(device))))
+    pictures_NVSS3 = np.concatenate(list(_decode(cache, rows, decoder)))
     near, failures = ({}, []) if data_dir is None else _compare(cache, rows, pictures_NVSS3, data_dir, on_error)
     labels = [cache.classes[label] for label in cache.labels[rows]]
     png = BytesIO()
@@ -87,24 +82,16 @@ def draw_gallery(
     return Gallery(out, len(rows), near, tuple(failures))
 
 
-def _decode(
-    cache: Cache, rows: NDArray[np.int64], synthesis: torch.nn.Module, device: torch.device
-) -> Iterator[NDArray[np.uint8]]:
+def _decode(cache: Cache, rows: NDArray[np.int64], decoder: PictureDecoder) -> Iterator[NDArray[np.uint8]]:
     """Yields uint8 [n, V, S, S, 3]."""
     spec = cache.spec
     reader = ViewReader(cache.split_dir, cache.manifest)
-    synthesis = synthesis.to(device)
     num_views = len(spec.views)
     num_images = max(1, _BATCH // num_views)
     for begin in range(0, len(rows), num_images):
         positions = cache.positions[rows[begin : begin + num_images]]
-        latents = torch.from_numpy(
-            reader.read_latents(np.repeat(positions, num_views), np.tile(np.arange(num_views), len(positions)))
-        )
-        with torch.inference_mode():
-            pixels = (synthesis(latents.to(device)) * 255).clamp(0, 255).round().byte()
-        pictures: NDArray[np.uint8] = pixels.permute(0, 2, 3, 1).cpu().numpy()
-        yield pictures.reshape(len(positions), num_views, spec.image_size, spec.image_size, 3)
+        latents = reader.read_latents(np.repeat(positions, num_views), np.tile(np.arange(num_views), len(positions)))
+        yield decoder(latents).reshape(len(positions), num_views, spec.image_size, spec.image_size, 3)
 
 
 def _compare(
@@ -122,14 +109,19 @@ def _compare(
         key = keys[position]
         try:
             if key not in index_of:
+                if on_error == "stop":
+                    raise InputError(
+                        f"--data-dir {data_dir} lacks image {key}; give the folder that the cache was made from, or "
+                        "use --on-error skip to leave such images out"
+                    )
                 raise BadImage(f"it is not in {data_dir}")
             data = _read_original(pool, index_of[key], contents, position)
             renderings_R3SS = load_renderings(data, key, preprocessing, crops_of(spec))
         except BadImage as error:
             if on_error == "stop":
                 raise WorkError(
-                    f"--data-dir {data_dir}: image {key}: {error.reason}; give the folder that the cache was made "
-                    "from, or use --on-error skip to leave such images out"
+                    f"--data-dir {data_dir}: image {key}: {error.reason}; give the folder that the cache was "
+                    "made from, or use --on-error skip to leave such images out"
                 ) from error
             failures.append(Failure(key=key, reason=error.reason))
             continue

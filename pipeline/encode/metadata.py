@@ -8,6 +8,8 @@ import struct
 import zlib
 from collections.abc import Iterator
 
+_NOTHING, _EXIF, _EXIF_AND_TEXTS = 0, 1, 2  # what is kept of that which may tell the orientation
+
 _PNG_BEGINS = b"\x89PNG\r\n\x1a\n"
 _PNG_TURNS = (
     b"Raw profile type exif\0",
@@ -26,44 +28,48 @@ _ORIENTATION = 274
 
 
 def without_metadata(data: bytes, file_format: str) -> Iterator[bytes]:
-    """Yields the file with less and less around its pixels: first with what may tell its orientation, then without."""
+    """Yields the file with less and less around its pixels: what may tell its orientation goes last."""
     strip = {"PNG": _png, "JPEG": _jpeg, "MPO": _jpeg, "WEBP": _webp, "GIF": _gif, "TIFF": _tiff}.get(file_format)
     if strip is None:
         return
     before = data
-    for keep_orientation in (True, False):
-        stripped = strip(data, keep_orientation)
+    for kept in (_EXIF_AND_TEXTS, _EXIF, _NOTHING):
+        stripped = strip(data, kept)
         if stripped != before:
             yield stripped
         before = stripped
 
 
-def _png(data: bytes, keep_orientation: bool) -> bytes:
-    """Critical chunks and tRNS; with `keep_orientation`, sound ones that may tell it, and an animation's frames."""
-    kept, at = [_PNG_BEGINS], len(_PNG_BEGINS)
-    while at + 12 <= len(data):
+def _png(data: bytes, kept: int) -> bytes:
+    """Critical chunks and tRNS; then sound ones that may tell the orientation, and the frames of an animation."""
+    parts, at = [_PNG_BEGINS], len(_PNG_BEGINS)
+    while at + 8 <= len(data):
         (length,) = struct.unpack_from(">I", data, at)
         name, end = data[at + 4 : at + 8], at + 12 + length
+        critical = not name[0] & 0x20
+        if end > len(data) and name.isalpha() and not critical:
+            return b"".join(parts)  # cut behind the pixels, or before them all
         if not name.isalpha() or end > len(data):
             break
-        critical = not name[0] & 0x20
-        if critical or name == b"tRNS" or (keep_orientation and _turns_png(data, name, at, end)):
-            kept.append(data[at:end])
+        if critical or name == b"tRNS" or (_is_kept(data, name, at, kept) and _is_sound(data, at, end)):
+            parts.append(data[at:end])
         at = end
-    return b"".join([*kept, data[at:]])
+    return b"".join([*parts, data[at:]])
 
 
-def _turns_png(data: bytes, name: bytes, at: int, end: int) -> bool:
-    if name in _PNG_TEXTS and not data.startswith(_PNG_TURNS, at + 8, end):
-        return False
-    if name not in (b"eXIf", *_PNG_TEXTS, *_PNG_FRAMES):
-        return False
+def _is_kept(data: bytes, name: bytes, at: int, kept: int) -> bool:
+    if kept == _EXIF_AND_TEXTS and name in _PNG_TEXTS:
+        return data.startswith(_PNG_TURNS, at + 8)
+    return name == b"eXIf" if kept == _EXIF else kept == _EXIF_AND_TEXTS and name in (b"eXIf", *_PNG_FRAMES)
+
+
+def _is_sound(data: bytes, at: int, end: int) -> bool:
     return zlib.crc32(data[at + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")
 
 
-def _jpeg(data: bytes, keep_orientation: bool) -> bytes:
+def _jpeg(data: bytes, kept: int) -> bytes:
     """Without comments and application segments but JFIF's and Adobe's, which say what the colours are."""
-    kept, at = [data[:2]], 2
+    parts, at = [data[:2]], 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
         if marker == 0xFF:  # padding
@@ -75,10 +81,10 @@ def _jpeg(data: bytes, keep_orientation: bool) -> bytes:
             break
         segment = data[at:end]
         is_metadata = 0xE0 <= marker <= 0xEF or marker == 0xFE
-        if not is_metadata or _is_colour(segment) or (keep_orientation and _is_exif(segment)):
-            kept.append(segment)
+        if not is_metadata or _is_colour(segment) or (kept and _is_exif(segment)):
+            parts.append(segment)
         at = end
-    return b"".join([*kept, data[at:]])
+    return b"".join([*parts, data[at:]])
 
 
 def _is_colour(segment: bytes) -> bool:
@@ -91,15 +97,15 @@ def _is_exif(segment: bytes) -> bool:
     return segment[1] == 0xE1 and segment[4:10] == b"Exif\0\0"
 
 
-def _webp(data: bytes, keep_orientation: bool) -> bytes:
-    """The chunks of the picture, and with `keep_orientation` a whole one of EXIF; the flags of what is gone cleared."""
+def _webp(data: bytes, kept: int) -> bytes:
+    """The chunks of the picture, and perhaps a whole one of EXIF; the flags of what is gone cleared."""
     chunks, at, flags_cleared = [], 12, 0x20 | 0x04 | 0x08
     while at + 8 <= len(data):
         name, length = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
         end = at + 8 + length
         if name in (b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF"):
             chunks.append(bytearray(data[at : end + length % 2]))
-        elif name == b"EXIF" and keep_orientation and end <= len(data):
+        elif name == b"EXIF" and kept and end <= len(data):
             chunks.append(bytearray(data[at:end] + b"\0" * (length % 2)))
             flags_cleared &= ~0x08
         at = end + length % 2
@@ -110,10 +116,10 @@ def _webp(data: bytes, keep_orientation: bool) -> bytes:
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-def _gif(data: bytes, keep_orientation: bool) -> bytes:
+def _gif(data: bytes, kept: int) -> bytes:
     """Without the extensions before the first image, but for a graphic control that is sound."""
     at = 13 + (3 << ((data[10] & 7) + 1) if len(data) > 10 and data[10] & 0x80 else 0)
-    kept = [data[:at]]
+    parts = [data[:at]]
     while at + 2 < len(data) and data[at] == 0x21:
         end = at + 2
         while end < len(data) and data[end]:
@@ -122,12 +128,12 @@ def _gif(data: bytes, keep_orientation: bool) -> bytes:
         if end > len(data):
             break
         if data[at + 1] == 0xF9 and data[at + 2] == 4 and end == at + 8:
-            kept.append(data[at:end])
+            parts.append(data[at:end])
         at = end
-    return b"".join([*kept, data[at:]])
+    return b"".join([*parts, data[at:]])
 
 
-def _tiff(data: bytes, keep_orientation: bool) -> bytes:
+def _tiff(data: bytes, kept: int) -> bytes:
     """With a new first directory at the end, of the needed tags alone. BigTIFF is left as it is."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
     if order is None or len(data) < 8:
@@ -137,7 +143,7 @@ def _tiff(data: bytes, keep_orientation: bool) -> bytes:
         return data
     (count,) = struct.unpack_from(order + "H", data, at)
     entries = [data[at + 2 + 12 * number : at + 14 + 12 * number] for number in range(count)]
-    wanted = _TIFF_NEEDED if keep_orientation else _TIFF_NEEDED - {_ORIENTATION}
+    wanted = _TIFF_NEEDED if kept else _TIFF_NEEDED - {_ORIENTATION}
     needed = [entry for entry in entries if len(entry) == 12 and struct.unpack(order + "H", entry[:2])[0] in wanted]
     if len(needed) == count:
         return data

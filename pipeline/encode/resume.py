@@ -154,4 +154,4 @@ def _restamp(split_dir: Path, marker: Marker, touched: dict[int, int]) -> Marker
 def _say(split: ImageSplit, name: str, items: Sequence[int], what: str, then: str) -> None:
     if items:
         shown = ", ".join(split.keys[item] for item in items[:_SHOWN]) + (", ..." if len(items) > _SHOWN else "")
-        logger.warning("%s: %d images %s (%s); %s", name, len(items), what, shown, then)
+        logger.warning("%s: images that %s: %d (%s); %s", name, what, len(items), shown, then)

@@ -44,8 +44,10 @@ def check_source(cache_dir: Path, split: str, data_dir: str) -> list[str]:
             elif now != contents.hash_at(place):
                 problems.append(f"{split}: image {items.keys[place]} has changed since it was encoded")
     known_keys = set(items.keys)
-    if spec.val_fraction is not None and split in ("train", "val"):
-        known_keys |= _keys(cache_dir, "val" if split == "train" else "train")
+    if spec.val_fraction is not None and split == "val" and _keys(cache_dir, "train"):
+        return problems  # what is new in the images that both were parted from is said of train
+    if spec.val_fraction is not None and split == "train":
+        known_keys |= _keys(cache_dir, "val")
     new = [key for key in pool.keys if key not in known_keys]
     return problems + [f"{split}: image {key} of {data_dir} is not in the cache" for key in new]
 

@@ -9,7 +9,16 @@ from pipeline.encode.bad_image import BadImage
 from pipeline.encode.grey import Scale
 
 Tags = TiffImagePlugin.ImageFileDirectory_v2
-_BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES, _COLOUR_MAP, _FORMAT = 258, 259, 262, 277, 284, 320, 339
+_WIDTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANES, _COLOUR_MAP, _FORMAT = (
+    256,
+    258,
+    259,
+    262,
+    277,
+    284,
+    320,
+    339,
+)
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _CFA, _LINEAR_RAW = 0, 1, 32803, 34892
 _SIGNED, _FLOAT = 2, 3
 _PHOTOMETRICS = {0: "grey, white is zero", 1: "grey", 2: "RGB", 3: "palette", 5: "CMYK", 6: "YCbCr", 8: "L*a*b*"}
@@ -61,7 +70,7 @@ def tiff_kind(data: bytes) -> str | None:
     """What a TIFF holds, such as "TIFF of 10-bit grey"; None when its tags cannot be read."""
     tags = _tags(data)
     try:
-        return None if tags is None else _name(tags)
+        return None if tags is None or _WIDTH not in tags else _name(tags)
     except _DAMAGED:
         return None
 

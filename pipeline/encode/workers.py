@@ -28,8 +28,9 @@ _ENDING_S = 5.0  # how long a process that has closed its connection may take to
 
 
 def default_workers() -> int:
-    """One decoding process a core that this process may use, 16 at most."""
-    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    """One decoding process a core that this process may use, 16 at most; of several processes, each takes its share."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(16, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def compute_ahead(
@@ -120,13 +121,13 @@ def _within_shared_memory(workers: int, ahead: int, item_bytes: int) -> tuple[in
         return workers, ahead
     fewer = (workers, max(room // workers, 1)) if room >= workers else (max(room, 0), 1)
     logger.warning(
-        "%s has %.0f MB free, and %d workers want %.0f MB: going on with %d that decode %d batches ahead; enlarge it "
-        "for more (docker run --shm-size 2g)",
+        "%s has %.0f MB free, and %d decoding processes want %.0f MB: going on with %s; enlarge it for more "
+        "(docker run --shm-size 2g)",
         SHARED_MEMORY,
         free / 1e6,
         workers,
         (workers * ahead + _HELD) * item_bytes / _SHARE / 1e6,
-        *fewer,
+        f"{fewer[0]}, each {fewer[1]} batches ahead" if fewer[0] else "none, and decoding in between",
     )
     return fewer
 
@@ -141,12 +142,11 @@ def _started(loader: DataLoader[T], workers: int) -> Iterator[T]:
     before = signal.getsignal(signal.SIGCHLD) if in_main_thread else None
     try:
         iterator = iter(loader)
-    except OSError as error:
-        if not workers:
+    except (OSError, RuntimeError) as error:
+        if not workers or (isinstance(error, RuntimeError) and "start new thread" not in str(error)):
             raise
-        raise WorkError(
-            f"{workers} decoding processes could not be started: {error.strerror}; give fewer --workers"
-        ) from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise WorkError(f"{workers} decoding processes could not be started: {why}; give fewer --workers") from error
     if before is not None:
         signal.signal(signal.SIGCHLD, before)
     return iterator

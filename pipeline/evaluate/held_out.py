@@ -139,6 +139,6 @@ def refuse_changed(chosen: ChosenImages) -> None:
     if chosen.changed:
         shown = ", ".join(chosen.changed[:_SHOWN]) + (", ..." if len(chosen.changed) > _SHOWN else "")
         raise WorkError(
-            f"{len(chosen.changed)} images have changed since they were encoded ({shown}); put them back, or use "
+            f"images that have changed since they were encoded: {len(chosen.changed)} ({shown}); put them back, or use "
             "--on-error skip to leave them out"
         )

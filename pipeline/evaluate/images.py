@@ -3,7 +3,6 @@
 Legend: B images, V views, C, H, W of a latent; of a pixel baseline, C = 3 and H = W the image size.
 """
 
-import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +17,15 @@ from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.manifest import Failure
 from ci2p_cache.spec import CacheSpec
 from ci2p_cache.views import PLAIN, whole_views
-from pipeline.baselines.pixels import VIEWS, PixelSpec, is_pixels, to_floats
+from pipeline.baselines.pixel_spec import PixelSpec, is_pixels
+from pipeline.baselines.pixels import VIEWS, to_floats
 from pipeline.encode.datasets import ImageSplit, open_pool
 from pipeline.encode.datasets.split import SourceSplit
 from pipeline.encode.decoding import MEND_IT, OnError, decode_batches
 from pipeline.encode.encoder import Encoder, load_encoder, resolve_device
-from pipeline.encode.preprocess import BadImage, Preprocessing, load_pixels, preprocessing_of
+from pipeline.encode.preprocess import BadImage, Preprocessing, load_pixels, preprocessing_of, unreadable
 from pipeline.evaluate.predictions import Predictions, predict_inputs
+from pipeline.running.launched import ALONE, Launched
 
 
 class Rendering(Protocol):
@@ -91,7 +92,7 @@ class PixelRendering:
         return torch.stack([floats if view == PLAIN else floats.flip(-1) for view in views], dim=1)
 
 
-def open_rendering(spec: dict[str, Any], weights: str, device: str) -> Rendering:
+def open_rendering(spec: dict[str, Any], weights: str, device: str | torch.device) -> Rendering:
     """The way from images to the inputs of a run with this spec; of latents, by the encoder of `--weights`.
 
     Raises InputError unless that is the encoder that made the cache.
@@ -110,22 +111,21 @@ def open_rendering(spec: dict[str, Any], weights: str, device: str) -> Rendering
     return LatentRendering(cache_spec, encoder)
 
 
-def open_images(
-    folder: str | None, split: str, classes: tuple[str, ...], *, dataset: str, is_held_out: bool, seed: int
-) -> SourceSplit:
-    """All images that a folder has for a split: laid out as the model's data set, or class folders of its names.
+def open_images(folder: str | None, split: str, *, dataset: str, is_held_out: bool, seed: int) -> SourceSplit:
+    """All images that a folder has for a split: laid out as the model's data set, or as class folders.
 
     Raises InputError, speaking of `--images`, when it is neither.
     """
     try:
         return open_pool(dataset, folder, split, is_held_out=is_held_out, seed=seed)
     except InputError as error:
+        complaint = error
         if folder is not None and dataset != "folder":
-            with contextlib.suppress(InputError):
-                images = open_pool("folder", folder, split, is_held_out=is_held_out, seed=seed)
-                if set(images.classes) <= set(classes):
-                    return images
-        raise InputError(str(error).replace("--data-dir", "--images")) from error
+            try:
+                return open_pool("folder", folder, split, is_held_out=is_held_out, seed=seed)
+            except InputError as no_folder:
+                complaint = no_folder if dataset == "sample" else error
+        raise InputError(str(complaint).replace("--data-dir", "--images")) from error
 
 
 def predict_split(
@@ -138,14 +138,16 @@ def predict_split(
     workers: int,
     on_error: OnError = "stop",
     tta: bool = False,
+    launched: Launched = ALONE,
 ) -> Iterator[Predictions]:
-    """Every image of a split once, from its file to the model.
+    """This process's share of a split's images, from file to model; all processes have every image once.
 
     One that cannot be decoded raises WorkError, or under "skip" goes into `failures`.
     """
     views = rendering.views if tta else rendering.views[:1]
     items = range(len(split.keys))
     batches = [items[start : start + batch_size] for start in range(0, len(items), batch_size)]
+    batches = batches[launched.rank :: launched.world_size]
     pin = rendering.device.type == "cuda"
     for batch in decode_batches(split, rendering.preprocessing, batches, workers=workers, pin=pin):
         if batch.failures and on_error == "stop":
@@ -155,7 +157,7 @@ def predict_split(
             (plain,) = batch.pixels
             inputs = rendering.inputs(plain, views)
             labels = torch.from_numpy(np.asarray(split.labels)[batch.indices])
-            yield Predictions(predict_inputs(model, inputs), labels)
+            yield Predictions(predict_inputs(model, inputs), labels, np.array(batch.indices, dtype=np.int64))
 
 
 def predict_files(model: nn.Module, rendering: Rendering, files: Sequence[Path]) -> Iterator[tuple[Path, Tensor]]:
@@ -165,7 +167,7 @@ def predict_files(model: nn.Module, rendering: Rendering, files: Sequence[Path])
         try:
             pixels = load_pixels(file.read_bytes(), rendering.preprocessing)
         except (OSError, BadImage) as error:
-            reason = error.reason if isinstance(error, BadImage) else error.strerror
+            reason = error.reason if isinstance(error, BadImage) else unreadable(error)
             raise InputError(f"{file}: {reason}; give the path of an image file") from error
         inputs = rendering.inputs(torch.from_numpy(pixels)[None], views)
         yield file, predict_inputs(model, inputs)[0]

@@ -13,7 +13,7 @@ from ci2p_cache.printable import printable
 from pipeline.encode.datasets.keys import item_keys
 from pipeline.encode.datasets.listing import image_files, leave_out_folder, list_folder
 from pipeline.encode.datasets.split import SourceSplit, Stamp, sorted_split
-from pipeline.encode.datasets.split_names import split_folders
+from pipeline.encode.datasets.split_names import speaks_of_splits, split_folders
 
 LAYOUT = "expected DIR/train/CLASS/x.jpg and DIR/val/CLASS/x.jpg, or DIR/CLASS/x.jpg"
 BESIDE_CLASSES = "images beside the class folders"
@@ -51,37 +51,32 @@ def class_split(
     """
     beside = LeftOutFiles()
     contents = list_folder(root, shown, beside)
-    part = _Part(root, shown, layout)
+    part = _Part(root, printable(shown), layout)
     if not contents.folders:
         raise part.without_classes(contents.images, beside.listed())
-    if classes is None:
-        part.check_names(list(class_of_folder))
     for name in contents.images:
         beside.add(BESIDE_CLASSES, printable(f"{shown}{name}"), pictures=True)
     for folder in contents.folders:
         if folder not in class_of_folder:
             leave_out_folder(root, folder, NO_CLASS, beside, shown=shown)
-    labels_of = {name: label for label, name in enumerate(classes or sorted(set(class_of_folder.values())))}
-    names: list[str] = []
-    labels: list[int] = []
-    left_out = [beside.listed()]
+    images_in: dict[str, list[str]] = {}
     folders_in: dict[str, tuple[str, ...]] = {}
-    for folder, class_name in class_of_folder.items():
+    left_out_in: dict[str, tuple[LeftOut, ...]] = {}
+    for folder in class_of_folder:
         here = LeftOutFiles()
-        images = image_files(root, folder, here, shown=shown, on_folders=folders_in.__setitem__)
-        if not images and classes is None:
-            raise part.without_images(f"the class folder {printable(f'{shown}{folder}')}/", here.listed())
-        names += images
-        labels += [labels_of[class_name]] * len(images)
-        left_out.append(here.listed())
-    all_left_out = merge_left_out(*left_out)
-    if not names:
-        raise part.without_images(shown or "the folder", all_left_out)
+        images_in[folder] = image_files(root, folder, here, shown=shown, on_folders=folders_in.__setitem__)
+        left_out_in[folder] = here.listed()
     part.check_for_splits(folders_in)
-    if len(labels_of) == 1:
-        part.check_for_classes(names)
+    if classes is None:
+        part.check_classes(images_in, folders_in, left_out_in)
+    left_out = merge_left_out(beside.listed(), *left_out_in.values())
+    names = [name for images in images_in.values() for name in images]
+    if not names:
+        raise part.without_images(part.shown or "the folder", left_out)
+    label_of = {name: label for label, name in enumerate(classes or sorted(set(class_of_folder.values())))}
+    labels = [label_of[class_of_folder[folder]] for folder, images in images_in.items() for _ in images]
     files = FolderFiles(str(root), PackedStrings(names))
-    return sorted_split(tuple(labels_of), item_keys(names), labels, files, all_left_out)
+    return sorted_split(tuple(label_of), item_keys(names), labels, files, left_out)
 
 
 @dataclass(frozen=True)
@@ -112,13 +107,26 @@ class _Part:
         instead = _instead(left_out) or ", it is empty"
         return InputError(f"{self.where}: {what} holds no images{instead}; fill or remove it; {self.layout}")
 
-    def check_names(self, folders: Sequence[str]) -> None:
-        """Raises InputError for classes that are all named like splits."""
-        if folders and len(split_folders(folders)) == len(folders):
+    def check_classes(
+        self,
+        images_in: Mapping[str, Sequence[str]],
+        folders_in: Mapping[str, Sequence[str]],
+        left_out_in: Mapping[str, tuple[LeftOut, ...]],
+    ) -> None:
+        """Raises InputError for classes that are named like splits, that hold the classes, or that hold no images."""
+        names = list(images_in)
+        are_all_deep = all(name in folders_in for name in names)
+        if names and (len(split_folders(names)) == len(names) or (are_all_deep and speaks_of_splits(names))):
             raise InputError(
-                f"{self.where}: {self.shown or 'it'} holds {_listed(folders)} where class folders were expected, and "
-                f"they are named like splits; {self.layout}"
+                f"{self.where}: {self.shown or 'it'} holds {_listed(names)} where class folders were expected, and "
+                f"they are named like splits; rename them; {self.layout}"
             )
+        full = [name for name, images in images_in.items() if images]
+        if len(full) == 1:
+            self.check_for_classes(images_in[full[0]])
+        for name, images in images_in.items():
+            if not images:
+                raise self.without_images(f"the class folder {self.shown}{printable(name)}/", left_out_in[name])
 
     def check_for_splits(self, folders_in: Mapping[str, Sequence[str]]) -> None:
         """Raises InputError when a class folder holds splits, at any depth: it lies around a data set."""

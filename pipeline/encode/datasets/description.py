@@ -9,14 +9,14 @@ from pipeline.encode.datasets import ImageDataset
 from pipeline.encode.datasets.split import ImageSplit
 
 _NAMES_SHOWN = 10
-_MAX_WIDTH = 100  # of the list of class names
+_MAX_WIDTH = 120  # of the list of class names
 
 
 def describe_dataset(opened: ImageDataset) -> list[str]:
     """Layout, then images and classes of each split, then what is left out: a few lines, however many classes."""
-    of = f" of {printable(opened.data_dir)}" if opened.data_dir is not None else ""
+    where = f" in {printable(opened.data_dir)}" if opened.data_dir is not None else ""
     width = max(map(len, opened))
-    lines = [f"images: {opened.layout}{of}"]
+    lines = [f"images{where}: {opened.layout}"]
     names = ""
     for name, split in opened.items():
         before, names = names, _class_names(split.classes)

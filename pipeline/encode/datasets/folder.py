@@ -57,6 +57,10 @@ def find_class_folders(
         if name not in folder_of.values():
             leave_out_folder(root, name, NO_SPLIT, left_out)
     inner_of = {split: _inner(root, folder, split) for split, folder in folder_of.items()}
+    if "train" in inner_of and not subfolders(root / inner_of["train"]):
+        class_split(
+            root / inner_of["train"], {}, shown=f"{inner_of['train']}/", layout=layout
+        )  # says what it is instead
     unlabelled: dict[str, str] = {}
     if "test" in inner_of and len(inner_of) > 1:
         classes = subfolders(root / inner_of["train"]) if "train" in inner_of else []
@@ -87,6 +91,15 @@ def _split_folders(root: Path, contents: Contents) -> dict[str, str]:
     if len(named) < len(contents.folders) and not any(subfolders(root / folder) for folder in named):
         return {}
     check_one_of_each(named, f"--data-dir {printable(str(root))}")
+    for folder in named:
+        inner = subfolders(root / folder)
+        splits = split_folders(inner)
+        if len(splits) == len(inner) and len(set(splits.values())) > 1:
+            raise InputError(
+                f"--data-dir {printable(str(root))}: {printable(folder)}/ holds "
+                f"{_and([f'{printable(name)}/' for name in inner])} where class folders were expected; "
+                f"give --data-dir {printable(str(root / folder))} if that is the data set"
+            )
     folder_of = {split: folder for folder, split in named.items()}
     return {split: folder_of[split] for split in SPLITS if split in folder_of}
 
@@ -96,7 +109,7 @@ def _inner(root: Path, folder: str, split: str) -> str:
     contents = list_folder(root / folder, "", LeftOutFiles())
     if len(contents.folders) == 1 and not contents.images:
         (inner,) = contents.folders
-        if split_of_name(inner) == split and (inner == folder or subfolders(root / folder / inner)):
+        if inner == folder or (split_of_name(inner) == split and subfolders(root / folder / inner)):
             return f"{folder}/{inner}"
     return folder
 
@@ -122,13 +135,17 @@ def _open_part(
     folder, shown = root / folder_of[split], f"{folder_of[split]}/"
     if split == classes_from:
         return class_split(folder, known, shown=shown, layout=layout)
-    if not known:
-        class_split(root / folder_of[classes_from], known, shown=f"{folder_of[classes_from]}/", layout=layout)
     named = _named(folder, name_classes, may_lack=True)
     classes = tuple(sorted(set(known.values())))
     for of_folder, name in named.items():
         if name not in classes:
             alike = [other for other in classes if _looks(other) == _looks(name)]
+            if len(named) == 1 and is_without_label(of_folder):
+                raise InputError(
+                    f"--data-dir {printable(str(root))}: the images of {printable(shown)} lie in "
+                    f"{printable(of_folder)}/, which is no class of the training images; move those of each class into "
+                    "a folder of its name"
+                )
             hint = f" ({printable(folder_of[classes_from])}/ has {alike[0]!a})" if alike else ""
             raise InputError(
                 f"--data-dir {printable(str(root))}: {printable(shown)} has the class "

@@ -1,6 +1,7 @@
 """Image sets of the Hugging Face hub, or saved on disk, through the `datasets` library (an optional extra)."""
 
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,13 +15,14 @@ from numpy.typing import NDArray
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.extras import not_installed
-from ci2p_cache.left_out import LeftOut
+from ci2p_cache.left_out import LeftOut, LeftOutFiles
 from ci2p_cache.printable import printable
 from pipeline.encode.datasets.found import SPLITS, WHOLE, FoundImages
-from pipeline.encode.datasets.labels import label_names
+from pipeline.encode.datasets.labels import LARGEST_LABEL, label_names
+from pipeline.encode.datasets.listing import image_files
 from pipeline.encode.datasets.split import SourceSplit, sorted_split
-from pipeline.encode.datasets.split_words import split_of_folder
-from pipeline.encode.datasets.table_images import TableImages, list_table_images, relative_name, table_keys
+from pipeline.encode.datasets.split_names import split_of_name
+from pipeline.encode.datasets.table_images import TableImages, list_table_images, relative_name, table_keys, table_paths
 
 LAYOUT = "give a name on the hub (such as frgfm/imagenette), a local folder of images, or one made by save_to_disk"
 
@@ -49,16 +51,16 @@ class _Part:
 def find_huggingface(data_dir: str | None, seed: int) -> FoundImages:
     """A data set with an image column and a label column; of several, the first image and "label", or the first.
 
-    Labels are a ClassLabel, or a column called label, class, ... of integers or strings. A split without any label (many
-    have such a test) is none, and is counted as left out. `table_keys` says what a key is. Raises InputError, also when
-    the extra is not installed.
+    Labels are a ClassLabel, or a column called label, class, ... of integers or strings. A split without any label
+    (many have such a test) is none, and is counted as left out. `table_keys` says what a key is. Raises InputError,
+    also when the extra is not installed.
     """
     if data_dir is None:
         raise InputError(f"--dataset huggingface needs --data-dir; {LAYOUT}")
     where = f"--data-dir {printable(data_dir)}"
     folder = _local_folder(data_dir, where)
     with _library_errors(where):
-        tables = _load_tables(data_dir, folder)
+        tables = _load_tables(data_dir, folder, where)
         chosen, left_out = _choose_splits(tables, where)
         columns = _find_columns({split: tables[split] for split in chosen.values()}, where)
         parts: dict[str, _Part] = {}
@@ -69,6 +71,7 @@ def find_huggingface(data_dir: str | None, seed: int) -> FoundImages:
             else:
                 rows = tuple(f"row {row}" for row in range(min(len(values), 3)))
                 left_out.append(LeftOut(what=f"rows of {split} without labels", count=len(values), names=rows))
+        left_out += _files_beside(folder, tables, columns.image) if folder else ()
     if not parts:
         raise InputError(f"{where}: no split has labels ({', '.join(chosen.values())}); {LAYOUT}")
     if list(parts) == ["train"]:
@@ -80,18 +83,21 @@ def find_huggingface(data_dir: str | None, seed: int) -> FoundImages:
         with _library_errors(where):
             return _open_part(part, parts[part], columns, classes, folder, where)
 
-    unlabelled = "".join(f"; {split} has no labels" for part, split in chosen.items() if part not in {*parts, "train"})
+    unlabelled = {part: f"{split} has no labels" for part, split in chosen.items() if part not in {*parts, "train"}}
     return FoundImages(
         layout=f"a table of images: {', '.join(part.split for part in parts.values())}",
         parts={part: partial(open_part, part) for part in parts},
         called={part: each.split for part, each in parts.items()},
-        expected=LAYOUT + unlabelled,
+        expected=LAYOUT,
         left_out=tuple(left_out),
+        unlabelled=unlabelled,
     )
 
 
 def _local_folder(data_dir: str, where: str) -> Path | None:
     """`data_dir` as an absolute path, None when there is no such folder: it is a name on the hub then."""
+    if not data_dir.strip():
+        raise InputError(f"--data-dir '{printable(data_dir)}': that is no name; {LAYOUT}")
     try:
         folder = Path(os.path.abspath(Path(data_dir).expanduser()))  # noqa: PTH100  (resolve() would follow links)
         if folder.exists() and not folder.is_dir():
@@ -101,16 +107,24 @@ def _local_folder(data_dir: str, where: str) -> Path | None:
         raise InputError(f"{where}: {error}; {LAYOUT}") from error
 
 
-def _load_tables(data_dir: str, folder: Path | None) -> dict[str, Any]:
+def _load_tables(data_dir: str, folder: Path | None, where: str) -> dict[str, Any]:
     import datasets
 
     if folder is None:
         loaded = datasets.load_dataset(data_dir)
-    elif (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+    elif _is_saved(folder):
         loaded = datasets.load_from_disk(str(folder))
+    elif re.search(r"[*?\[]", str(folder)):  # the library has no escape for them
+        raise InputError(
+            f"{where}: the library takes [, * and ? in a path for a pattern; rename the folder, or give a link to it"
+        )
     else:
         loaded = datasets.load_dataset(str(folder))
     return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+
+
+def _is_saved(folder: Path) -> bool:
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
 @contextmanager
@@ -126,7 +140,8 @@ def _library_errors(where: str) -> Iterator[None]:
     try:
         yield
     except (*damaged, *network, datasets.exceptions.DatasetsError) as error:
-        text = printable(" ".join(f"{error or type(error).__name__}".split()))[:300]
+        reasons = [str(each) for each in (error, error.__cause__) if each is not None and str(each)]
+        text = printable(" ".join(": ".join(reasons or [type(error).__name__]).split()))[:300]
         raise InputError(f"{where}: cannot be loaded ({text}); {LAYOUT}") from error
 
 
@@ -135,7 +150,7 @@ def _choose_splits(tables: Mapping[str, Any], where: str) -> tuple[dict[str, str
     chosen: dict[str, str] = {}
     left_out: list[LeftOut] = []
     for name in sorted(tables):
-        split = split_of_folder(name)
+        split = split_of_name(name)
         if not split:
             what = f"rows of the split {printable(name)}, which is not for training or validation"
             left_out.append(LeftOut(what=what, count=len(tables[name]), names=(printable(name),)))
@@ -148,6 +163,25 @@ def _choose_splits(tables: Mapping[str, Any], where: str) -> tuple[dict[str, str
     if not chosen:
         raise InputError(f"{where}: there is no train split, only {', '.join(sorted(tables))}; {LAYOUT}")
     return {split: chosen[split] for split in SPLITS if split in chosen}, left_out
+
+
+def _files_beside(folder: Path, tables: Mapping[str, Any], column: str) -> tuple[LeftOut, ...]:
+    """What lies in the folder and in none of its tables.
+
+    Where these are of files in the folder, that is every other file; where they hold the images themselves, pictures
+    alone, since which files the tables came from is not known.
+    """
+    taken = {path for table in tables.values() for path in table_paths(table, column) if path}
+    is_of_files = any(path.startswith(f"{folder}/") for path in taken)
+    left_out = LeftOutFiles()
+    for name in image_files(folder, ".", left_out):
+        if str(folder / name) not in taken:
+            left_out.add("images that are in no table", printable(name.removeprefix("./")), pictures=True)
+    return tuple(
+        entry.model_copy(update={"names": tuple(name.removeprefix("./") for name in entry.names)})
+        for entry in left_out.listed()
+        if is_of_files or entry.pictures
+    )
 
 
 def _find_columns(tables: Mapping[str, Any], where: str) -> _Columns:
@@ -171,8 +205,8 @@ def _columns_of(features: Mapping[str, Any], where: str) -> _Columns:
     if not images or not (named or plain):
         what = "image" if not images else "ClassLabel"
         raise InputError(
-            f"{where}: no {what} column among {', '.join(features)}; both kinds are needed (labels may also be integers "
-            f"or strings in a column called {', '.join(_LABEL_COLUMNS[:-1])} or {_LABEL_COLUMNS[-1]})"
+            f"{where}: no {what} column among {', '.join(features)}; both kinds are needed (labels may also be "
+            f"integers or strings in a column called {', '.join(_LABEL_COLUMNS[:-1])} or {_LABEL_COLUMNS[-1]})"
         )
     if not named:
         return _Columns(images[0], plain[0], None)
@@ -195,13 +229,11 @@ def _is_plain(feature: Any) -> bool:
 def _values(table: Any, columns: _Columns, where: str, split: str) -> list[int | str | None]:
     """The label of each row, None where there is none. Raises InputError for one that is no class."""
     found = table.select_columns([columns.label]).with_format("arrow")[:].column(columns.label).to_pylist()
-    values = [None if value == _UNLABELLED else value for value in found]
+    limit = LARGEST_LABEL + 1 if columns.names is None else len(columns.names)
+    values = [None if value == _UNLABELLED or value == "" else value for value in found]
     for row, value in enumerate(values):
-        is_number = isinstance(value, int)
-        if is_number and (value < 0 or (columns.names is not None and value >= len(columns.names))):
-            raise InputError(
-                f"{where}: row {row} of {split} has {value} in {columns.label}, which is no class; mend it"
-            )
+        if isinstance(value, int) and not 0 <= value < limit:
+            raise InputError(f"{where}: row {row} of {split} has {columns.label} {value}, which is no class; mend it")
     return values
 
 
@@ -239,7 +271,7 @@ def _open_part(
     images = list_table_images(part.table, columns.image, of_split)
     _check_split_folders(name, images, folder, where)
     keys = table_keys(images, labels, folder, of_split)
-    return sorted_split(classes, keys, labels.tolist(), images)
+    return sorted_split(tuple(map(printable, classes)), keys, labels.tolist(), images)
 
 
 def _check_split_folders(part: str, images: TableImages, folder: Path | None, where: str) -> None:
@@ -248,9 +280,9 @@ def _check_split_folders(part: str, images: TableImages, folder: Path | None, wh
         return
     for path in images.paths:
         inside = relative_name(path, folder).split("/") if path else []
-        says = split_of_folder(inside[0]) if len(inside) > 2 else ""
+        says = split_of_name(inside[0]) if len(inside) > 2 else None
         if says and says != part and not (part == WHOLE and says == "train"):
             raise InputError(
-                f"{where}: the library takes {inside[0]}/ for a part of train, not for {says}; rename it {says}/, or give "
-                "--dataset folder"
+                f"{where}: the library takes {inside[0]}/ for a part of train, not for {says}; rename it {says}/, or "
+                "give --dataset folder"
             )

@@ -11,6 +11,7 @@ layout, so that a cache made from the tars is the cache made from the folders.
 """
 
 import logging
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,6 +53,10 @@ _KAGGLE = ("ILSVRC", "Data", "CLS-LOC")
 _LABEL_FILES = frozenset(f"{DEVKIT}.tar.gz LOC_synset_mapping.txt LOC_val_solution.csv".lower().split())
 _COMPRESSED = {split: tuple(f"{tar[:-4]}{end}".lower() for end in (".tar.gz", ".tgz")) for split, tar in TARS.items()}
 _TAR_NAMES = frozenset([*(tar.lower() for tar in TARS.values()), *sum(_COMPRESSED.values(), ())])
+_OTHER_FILES = frozenset(
+    {"ilsvrc2012_img_test.tar", "ilsvrc2012_img_test_v10102019.tar", "ilsvrc2012_img_train_t3.tar"}
+    | {"ilsvrc2012_devkit_t3.tar.gz", "ilsvrc2012_bbox_train_v2.tar.gz", "ilsvrc2012_bbox_val_v3.tgz"}
+)
 _OTHER_TASK = re.compile(r"(?i)annotations|imagesets|det|vid|test|ilsvrc\d*_(img_test|img_train_t3|bbox|devkit_t3).*")
 _YEAR = re.compile(r"(?i)ilsvrc\d*[_-]")
 _MAX_DEPTH = 3  # how far below --data-dir the data set is looked for, to name it
@@ -100,7 +105,10 @@ def find_imagenet(data_dir: str | None, seed: int) -> FoundImages:
         known = wnids or (sorted(truth.words) if truth else sorted({name.partition("/")[0] for name in images.names}))
         if truth is not None and len(images.names) < len(truth.val_wnids):
             logger.warning(
-                "%s: %d validation images of the %d in the ground truth", root, len(images.names), len(truth.val_wnids)
+                "%s: %d validation images of the %d in the ground truth",
+                printable(str(root)),
+                len(images.names),
+                len(truth.val_wnids),
             )
         return _split(images, known, truth, root, beside)
 
@@ -117,15 +125,17 @@ def find_imagenet(data_dir: str | None, seed: int) -> FoundImages:
 def _find_places(root: Path, left_out: LeftOutFiles) -> dict[str, _Place]:
     """Where train and val lie; everything else is counted. Raises InputError when neither is there."""
     where = f"--data-dir {printable(str(root))}"
-    base, shown, contents = root, "", list_folder(root, "", left_out, known=_LABEL_FILES | _TAR_NAMES)
-    is_kaggle = root.joinpath(*_KAGGLE).is_dir()
+    base, shown, contents = root, "", list_folder(root, "", left_out, known=_LABEL_FILES | _TAR_NAMES | _OTHER_FILES)
+    is_kaggle = os.path.isdir(root.joinpath(*_KAGGLE))  # noqa: PTH112  (False where one may not look)
     for below in _KAGGLE if is_kaggle else ():
         _leave_out_rest(base, shown, [name for name in contents.folders if name != below], contents.images, left_out)
         for name in contents.known:
             if name.lower() in _TAR_NAMES:
                 left_out.add(TWICE, printable(f"{shown}{name}"))
+        _count_other_files(contents.known, shown, left_out)
         base, shown = base / below, f"{shown}{below}/"
-        contents = list_folder(base, shown, left_out, known=_TAR_NAMES)
+        contents = list_folder(base, shown, left_out, known=_TAR_NAMES | _OTHER_FILES)
+    _count_other_files(contents.known, shown, left_out)
     plain = {_YEAR.sub("", name): name for name in contents.folders if name != DEVKIT}
     named = {plain[name]: split for name, split in split_folders(list(plain)).items() if split != "test"}
     check_one_of_each(named, where)
@@ -135,9 +145,9 @@ def _find_places(root: Path, left_out: LeftOutFiles) -> dict[str, _Place]:
         folders = [name for name, of in named.items() if of == split]
         compressed = [name for name in contents.known if name.lower() in _COMPRESSED[split]]
         if tars:
-            places[split] = _Place(base / tars[0], True, f"{shown}{tars[0]}")
+            places[split] = _Place(base / tars[0], True, printable(f"{shown}{tars[0]}"))
         elif folders:
-            places[split] = _Place(base / folders[0], False, f"{shown}{folders[0]}/")
+            places[split] = _Place(base / folders[0], False, printable(f"{shown}{folders[0]}/"))
         elif compressed:
             raise InputError(
                 f"{where}: {compressed[0]} is compressed, and images are read from tars where they lie; gunzip it"
@@ -155,6 +165,12 @@ def _find_places(root: Path, left_out: LeftOutFiles) -> dict[str, _Place]:
         raise InputError(f"{where}: there is neither {TARS['train']} nor train/, and no val; {way_out}")
     _leave_out_rest(base, shown, rest, contents.images, left_out)
     return places
+
+
+def _count_other_files(names: Sequence[str], shown: str, left_out: LeftOutFiles) -> None:
+    for name in names:
+        if name.lower() in _OTHER_FILES:
+            left_out.add(OTHER_TASKS, f"{shown}{name}")
 
 
 def _leave_out_rest(
@@ -211,8 +227,9 @@ def _data_set_below(folder: Path, depth: int) -> Path | None:
     """The folder below that looks like ImageNet."""
     for name in subfolders(folder):
         inner = folder / name
-        holds = {path.name.lower() for path in inner.iterdir()} if depth else set()
-        if holds & {*_TAR_NAMES, "ilsvrc"} or any(wnids_of_folder(inner / split) for split in holds & {"train", "val"}):
+        contents = list_folder(inner, "", LeftOutFiles(), known=_TAR_NAMES)
+        splits = split_folders(contents.folders)
+        if contents.known or _KAGGLE[0] in contents.folders or any(wnids_of_folder(inner / split) for split in splits):
             return inner
         deeper = _data_set_below(inner, depth - 1) if depth else None
         if deeper:

@@ -32,8 +32,8 @@ class NamedImages:
 
 
 def wnids_of_folder(folder: Path) -> list[str]:
-    """Its folders that are named like a class, sorted; none where there is no such folder."""
-    return [name for name in subfolders(folder) if WNID.fullmatch(name)] if folder.is_dir() else []
+    """Its folders that are named like a class, sorted."""
+    return [name for name in subfolders(folder) if WNID.fullmatch(name)]
 
 
 def wnids_of_tar(tar_path: Path) -> list[str]:
@@ -55,16 +55,16 @@ def train_of_tar(tar_path: Path, left_out: LeftOutFiles) -> NamedImages:
     offsets: list[int] = []
     sizes: list[int] = []
     with tar_headers(str(tar_path)) as outer:
-        for class_member in file_members(outer, str(tar_path)):
+        for class_member in file_members(outer, str(tar_path), left_out):
             wnid = _wnid_of_tar(class_member, tar_path)
             if wnid is None:
-                left_out.add(NO_IMAGES, printable(f"{tar_path.name}/{class_member.name}"))
+                left_out.add(NO_IMAGES, printable(f"{tar_path.name}: {class_member.name}"))
                 continue
             where = f"{tar_path}: {class_member.name}"
             seen: set[str] = set()
             with tarfile.open(fileobj=outer.extractfile(class_member), mode="r:") as inner:
-                for member in file_members(inner, where):
-                    name = _image_name(member, f"{tar_path.name}/{class_member.name}", left_out)
+                for member in file_members(inner, where, left_out):
+                    name = _image_name(member, f"{tar_path.name}: {class_member.name}", left_out)
                     if name is None:
                         continue
                     if name in seen:
@@ -85,7 +85,7 @@ def val_of_tar(tar_path: Path, truth: ImagenetTruth | None, left_out: LeftOutFil
     offsets: list[int] = []
     sizes: list[int] = []
     with tar_headers(str(tar_path)) as tar:
-        for member in file_members(tar, str(tar_path)):
+        for member in file_members(tar, str(tar_path), left_out):
             image = _image_name(member, tar_path.name, left_out)
             if image is None:
                 continue
@@ -185,7 +185,7 @@ def _image_name(member: tarfile.TarInfo, shown: str, left_out: LeftOutFiles) -> 
     if is_image_name(member.name):
         return posixpath.basename(member.name)
     unread = looks_like_image(member.name)
-    left_out.add(UNREAD if unread else NO_IMAGES, printable(f"{shown}/{member.name}"), pictures=unread)
+    left_out.add(UNREAD if unread else NO_IMAGES, printable(f"{shown}: {member.name}"), pictures=unread)
     return None
 
 

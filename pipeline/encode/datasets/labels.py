@@ -4,6 +4,8 @@ from collections.abc import Callable, Collection
 
 from ci2p_cache.errors import InputError
 
+LARGEST_LABEL = 999_999  # more is an id, a -1 without its sign, or anything but the number of a class
+
 # Labels may be a few times more than there are different ones: sets of which a part was taken. More is a slip or an id,
 # and each number would become a class: an output of the model.
 _CLASSES_A_LABEL = 10
@@ -15,8 +17,8 @@ def label_names(
 ) -> tuple[str, ...]:
     """The digits of 0 .. the largest of the `different` labels.
 
-    Raises InputError for a largest label out of all proportion to how many there are; `where_is` tells the item that has
-    it, `way_out` how to give the classes names.
+    Raises InputError for a largest label out of all proportion to how many there are; `where_is` tells the item that
+    has it, `way_out` how to give the classes names.
     """
     num_classes = max(different) + 1
     if num_classes > _CLASSES_A_LABEL * len(different) + _CLASSES_ALLOWED:

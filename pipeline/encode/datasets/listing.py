@@ -19,7 +19,7 @@ HIDDEN = "hidden files and folders"
 LITTER = "files and folders of operating systems"
 NO_IMAGES = "files that are no images by their name"
 UNREAD = "pictures in a format that is not read here"
-DANGLING = "links that lead nowhere"
+DANGLING = "links that cannot be followed"
 SPECIAL = "fifos, sockets and devices"
 OWN_OUTPUT = "caches and runs of ci2p"
 LINKED_FOLDERS = "links to folders"
@@ -52,12 +52,14 @@ def list_folder(
     links: set[str] = set()
     known_files: list[str] = []
     for entry in _entries(str(folder)):
-        name, is_folder, is_file = entry.name, entry.is_dir(follow_symlinks=False), entry.is_file(follow_symlinks=False)
-        what = "" if is_folder or is_file else SPECIAL
-        if entry.is_symlink():
+        name = entry.name
+        is_file = entry.is_file(follow_symlinks=False)
+        is_folder = not is_file and entry.is_dir(follow_symlinks=False)
+        what = "" if is_file or is_folder else SPECIAL
+        if what and entry.is_symlink():
             mode = _mode_behind(entry)
-            is_folder, is_file = stat.S_ISDIR(mode), stat.S_ISREG(mode)
-            what = "" if is_folder or is_file else SPECIAL if mode else DANGLING
+            is_file, is_folder = stat.S_ISREG(mode), stat.S_ISDIR(mode)
+            what = "" if is_file or is_folder else SPECIAL if mode else DANGLING
             if is_folder:
                 links.add(name)
         if name.startswith("."):
@@ -66,19 +68,18 @@ def list_folder(
             what = LITTER
         elif is_folder and is_own_output(entry.path):
             what = OWN_OUTPUT
+        elif is_file and name.lower() in known:
+            known_files.append(name)
+            continue
+        elif is_file and not is_image_name(name):
+            what = UNREAD if looks_like_image(name) else NO_IMAGES
         if what:
-            pictures = what in (SPECIAL, DANGLING) and looks_like_image(name)
+            pictures = what == UNREAD or (what in (SPECIAL, DANGLING) and looks_like_image(name))
             left_out.add(what, printable(f"{shown}{name}") + "/" * is_folder, pictures=pictures)
         elif is_folder:
             folders.append(name)
-        elif name.lower() in known:
-            known_files.append(name)
-        elif is_image_name(name):
-            images.append(name)
-        elif looks_like_image(name):
-            left_out.add(UNREAD, printable(f"{shown}{name}"), pictures=True)
         else:
-            left_out.add(NO_IMAGES, printable(f"{shown}{name}"))
+            images.append(name)
     return Contents(tuple(sorted(folders)), tuple(sorted(images)), frozenset(links), tuple(sorted(known_files)))
 
 
@@ -103,7 +104,7 @@ def image_files(
     found: list[str] = []
     # A folder, and where the links that led to it lie: who comes back to one of those walks in a circle.
     pending: list[tuple[str, tuple[str, ...]]] = [(folder, ())]
-    if (root / folder).is_symlink():
+    if os.path.islink(root / folder):  # noqa: PTH114  (False where one may not look)
         pending = [(folder, (_place_of_link(root, folder, ()),))]
     while pending:
         here, passed = pending.pop()
@@ -136,7 +137,7 @@ def leave_out_folder(
     pending = [folder]
     while pending:
         here = pending.pop()
-        if (root / here).is_symlink() and not (follow and here == folder):
+        if os.path.islink(root / here) and not (follow and here == folder):  # noqa: PTH114
             left_out.add(LINKED_FOLDERS, printable(f"{shown}{here}/"))
             continue
         contents = list_folder(root / here, f"{shown}{here}/", left_out)

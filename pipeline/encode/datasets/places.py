@@ -116,9 +116,11 @@ class RemotePlaces:
         try:
             filesystem, name = fsspec.core.url_to_fs(path)
             return bool(filesystem.exists(name))
+        except PermissionError:  # who may read but not list cannot know, and no one calls a file {000..127}
+            return False
+        except client_errors():
+            return False
         except (OSError, ImportError, ValueError) as error:
-            raise _cannot_list(path, error) from error
-        except client_errors() as error:
             raise _cannot_list(path, error) from error
 
     def is_file(self, path: str) -> bool:

@@ -14,21 +14,8 @@ _SPLIT_OF_WORD = {
 # Words that say nothing of the split, beside the one that does.
 _NEUTRAL = frozenset({"set", "sets", "subset", "image", "images", "img", "imgs", "pic", "pics", "picture", "pictures"})
 _NEUTRAL |= {"photo", "photos", "jpg", "jpeg", "jpegs", "png", "pngs", "data", "dataset", "database", "seg", "folder"}
-_NEUTRAL |= {
-    "folders",
-    "dir",
-    "split",
-    "splits",
-    "part",
-    "partition",
-    "resized",
-    "cropped",
-    "the",
-    "of",
-    "for",
-    "x",
-    "px",
-}
+_NEUTRAL |= {"folders", "dir", "split", "splits", "part", "partition", "resized", "cropped", "raw", "the", "of", "for"}
+_NEUTRAL |= {"x", "px"}  # 256x256
 _NO_LABEL = {"unknown", "unlabeled", "unlabelled", "unlabel", "no", "label", "labels", "none", "all"}
 _GLUED = re.compile(rf"({'|'.join(sorted(_SPLIT_OF_WORD, key=len, reverse=True))})(sets?|data|images?|imgs?|split)")
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_A-Za-z]+")
@@ -43,6 +30,11 @@ def split_of_name(name: str) -> str | None:
     return split if rest <= _NEUTRAL else None
 
 
+def splits_in(name: str) -> set[str]:
+    """The splits that a file's name speaks of, among any other words: "birds-Train-0" of train, "interval" of none."""
+    return {split for word in _WORD.findall(name) if (split := _split_of_word(word.lower()))}
+
+
 def split_folders(names: Sequence[str]) -> dict[str, str]:
     """Folder -> split, of those among `names` that are called like one, alone or in a pair: birds_train, birds_test."""
     parsed = {name: _parse(name) for name in names}
@@ -53,6 +45,12 @@ def split_folders(names: Sequence[str]) -> dict[str, str]:
         ):
             found[name] = split
     return found
+
+
+def speaks_of_splits(names: Sequence[str]) -> bool:
+    """Whether every name has a word for a split in it, whatever else, and not all the same: train_mini, test_full."""
+    words = [{_SPLIT_OF_WORD.get(word.lower()) for word in _WORD.findall(name)} - {None} for name in names]
+    return bool(words) and all(words) and len(set().union(*words)) > 1
 
 
 def is_without_label(name: str) -> bool:
@@ -78,7 +76,11 @@ def _parse(name: str) -> tuple[str | None, frozenset[str]]:
     splits: list[str] = []
     rest: list[str] = []
     for word in (word.lower() for word in _WORD.findall(name)):
-        glued = _GLUED.fullmatch(word)
-        split = _SPLIT_OF_WORD.get(glued[1] if glued else word)
+        split = _split_of_word(word)
         (splits if split else rest).append(split or word)
     return splits[0] if len(splits) == 1 else None, frozenset(rest)
+
+
+def _split_of_word(word: str) -> str | None:
+    glued = _GLUED.fullmatch(word)
+    return _SPLIT_OF_WORD.get(glued[1] if glued else word)

@@ -58,8 +58,8 @@ class TableImages:
 def list_table_images(table: Any, column: str, where: str) -> TableImages:
     """The images of a table. Raises InputError, which begins with `where`, for a row without one, naming it."""
     import datasets
-    import pyarrow.compute as pc
 
+    pc = _arrow_compute()
     undecoded = table.cast_column(column, datasets.Image(decode=False)).select_columns(column)
     paths: list[str | None] = []
     sizes: list[int] = []
@@ -70,6 +70,15 @@ def list_table_images(table: Any, column: str, where: str) -> TableImages:
         if size < 0 and not path:
             raise InputError(f"{where}: row {row} has no image; take such rows out")
     return TableImages(undecoded, column, tuple(paths), np.array(sizes, dtype=np.int64))
+
+
+def table_paths(table: Any, column: str) -> list[str | None]:
+    """What the table has for the path of each image."""
+    import datasets
+
+    undecoded = table.cast_column(column, datasets.Image(decode=False)).select_columns(column)
+    pc = _arrow_compute()
+    return [path for images in _arrow_chunks(undecoded, column) for path in pc.struct_field(images, "path").to_pylist()]
 
 
 def table_keys(images: TableImages, labels: NDArray[np.int64], folder: Path | None, where: str) -> list[str]:
@@ -109,8 +118,7 @@ def relative_name(path: str, folder: Path | None) -> str:
 
 
 def _hashes(images: TableImages, where: str) -> list[str]:
-    import pyarrow.compute as pc
-
+    pc = _arrow_compute()
     hashes: list[str] = []
     num_rows = len(images.paths)
     with progress("reading images for their keys", num_rows, "images", quiet=num_rows < _MANY_ROWS) as advance:
@@ -120,6 +128,12 @@ def _hashes(images: TableImages, where: str) -> list[str]:
                 hashes.append(_hash(data.as_buffer() if data.is_valid else _file_bytes(images, row, where)))
             advance(len(chunk))
     return hashes
+
+
+def _arrow_compute() -> Any:
+    import pyarrow.compute  # its functions are made when it is imported, so that no type checker knows them
+
+    return pyarrow.compute
 
 
 def _hash(data: Any) -> str:

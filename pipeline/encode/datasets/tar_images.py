@@ -3,14 +3,14 @@
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 
 import fsspec
 
 from ci2p_cache.errors import InputError
-from ci2p_cache.left_out import LeftOut, LeftOutFiles, describe_left_out
+from ci2p_cache.left_out import LeftOut, LeftOutFiles, describe_left_out, merge_left_out
 from ci2p_cache.printable import printable
 from ci2p_cache.remote import client_errors
 from ci2p_cache.user_text import decode_text, names_of, read_text
@@ -19,7 +19,7 @@ from pipeline.encode.datasets.labels import label_names
 from pipeline.encode.datasets.places import without_query
 from pipeline.encode.datasets.split import SourceSplit, sorted_split
 from pipeline.encode.datasets.tar_members import TarMembers, is_url
-from pipeline.encode.datasets.tar_samples import TarSample, list_samples
+from pipeline.encode.datasets.tar_samples import TarSample, UnlabelledTarError, list_samples
 from pipeline.encode.datasets.tar_urls import CLASSES_FILE, LAYOUT, find_tars
 
 
@@ -49,19 +49,50 @@ def find_tar_images(data_dir: str | None, seed: int) -> FoundImages:
     found = find_tars(data_dir)
     names = _read_classes([tar for tars in found.parts.values() for tar in tars])
     listed = cache(lambda part: _list_part(found.parts[part], len(names) or None))
+    tars_of, left_out = dict(found.parts), found.left_out
+    unlabelled: dict[str, str] = {}
+    # Without names, all parts are listed in any case; with them, a test without labels is an error when it is wanted.
+    if (
+        "train" in tars_of
+        and "test" in tars_of
+        and not names
+        and (num_images := _num_unlabelled(tars_of["test"], listed))
+    ):
+        tars = tars_of.pop("test")
+        unlabelled["test"] = f"{_called(tars)} holds no labels"
+        lost = LeftOut(what="images of test without labels", count=num_images, names=tuple(map(_tar_name, tars[:10])))
+        left_out = merge_left_out(left_out, [lost])
 
     @cache
     def open_part(part: str) -> SourceSplit:
         # Without names, the number of classes is known only when every label of every part is.
-        return _split(listed(part), names or _digits([listed(each) for each in found.parts]), data_dir)
+        return _split(listed(part), names or _digits([listed(each) for each in tars_of]), data_dir)
 
     return FoundImages(
-        layout="tars: " + ", ".join(_amount(part, len(tars)) for part, tars in found.parts.items()),
-        parts={part: partial(open_part, part) for part in found.parts},
-        called={part: _called(tars) for part, tars in found.parts.items()},
+        layout="tars: " + ", ".join(_amount(part, len(tars)) for part, tars in tars_of.items()),
+        parts={part: partial(open_part, part) for part in tars_of},
+        called={part: _called(tars) for part, tars in tars_of.items()},
         expected=LAYOUT,
-        left_out=found.left_out,
+        left_out=left_out,
+        unlabelled=unlabelled,
     )
+
+
+def _num_unlabelled(tars: Sequence[str], listed: Callable[[str], object]) -> int:
+    """How many images the tars of test hold when none of them has a label; else 0."""
+    try:
+        listed("test")
+    except UnlabelledTarError as first:
+        count = 0
+        for path in tars:
+            try:
+                list_samples(path, LeftOutFiles())
+            except UnlabelledTarError as error:
+                count += error.num_images
+            else:
+                raise first from None  # labels in some tars, none in others
+        return count
+    return 0
 
 
 def _amount(part: str, count: int) -> str:
@@ -69,8 +100,12 @@ def _amount(part: str, count: int) -> str:
 
 
 def _called(tars: Sequence[str]) -> str:
-    name = printable(posixpath.basename(without_query(tars[0])))
+    name = _tar_name(tars[0])
     return name if len(tars) == 1 else f"{name} and {len(tars) - 1} more"
+
+
+def _tar_name(tar: str) -> str:
+    return printable(posixpath.basename(without_query(tar)))
 
 
 def _list_part(tars: tuple[str, ...], num_names: int | None) -> _Listing:
@@ -142,7 +177,7 @@ def _read_classes(tars: Sequence[str]) -> tuple[str, ...]:
         text = _remote_text(candidate, where) if is_url(candidate) else _local_text(candidate, where)
         if text is None:
             continue
-        names = names_of(text, where)
+        names = tuple(map(printable, names_of(text, where)))
         if not names:
             raise InputError(f"{where} is empty; write the name of each class in a line, or remove it")
         return names

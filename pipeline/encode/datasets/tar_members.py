@@ -3,6 +3,7 @@
 import errno
 import os
 import posixpath
+import re
 import stat
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -18,10 +19,13 @@ from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOutFiles
 from ci2p_cache.printable import printable
 from ci2p_cache.remote import client_errors
+from pipeline.encode.datasets.listing import HIDDEN
 from pipeline.encode.datasets.split import Stamp
 
 _MAX_OPEN = 64
 _SCANNED_BYTES = 1 << 20
+_VOLUME_LABEL = b"V"  # the type of an entry that has nothing but a name
+_UNUSUAL_PART = re.compile(r"(?:^|/)(?:\.|/|$)|^/")  # of a name: empty, or one that begins with a dot
 # First bytes of what people call .tar and is none: what it is, and the way out.
 _COMPRESSED = {
     b"\x1f\x8b": ("gzip", "gunzip"),
@@ -137,21 +141,26 @@ def file_members(tar: tarfile.TarFile, path: str, left_out: LeftOutFiles | None 
     for member in _all_members(tar, path):
         if member.isdir():
             continue
-        name = printable(member.name)
-        parts = [part for part in member.name.split("/") if part not in ("", ".")]
-        if any(part.startswith(".") and part != ".." for part in parts):
-            if left_out is not None:
-                left_out.add("hidden files", f"{posixpath.basename(path)}: {name}")
+        name = member.name
+        if _UNUSUAL_PART.search(name):
+            parts = [part for part in name.split("/") if part not in ("", ".")]
+            if any(part.startswith(".") and part != ".." for part in parts):
+                if left_out is not None:
+                    left_out.add(HIDDEN, printable(f"{posixpath.basename(path)}: {name}"))
+                continue
+            if ".." in parts or not parts:
+                shown = printable(name)
+                raise InputError(
+                    f"--data-dir: {path}: {shown} leads out of the tar; pack it again from the folder itself"
+                )
+            member.name = "/".join(parts)
+        if member.type == _VOLUME_LABEL:
             continue
-        if member.type == b"V":  # the volume's label
-            continue
-        if ".." in parts or not parts:
-            raise InputError(f"--data-dir: {path}: {name} leads out of the tar; pack it again from the folder itself")
         _check_plain(member, path)
-        member.name = "/".join(parts)
         if member.name in names:
             raise InputError(
-                f"--data-dir: {path} holds {name} twice, one of them appended; pack it again with one of the two"
+                f"--data-dir: {path} holds {printable(name)} twice, one of them appended; pack it again with one of "
+                "the two"
             )
         names.add(member.name)
         yield member
@@ -206,7 +215,8 @@ def _end_of_zeros(file: Any, position: int) -> int | None:
 
 
 def _check_plain(member: tarfile.TarInfo, path: str) -> None:
-    name = printable(member.name)
+    if member.isreg() and not member.issparse() and not member.pax_headers:
+        return
     if member.issparse() or any(field.startswith("GNU.sparse.") for field in member.pax_headers):
         what, way_out = "is stored as a sparse file", "pack it again without --sparse"
     elif member.issym() or member.islnk():
@@ -216,7 +226,7 @@ def _check_plain(member: tarfile.TarInfo, path: str) -> None:
         what, way_out = f"is a link or a special file (type {member.type!r})", "pack plain files"
     else:
         return
-    raise InputError(f"--data-dir: {path}: {name} {what}; {way_out}")
+    raise InputError(f"--data-dir: {path}: {printable(member.name)} {what}; {way_out}")
 
 
 def _check_uncompressed(file: IO[bytes], path: str) -> None:

@@ -18,11 +18,13 @@ from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOut, LeftOutFiles
 from ci2p_cache.printable import printable
 from pipeline.encode.datasets.found import SPLITS, WHOLE
-from pipeline.encode.datasets.path_patterns import find_pattern, has_pattern
+from pipeline.encode.datasets.listing import HIDDEN, OWN_OUTPUT
+from pipeline.encode.datasets.own_output import is_own_output
+from pipeline.encode.datasets.path_patterns import expand_braces, find_pattern, has_pattern
 from pipeline.encode.datasets.places import Places, places_of, without_query
-from pipeline.encode.datasets.split_words import split_of_folder, splits_in
+from pipeline.encode.datasets.split_names import split_of_name, splits_in
 from pipeline.encode.datasets.tar_members import is_url
-from pipeline.encode.formats import is_image_name
+from pipeline.encode.formats import looks_like_image
 
 CLASSES_FILE = "classes.txt"
 LAYOUT = (
@@ -46,10 +48,12 @@ def find_tars(data_dir: str) -> TarUrls:
     """The tars that `data_dir` stands for. Raises InputError when there are none, or only some say their split."""
     where = f"--data-dir {printable(data_dir)}"
     left_out = LeftOutFiles()
+    if not data_dir.strip():
+        raise InputError(f"--data-dir '{printable(data_dir)}': that is no name; {LAYOUT}")
     places, root, path = places_of(data_dir)
     folder = f"{root}/{path}"
     if is_url(folder):
-        is_folder = not is_tar_name(path) and not _COMPRESSED.search(path)
+        is_folder = not any(is_tar_name(each) or _COMPRESSED.search(each) for each in expand_braces(path))
         if is_folder and has_pattern(path) and not places.exists(folder):
             is_folder, path = False, f"{path}/*.[tT][aA][rR]"
     else:
@@ -93,7 +97,7 @@ def split_of(tar: str) -> str:
     folder, _, name = without_query(tar).rpartition("/")
     said = splits_in(name)
     if not said:
-        said = {split_of_folder(folder.rpartition("/")[2])} - {""}
+        return split_of_name(folder.rpartition("/")[2]) or ""
     return said.pop() if len(said) == 1 else ""
 
 
@@ -112,7 +116,7 @@ def _of_pattern(places: Places, base: str, pattern: str, where: str, left_out: L
         elif not is_globbed:
             tars.append(path)
         elif name.startswith("."):
-            left_out.add("hidden files", printable(name))
+            left_out.add(HIDDEN, printable(name))
         elif is_tar_name(name) and places.is_file(path):
             tars.append(path)
         elif places.is_folder(path):
@@ -134,7 +138,7 @@ def _of_folder(places: Places, folder: str, where: str, left_out: LeftOutFiles) 
         for name in files:
             path, shown = f"{here}/{name}", printable(relative + name)
             if name.startswith("."):
-                left_out.add("hidden files", shown)
+                left_out.add(HIDDEN, shown)
             elif _COMPRESSED.search(name):
                 compressed.append(shown)
             elif not is_tar_name(name) or not places.is_file(path):
@@ -146,10 +150,12 @@ def _of_folder(places: Places, folder: str, where: str, left_out: LeftOutFiles) 
                 left_out.add(_TARS_ELSEWHERE, shown, pictures=True)
         for name in folders:
             inner = f"{here}/{name}"
-            is_inner_part = depth == 0 and bool(split_of_folder(name))
+            is_inner_part = depth == 0 and split_of_name(name) is not None
             shown = printable(f"{relative}{name}/")
             if name.startswith("."):
-                left_out.add("hidden folders", shown)
+                left_out.add(HIDDEN, shown)
+            elif not is_url(inner) and is_own_output(inner):
+                left_out.add(OWN_OUTPUT, shown)
             elif is_inner_part or (depth < places.num_folders_deep and not places.is_link(inner)):
                 pending.append((inner, f"{relative}{name}/", depth + 1, is_inner_part))
             else:  # links may make a circle
@@ -159,7 +165,7 @@ def _of_folder(places: Places, folder: str, where: str, left_out: LeftOutFiles) 
 
 
 def _leave_out(path: str, shown: str, left_out: LeftOutFiles) -> None:
-    if is_image_name(path):
+    if looks_like_image(path):
         left_out.add("images outside of the tars", shown, pictures=True)
     elif is_tar_name(path):
         left_out.add("pipes, devices and broken links called .tar", shown, pictures=True)
@@ -170,8 +176,8 @@ def _leave_out(path: str, shown: str, left_out: LeftOutFiles) -> None:
 def _check_compressed(names: list[str], where: str) -> None:
     if names:
         first = printable(sorted(names)[0])
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        subject = f"{first} and {len(names) - 1} more are" if len(names) > 1 else f"{first} is"
         raise InputError(
-            f"{where}: {first}{more} are compressed, and images are read from where they lie in a tar; decompress "
-            f"first (gunzip {first.rpartition('/')[2]}, or unxz, unzstd, ...), or move them away"
+            f"{where}: {subject} compressed, and images are read from where they lie in a tar; decompress "
+            f"first (gunzip {first.rpartition('/')[2]}, or bunzip2, unxz, unzstd), or move it away"
         )

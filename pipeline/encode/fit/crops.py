@@ -3,10 +3,8 @@
 Legend: B images, S crop size.
 """
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,38 +13,16 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ci2p_cache.errors import InputError, WorkError
-from ci2p_cache.left_out import LeftOutFiles, describe_left_out
-from pipeline.encode.datasets.listing import image_files
+from ci2p_cache.errors import WorkError
+from pipeline.encode.fit.images import Images, OnError, read_image, unusable
 from pipeline.encode.fit.settings import FitSettings
-from pipeline.encode.preprocess import BadImage, decode, unreadable
+from pipeline.encode.preprocess import BadImage
 from pipeline.encode.workers import compute_ahead, in_shared_memory
 
-logger = logging.getLogger("ci2p")
+_MOST_UNUSABLE = 1000  # images of one step
 
-
-def list_images(folder: str, option: str) -> list[Path]:
-    """All image files below a folder, at any depth, sorted. Raises InputError when there is none."""
-    root = Path(folder).expanduser()
-    if not root.is_dir():
-        raise InputError(f"{option} {folder}: there is no such folder; give one with images in it, at any depth")
-    root = root.resolve()
-    left_out = LeftOutFiles()
-    names = image_files(root.parent, root.name, left_out)
-    if left_out.listed():
-        logger.warning("%s: %s", root, describe_left_out(left_out.listed()))
-    if not names:
-        raise InputError(f"{option} {folder}: no images below it; give a folder with images in it, at any depth")
-    return [root.parent / name for name in sorted(names)]
-
-
-def read_image(path: Path) -> Image.Image:
-    """An RGB image of its own size. Raises WorkError, naming the file, when it cannot be used."""
-    try:
-        return decode(path.read_bytes())
-    except (OSError, BadImage) as error:
-        reason = error.reason if isinstance(error, BadImage) else unreadable(error)
-        raise WorkError(f"{path}: {reason}; mend or remove it, and run the same command again") from error
+# Uint8 [B, 3, S, S], and why each image that was drawn and cannot be used cannot be, by index.
+Batch = tuple[Tensor, dict[int, str]]
 
 
 def random_crop(
@@ -67,35 +43,60 @@ def random_crop(
 
 
 @dataclass(frozen=True)
-class _Batches(Dataset[Tensor]):
+class _Batches(Dataset[Batch]):
     """Step -> its batch; what the worker processes hold. Step `first` is number 0."""
 
-    files: tuple[Path, ...]
+    images: Images
     settings: FitSettings
     first: int
+    on_error: OnError
 
-    def __getitem__(self, number: int) -> Tensor:
+    def __getitem__(self, number: int) -> Batch:
         step = self.first + number
         generator = np.random.default_rng([self.settings.seed, step])
         size = self.settings.crop_size_at(step)
-        crops = [
-            random_crop(read_image(self.files[index]), size, self.settings.scale, generator)
-            for index in generator.integers(len(self.files), size=self.settings.batch_size)
-        ]
-        return in_shared_memory(torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2))
+        failures: dict[int, str] = {}
+        crops = []
+        for index in generator.integers(len(self.images), size=self.settings.batch_size):
+            image = self._usable(int(index), generator, failures)
+            crops.append(random_crop(image, size, self.settings.scale, generator))
+        return in_shared_memory(torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)), failures
+
+    def _usable(self, index: int, generator: np.random.Generator, failures: dict[int, str]) -> Image.Image:
+        """The image at `index` or, under "skip", the first usable one of further draws.
+
+        Images that cannot be used are added to `failures`. Raises WorkError for such a one under "stop", and when none
+        or none of a thousand can be used.
+        """
+        while True:
+            if index not in failures:
+                try:
+                    return read_image(self.images.path(index))
+                except BadImage as error:
+                    if self.on_error == "stop":
+                        raise unusable(self.images.path(index), error.reason) from error
+                    failures[index] = error.reason
+                    if len(failures) == min(len(self.images), _MOST_UNUSABLE):
+                        raise WorkError(
+                            f"none of {len(failures)} images of {self.images.root} can be used (the last, "
+                            f"{self.images.names[index]}: {error.reason}); mend them, or begin anew with another "
+                            "--data-dir and --out"
+                        ) from error
+            index = int(generator.integers(len(self.images)))
 
 
 def crop_batches(
-    files: list[Path], settings: FitSettings, *, first_step: int, workers: int, pin: bool
-) -> Iterator[Tensor]:
-    """Yields uint8 [B, 3, S, S], in channels-last memory, for every step from `first_step` on.
+    images: Images, settings: FitSettings, *, first_step: int, workers: int, pin: bool, on_error: OnError
+) -> Iterator[Batch]:
+    """Yields uint8 [B, 3, S, S], in channels-last memory, and the failures of every step from `first_step` on.
 
-    Images are drawn with replacement; what a step sees depends on the files, the seed and the step alone. Raises as
-    `compute_ahead` does.
+    Images are drawn with replacement; what a step sees depends on the files, the seed and the step alone: the place of
+    an image that cannot be used is another draw's. Raises WorkError for such an image under "stop", when a step finds
+    none that can be used, and as `compute_ahead` does.
     """
-    largest = max(settings.crop_size_at(step) for step in range(first_step, settings.steps)) if files else 0
+    largest = max((settings.crop_size_at(step) for step in range(first_step, settings.steps)), default=0)
     return compute_ahead(
-        _Batches(tuple(files), settings, first_step),
+        _Batches(images, settings, first_step, on_error),
         settings.steps - first_step,
         workers=workers,
         ahead=4,

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from ci2p_cache.errors import InputError, WorkError
 from pipeline.deadlines import Deadlines
-from pipeline.encode.fit.checkpoint import FitCheckpoint, load_checkpoint, save_checkpoint
+from pipeline.encode.fit.checkpoint import FitCheckpoint, save_checkpoint
 from pipeline.encode.fit.crops import crop_batches
+from pipeline.encode.fit.images import Images, OnError
 from pipeline.encode.fit.optimizer import auxiliary_optimizer, rate_distortion_optimizer, set_lr
 from pipeline.encode.fit.settings import FitSettings
 from pipeline.encode.whole_codec import Codec, RateDistortionLoss
@@ -34,28 +35,26 @@ _FIGURES_EVERY = 20  # steps; reading a loss makes the host wait for the device
 class FitRun:
     """Where a training reads, computes and saves."""
 
-    files: list[Path]
-    source: dict[str, str]  # see FitCheckpoint
+    images: Images
     checkpoint: Path
     device: torch.device
     compile: bool
     workers: int
     max_minutes: float | None
+    on_error: OnError
 
 
-def train_codec(codec: Codec, settings: FitSettings, run: FitRun) -> FitCheckpoint:
+def train_codec(codec: Codec, state: FitCheckpoint, run: FitRun) -> FitCheckpoint:
     """Trains `codec` in place to the end, or for `max_minutes`, and returns the checkpoint that it leaves on disk.
 
-    Goes on from the checkpoint when there is one. The images and the noise of a step depend on the seed and the step
-    alone. Raises InputError for other settings than the checkpoint's, and WorkError when the loss is no longer finite
-    (the last checkpoint stays) or an image cannot be used.
+    Goes on from `state`, whose step is 0 for a training that begins with the codec as it is. The images and the noise
+    of a step depend on the seed and the step alone. Raises WorkError when the loss is no longer finite (the last
+    checkpoint stays) or an image cannot be used.
     """
+    settings = state.settings
     codec.train().to(run.device)
     optimizer, auxiliary = rate_distortion_optimizer(codec, settings.lr), auxiliary_optimizer(codec)
-    state = load_checkpoint(run.checkpoint, settings, run.source)
-    if state is None:
-        state = FitCheckpoint(settings, run.source, 0, 0.0, {}, {}, {})
-    else:
+    if state.step:
         codec.load_state_dict(state.codec)
         optimizer.load_state_dict(state.optimizer)
         auxiliary.load_state_dict(state.auxiliary)
@@ -65,18 +64,28 @@ def train_codec(codec: Codec, settings: FitSettings, run: FitRun) -> FitCheckpoi
     stepper = _Stepper(codec, settings, run, optimizer, auxiliary)
     begin = time.monotonic()
     deadlines = Deadlines(checkpoint_every_minutes=_CHECKPOINT_EVERY_MINUTES, max_minutes=run.max_minutes)
-    done, figures = state.step, _Figures()
+    done, figures, failures = state.step, _Figures(), dict(state.failures)
 
     def save() -> FitCheckpoint:
         figures.refuse_non_finite(done)
         seconds = state.seconds + time.monotonic() - begin
-        states = (codec.state_dict(), optimizer.state_dict(), auxiliary.state_dict())
-        save_checkpoint(run.checkpoint, reached := FitCheckpoint(settings, run.source, done, seconds, *states))
+        reached = replace(
+            state,
+            failures=failures,
+            step=done,
+            seconds=seconds,
+            codec=codec.state_dict(),
+            optimizer=optimizer.state_dict(),
+            auxiliary=auxiliary.state_dict(),
+        )
+        save_checkpoint(run.checkpoint, reached)
         return reached
 
-    batches = crop_batches(run.files, settings, first_step=done, workers=run.workers, pin=run.device.type == "cuda")
+    pin = run.device.type == "cuda"
+    batches = crop_batches(run.images, settings, first_step=done, workers=run.workers, pin=pin, on_error=run.on_error)
     with progress("fit-encoder", settings.steps, "steps", start=done) as advance, _compiler_errors():
-        for pixels_B3SS in batches:
+        for pixels_B3SS, unusable in batches:
+            failures |= {run.images.names[index]: reason for index, reason in unusable.items()}
             figures.add(*stepper.step(pixels_B3SS, done))
             done += 1
             advance(1, figures.note)
@@ -85,7 +94,7 @@ def train_codec(codec: Codec, settings: FitSettings, run: FitRun) -> FitCheckpoi
             if deadlines.checkpoint_is_due:
                 save()
                 deadlines.saved()
-    return save() if done > state.step else replace(state, settings=settings)
+    return save() if done > state.step else state
 
 
 class _Stepper:

@@ -1,15 +1,15 @@
 """How good a codec is: bits per pixel and PSNR on images of any size, as CompressAI's evaluation counts them."""
 
 import statistics
-from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch.nn.functional import pad
 
-from pipeline.encode.fit.crops import read_image
+from ci2p_cache.errors import WorkError
+from pipeline.encode.fit.images import Images, OnError, read_image, unusable
+from pipeline.encode.preprocess import BadImage
 from pipeline.encode.psnr import psnr
 from pipeline.encode.whole_codec import Codec, compute_padding
 
@@ -23,22 +23,32 @@ class Quality:
     bpp: float  # bits per pixel by the prior (its own coder spends under 1 % more)
     psnr: float  # dB, of 8-bit RGB
     num_images: int
+    failures: dict[str, str] = field(default_factory=dict)  # images that were left out, and why
 
     def __str__(self) -> str:
         return f"{self.psnr:.2f} dB at {self.bpp:.3f} bit/pixel"
 
 
 @torch.inference_mode()
-def measure_quality(codec: Codec, files: Iterable[Path], device: torch.device) -> Quality:
-    """Codes and decodes each file, in float32 and rounded as stored; the codec is left in evaluation mode.
+def measure_quality(codec: Codec, images: Images, device: torch.device, on_error: OnError = "stop") -> Quality:
+    """Codes and decodes each image, in float32 and rounded as stored; the codec is left in evaluation mode.
 
     Images are padded with zeros to a multiple of 64 and the rate is that of the padded image over the pixels of the
-    image itself, as in `compressai.utils.eval_model`. Raises WorkError for a file that is no usable image.
+    image itself, as in `compressai.utils.eval_model`. Raises WorkError for an image that cannot be used under "stop",
+    and where none can.
     """
     codec.eval()
     rates, psnrs = [], []
-    for file in files:
-        pixels = torch.from_numpy(np.array(read_image(file))).to(device).permute(2, 0, 1)[None].float()
+    failures: dict[str, str] = {}
+    for index in range(len(images)):
+        try:
+            image = read_image(images.path(index))
+        except BadImage as error:
+            if on_error == "stop":
+                raise unusable(images.path(index), error.reason) from error
+            failures[images.key_of(images.names[index])] = error.reason
+            continue
+        pixels = torch.from_numpy(np.array(image)).to(device).permute(2, 0, 1)[None].float()
         height, width = pixels.shape[2:]
         around, back = compute_padding(height, width, min_div=_MULTIPLE)
         coded = codec(pad(pixels / 255, around))
@@ -46,4 +56,9 @@ def measure_quality(codec: Codec, files: Iterable[Path], device: torch.device) -
         decoded = (pad(coded["x_hat"], back) * 255).clamp(0, 255).round()
         rates.append(float(bits) / (height * width))
         psnrs.append(psnr(decoded, pixels))
-    return Quality(statistics.fmean(rates), statistics.fmean(psnrs), len(rates))
+    if not rates:
+        key, reason = next(iter(failures.items()))
+        raise WorkError(
+            f"none of {len(failures)} images to evaluate on can be used ({key}: {reason}); mend one of them"
+        )
+    return Quality(statistics.fmean(rates), statistics.fmean(psnrs), len(rates), failures)

@@ -1,33 +1,44 @@
 """A codec trained on a folder of images: settings in; checkpoint, safetensors, model card and a report out."""
 
 import copy
-import hashlib
 import io
 import os
 import platform
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import safetensors.torch
 import torch
 from torch import Tensor
 
 from ci2p_cache.errors import InputError
+from ci2p_cache.printable import printable
 from ci2p_cache.publish import publish
 from pipeline.bfloat16 import warn_of_slow_bfloat16
 from pipeline.encode.codec import hash_weights
 from pipeline.encode.encoder import resolve_device
-from pipeline.encode.fit.crops import list_images
+from pipeline.encode.fit.checkpoint import FitCheckpoint, load_checkpoint
+from pipeline.encode.fit.images import (
+    GONE,
+    Images,
+    OnError,
+    as_begun,
+    hash_names,
+    hold_out,
+    list_images,
+    read_image,
+    shown,
+    unusable,
+)
 from pipeline.encode.fit.loop import FitRun, train_codec
 from pipeline.encode.fit.model_card import model_card
 from pipeline.encode.fit.quality import Quality, measure_quality
 from pipeline.encode.fit.settings import FitSettings
+from pipeline.encode.preprocess import BadImage
 from pipeline.encode.whole_codec import Codec, load_codec, new_codec
 
-_HELD_OUT_SHARE = 100  # one image in so many is for evaluation when no folder is given for it
-_MOST_HELD_OUT = 64
+_MENDED = ", mended since"
 _SUFFIXES = (".pth.tar", ".safetensors")
 
 
@@ -41,6 +52,7 @@ class FitReport:
     seconds: float  # of the whole training
     quality: Quality
     weights_sha256: str
+    failures: dict[str, str]  # images that were left out, and why, over the whole training
 
     @property
     def finished(self) -> bool:
@@ -49,15 +61,21 @@ class FitReport:
     def lines(self) -> list[str]:
         """For people."""
         state = "" if self.finished else f" ({self.step} of {self.settings.steps} steps; run the same command to go on)"
+        failed = shown([f"{key} ({reason})" for key, reason in self.failures.items()])
         return [
             f"{self.quality} on {self.quality.num_images} images{state}",
+            *([f"left out, since they cannot be used: {len(self.failures)} images: {failed}"] if failed else []),
             *(["wrote: " + ", ".join(map(str, self.files))] if self.files else []),
         ]
 
     def measured(self) -> dict[str, Any]:
         """For --json."""
         return {
-            **asdict(self.quality),
+            "bpp": self.quality.bpp,
+            "psnr": self.quality.psnr,
+            "num_images": self.quality.num_images,
+            "num_failed": len(self.failures),
+            "failures": [{"key": key, "reason": reason} for key, reason in self.failures.items()],
             "steps": self.step,
             "finished": self.finished,
             "seconds": self.seconds,
@@ -78,45 +96,62 @@ def fit_encoder(
     compile_transforms: bool = True,
     workers: int = 0,
     max_minutes: float | None = None,
+    on_error: OnError = "stop",
 ) -> FitReport:
     """Trains a factorized-prior codec on the images below `data_dir`, or goes on where the same call stopped.
 
     Writes OUT.pth.tar (CompressAI's checkpoint format), OUT.safetensors (float16), OUT.md and, on the way, OUT.ckpt.
-    Without `eval_dir` one image in a hundred, 64 at most, is held out and measured on. Raises InputError for wrong
-    settings or files before anything is written, WorkError for an image that cannot be used and a loss that explodes.
+    Without `eval_dir` one image in a hundred, 64 at most, is held out and measured on. The images are those that the
+    first call found: one that has gone since cannot be used, and new ones are refused. Raises InputError for wrong
+    settings or files before anything is written, WorkError for a loss that explodes and, unless `on_error` is "skip",
+    an image that cannot be used.
     """
     stem = _stem(out)
     target = resolve_device(device)
     warn_of_slow_bfloat16(target, settings.precision)
-    train_files, eval_files = _files(data_dir, eval_dir, settings.seed)
+    checkpoint = stem.with_name(f"{stem.name}.ckpt")
+    listed = list_images(data_dir, "--data-dir", on_error)
+    eval_images = None if eval_dir is None else list_images(eval_dir, "--eval-dir", on_error)
     torch.manual_seed(settings.seed)
     codec = new_codec() if begin_from == "random" else load_codec(begin_from, option="--from")
     source = {
-        "data-dir images": _hash_names(train_files, Path(data_dir)),
         "from": "random weights" if begin_from == "random" else hash_weights(codec.g_a.state_dict()),
+        "evaluation": "on images held out of --data-dir" if eval_images is None else "on --eval-dir",
     }
-    run = FitRun(
-        train_files, source, stem.with_name(f"{stem.name}.ckpt"), target, compile_transforms, workers, max_minutes
-    )
-    reached = train_codec(codec, settings, run)
+
+    def hash_listed() -> str:
+        return hash_names(_divided(listed, eval_images, settings.seed)[0].names)
+
+    state = load_checkpoint(checkpoint, settings, source, listed.names, hash_listed)
+    if state is None:
+        state = FitCheckpoint(settings, source, listed.names, {}, 0, 0.0, {}, {}, {})
+    is_done = state.step == settings.steps  # its images are looked at no more
+    images = as_begun(state.names, listed, checkpoint, "skip" if is_done else on_error)
+    train_images, eval_images = _divided(images, eval_images, settings.seed)
+    failures = state.failures if is_done else _failures(train_images, listed, state.failures, on_error)
+    state = replace(state, settings=settings, failures=failures)
+    run = FitRun(train_images, checkpoint, target, compile_transforms, workers, max_minutes, on_error)
+    reached = train_codec(codec, state, run)
     final = _as_shipped(codec)
-    quality = measure_quality(final.to(target), eval_files, target)
+    quality = measure_quality(final.to(target), eval_images, target, on_error)
     final.cpu()
     weights_sha256 = hash_weights(final.g_a.state_dict())
     finished = reached.step == settings.steps
+    without = f" ({len(reached.failures)} of which could not be used)" if reached.failures else ""
     card = model_card(
         stem.name,
         settings,
         begun_from=source["from"],
-        images=f"{len(train_files)} images of `{Path(data_dir).name}`",
+        images=f"{len(train_images)} images of `{printable(train_images.root.name)}`{without}",
         minutes=reached.seconds / 60,
         machine=_machine(target),
         quality=quality,
-        evaluated_on=f"`{Path(eval_dir).name}`" if eval_dir else "`data-dir` that were held out",
+        evaluated_on=f"`{printable(eval_images.root.name)}`" if eval_dir else "`data-dir` that were held out",
         weights_sha256=weights_sha256,
     )
     files = _write(stem, final, card) if finished else ()
-    return FitReport(files, settings, reached.step, reached.seconds, quality, weights_sha256)
+    left_out = {train_images.key_of(name): reason for name, reason in reached.failures.items()} | quality.failures
+    return FitReport(files, settings, reached.step, reached.seconds, quality, weights_sha256, left_out)
 
 
 def _stem(out: Path) -> Path:
@@ -126,28 +161,28 @@ def _stem(out: Path) -> Path:
     raise InputError(f"--out {out}: give a name that ends in {' or '.join(_SUFFIXES)}; both are written")
 
 
-def _files(data_dir: str, eval_dir: str | None, seed: int) -> tuple[list[Path], list[Path]]:
-    files = list_images(data_dir, "--data-dir")
-    if eval_dir is not None:
-        return files, list_images(eval_dir, "--eval-dir")
-    num_held_out = min(_MOST_HELD_OUT, len(files) // _HELD_OUT_SHARE)
-    if not num_held_out:
-        raise InputError(
-            f"--data-dir {data_dir} has {len(files)} images, too few to hold one in {_HELD_OUT_SHARE} out for "
-            "evaluation; give --eval-dir"
-        )
-    held_out = set(np.random.default_rng(seed).choice(len(files), num_held_out, replace=False).tolist())
-    return (
-        [file for index, file in enumerate(files) if index not in held_out],
-        [file for index, file in enumerate(files) if index in held_out],
-    )
+def _divided(images: Images, eval_images: Images | None, seed: int) -> tuple[Images, Images]:
+    """(for training, for evaluation), the latter held out of the former where there is no folder for it."""
+    return hold_out(images, seed) if eval_images is None else (images, eval_images)
 
 
-def _hash_names(files: list[Path], data_dir: Path) -> str:
-    """The images' names below the folder, so that a folder may move between two calls."""
-    root = data_dir.expanduser().resolve()
-    names = "\n".join(file.relative_to(root).as_posix() for file in files)
-    return hashlib.sha256(names.encode()).hexdigest()[:16]
+def _failures(images: Images, listed: Images, before: dict[str, str], on_error: OnError) -> dict[str, str]:
+    """By name: the images that earlier calls left out, and those that have gone.
+
+    One that has been mended stays listed, for steps were made without it. Raises WorkError under "stop" for one that
+    still cannot be used.
+    """
+    found = set(listed.names)
+    failures = {name: GONE for name in images.names if name not in found}
+    for name, reason in before.items():
+        try:
+            read_image(images.root / name)
+            failures[name] = reason if reason.endswith(_MENDED) else reason + _MENDED
+        except BadImage as error:
+            if on_error == "stop":
+                raise unusable(images.root / name, error.reason) from error
+            failures[name] = error.reason
+    return failures
 
 
 def _as_shipped(codec: Codec) -> Codec:

@@ -1,0 +1,31 @@
+"""How the images of a pixel run were found and prepared."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.encode.preprocess import Preprocessing, ResizeMode
+
+
+class PixelSpec(BaseModel):
+    """How a run's images were found and prepared: what evaluation needs to do alike."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["pixels"] = "pixels"
+    dataset: str
+    data_dir: str | None
+    val_fraction: float | None
+    data_seed: int
+    image_size: int
+    short_edge: int
+    resize_mode: ResizeMode
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        return Preprocessing(self.image_size, self.short_edge, self.resize_mode)
+
+
+def is_pixels(spec: dict[str, Any]) -> bool:
+    """Whether a run's spec is a `PixelSpec` and not a cache's."""
+    return spec.get("kind") == "pixels"

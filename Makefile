@@ -2,10 +2,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-READY := $(VENV)/.ready
+
+# pyenv's python3.13 answers only where pyenv was told to; its own folder has it all the same.
+INTERPRETER := $(shell $(PYTHON) -c 'import sys; print(sys.executable)' 2>/dev/null \
+	|| ls -d "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/*/bin/$(PYTHON) 2>/dev/null | tail -n 1)
+$(if $(INTERPRETER),,$(error no $(PYTHON) on this machine; say which: make test PYTHON=/path/to/python3))
 
 # The versions that were tested together with this Python; another Python takes the newest of everything.
-VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])')
+VERSION := $(shell $(INTERPRETER) -c 'import sys; print("%d%d" % sys.version_info[:2])')
+READY := $(VENV)/.ready-$(VERSION)
 CONSTRAINTS := $(wildcard constraints/py$(VERSION).txt)
 CONSTRAIN := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 # CompressAI holds numpy below 2, and has no build for Python 3.13: it is tested with on 3.11 alone.
@@ -44,10 +49,11 @@ dist: $(READY)
 	rm -rf dist build
 	$(BIN)/python -m build --outdir dist .
 	$(BIN)/twine check --strict dist/*
-	PYTHON=$(BIN)/python sh .ci/check-dist dist
+	PYTHON=$(abspath $(BIN)/python) .ci/check-dist dist
 
 $(READY): pyproject.toml $(CONSTRAINTS)
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test "$$($(BIN)/python -c 'import sys; print("%d%d" % sys.version_info[:2])' 2>/dev/null)" = $(VERSION) \
+		|| $(INTERPRETER) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet $(CONSTRAIN) torch
 	$(BIN)/python -m pip install --quiet $(CONSTRAIN) --editable '.[$(EXTRAS)]'
 	touch $@

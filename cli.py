@@ -664,3 +664,7 @@ def complexity(image_sizes: tuple[int, ...], num_classes: int, models: tuple[str
     for line in table(measured):
         _print(json_file, line)
     _write_json(json_file, [asdict(each) for each in measured])
+
+
+if __name__ == "__main__":
+    main()

@@ -413,7 +413,8 @@ def baseline(
 @_checkpoint_option
 @click.option("--shards", metavar="CACHE", help="Default: the cache that the model was trained from.")
 @click.option("--images", metavar="DIR", help="Raw images instead, through the encoder that made the cache.")
-@click.option("--split", default="val", show_default=True)
+@click.option("--split", default="val", show_default=True, help="Which part of the data set.")
+@click.option("--predictions", "table", metavar="FILE", help="Write key, label, prediction and probability as CSV.")
 @click.option("--tta", is_flag=True, help="Average over the image and its mirror image.")
 @_weights_option
 @_device_option
@@ -427,6 +428,7 @@ def evaluate(
     shards: str | None,
     images: str | None,
     split: str,
+    table: str | None,
     tta: bool,
     weights: str,
     device: str,
@@ -441,9 +443,15 @@ def evaluate(
     Of --images that the cache was made from, exactly those of --split are measured; of another folder all, unless the
     model was trained on some of them.
     """
+    if table == "-" and json_file == "-":
+        raise InputError("--predictions - and --json -: both want standard output; give one of them a file")
     if _runs_elsewhere(gpus, device):
         return
     from pipeline.evaluate.run import evaluate as evaluate_model
+    from pipeline.evaluate.tables import refuse_no_file
+
+    if table is not None:
+        refuse_no_file(table, "--predictions")
 
     report = evaluate_model(
         checkpoint,
@@ -459,28 +467,59 @@ def evaluate(
     )
     if _is_first():
         for line in report.lines():
-            _print(json_file, line)
+            _print("-" if table == "-" else json_file, line)
+        if table is not None:
+            report.write_csv(table)
         _write_json(json_file, report.measured())
 
 
 @main.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE...")
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @_checkpoint_option
-@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="How many classes to print.")
+@click.option("--csv", "table", metavar="FILE", help="Write key, class, probability, then those of the next --top.")
+@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="How many classes to say.")
 @_weights_option
 @_device_option
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images a batch.")
+@click.option("--workers", type=click.IntRange(0), help="Decoding processes. Default: one a core, 16 at most.")
 @_json_option
 def predict(
-    files: tuple[Path, ...], checkpoint: str | None, top: int, weights: str, device: str, json_file: str | None
+    inputs: tuple[str, ...],
+    checkpoint: str | None,
+    table: str | None,
+    top: int,
+    weights: str,
+    device: str,
+    batch_size: int,
+    workers: int | None,
+    json_file: str | None,
 ) -> None:
-    """Classes and probabilities of image files."""
-    from pipeline.evaluate.run import predict as predict_images
+    """Classes and probabilities of images.
 
-    predictions = predict_images(checkpoint, files, weights=weights, device=device)
-    for file, shares in predictions.items():
-        likeliest = sorted(shares.items(), key=lambda item: -item[1])[:top]
-        _print(json_file, f"{file}: " + ", ".join(f"{name} {100 * share:.1f} %" for name, share in likeliest))
-    _write_json(json_file, predictions)
+    INPUT is an image file, a folder (looked through at any depth), a pattern such as 'pics/**/*.jpg', a URL, or - for
+    an image on standard input. An image that cannot be used is named, the others are predicted, and the exit status
+    is 1.
+    """
+    if table == "-" and json_file == "-":
+        raise InputError("--csv - and --json -: both want standard output; give one of them a file")
+    from pipeline.evaluate.run import predict as predict_images
+    from pipeline.evaluate.tables import refuse_no_file
+
+    if table is not None:
+        refuse_no_file(table, "--csv")
+    report = predict_images(checkpoint, inputs, weights=weights, device=device, batch_size=batch_size, workers=workers)
+    if table is None:
+        for line in report.lines(top):
+            _print(json_file, line)
+    else:
+        report.write_csv(table, top)
+    _write_json(json_file, report.measured())
+    notes = report.notes()
+    if table not in (None, "-"):
+        notes.append(f"{table}: predictions of {len(report.keys)} images")
+    for note in notes:
+        click.echo(_printable_lines(note), err=True)
+    report.check()
 
 
 @main.command("fit-encoder")

@@ -3,9 +3,8 @@
 Legend: B images, V views, C, H, W of a latent; of a pixel baseline, C = 3 and H = W the image size.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,7 +22,7 @@ from pipeline.encode.datasets import ImageSplit, open_pool
 from pipeline.encode.datasets.split import SourceSplit
 from pipeline.encode.decoding import MEND_IT, OnError, decode_batches
 from pipeline.encode.encoder import Encoder, load_encoder, resolve_device
-from pipeline.encode.preprocess import BadImage, Preprocessing, load_pixels, preprocessing_of, unreadable
+from pipeline.encode.preprocess import Preprocessing, preprocessing_of
 from pipeline.evaluate.predictions import Predictions, predict_inputs
 from pipeline.running.launched import ALONE, Launched
 
@@ -158,16 +157,3 @@ def predict_split(
             inputs = rendering.inputs(plain, views)
             labels = torch.from_numpy(np.asarray(split.labels)[batch.indices])
             yield Predictions(predict_inputs(model, inputs), labels, np.array(batch.indices, dtype=np.int64))
-
-
-def predict_files(model: nn.Module, rendering: Rendering, files: Sequence[Path]) -> Iterator[tuple[Path, Tensor]]:
-    """(file, probabilities float32 [K]) one after another. Raises InputError for a file that is no usable image."""
-    views = rendering.views[:1]
-    for file in files:
-        try:
-            pixels = load_pixels(file.read_bytes(), rendering.preprocessing)
-        except (OSError, BadImage) as error:
-            reason = error.reason if isinstance(error, BadImage) else unreadable(error)
-            raise InputError(f"{file}: {reason}; give the path of an image file") from error
-        inputs = rendering.inputs(torch.from_numpy(pixels)[None], views)
-        yield file, predict_inputs(model, inputs)[0]

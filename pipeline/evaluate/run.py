@@ -1,18 +1,19 @@
 """`ci2p eval` and `ci2p predict`: find the model, find what to measure it on, measure."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ci2p_cache.cache import Cache, open_cache
-from ci2p_cache.errors import InputError
+from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.known_images import HeldOut, KnownImages, held_out_of, known_images
+from ci2p_cache.left_out import LeftOut, describe_left_out
 from ci2p_cache.manifest import Failure
 from ci2p_cache.spec import CacheSpec
 from pipeline.baselines.pixel_spec import PixelSpec, is_pixels
@@ -20,9 +21,11 @@ from pipeline.baselines.pixels import open_pixel_data
 from pipeline.encode.decoding import OnError, default_workers
 from pipeline.encode.encoder import resolve_device
 from pipeline.evaluate.held_out import ChosenImages, choose_images, refuse_changed
-from pipeline.evaluate.images import open_images, open_rendering, predict_files, predict_split
+from pipeline.evaluate.images import open_images, open_rendering, predict_split
+from pipeline.evaluate.inputs import find_inputs
 from pipeline.evaluate.predictions import Predictions, in_order, predict_cache, refuse_other_latents
 from pipeline.evaluate.scores import Scores, Scoring
+from pipeline.evaluate.tables import share, top_cells, top_columns, write_table
 from pipeline.running.launched import Launched, gather, launched_as
 from pipeline.running.progress import progress
 from pipeline.train.run_folder import RunConfig, load_model, newest_run, read_known_images
@@ -40,6 +43,18 @@ class EvalReport:
     failures: tuple[Failure, ...] = ()  # images that were left out, under --on-error skip
     keys: Sequence[str] = ()  # of all that were to be measured
     predictions: tuple[Predictions, ...] = ()  # of those that were, by their place among the keys
+
+    def write_csv(self, table: str) -> None:
+        """key, label, prediction, probability of every image that was measured, sorted by key."""
+        classes = tuple(self.scores.per_class)
+        write_table(table, ("key", "label", "prediction", "probability"), sorted(self._rows(classes)))
+
+    def _rows(self, classes: tuple[str, ...]) -> Iterator[tuple[str, str, str, str]]:
+        for part in self.predictions:
+            shares_B, predicted_B = part.probabilities.max(1)  # as `Scoring` takes it
+            for row, place in enumerate(part.places.tolist()):
+                label, predicted = int(part.labels[row]), int(predicted_B[row])
+                yield self.keys[place], classes[label], classes[predicted], share(shares_B[row])
 
     @property
     def images_per_s(self) -> float:
@@ -63,6 +78,57 @@ class EvalReport:
             "num_failed": len(self.failures),
             "failures": [failure.model_dump() for failure in self.failures],
         }
+
+
+@dataclass(frozen=True)
+class PredictReport:
+    """What images were predicted to be, and which could not be: together all that were asked for."""
+
+    keys: tuple[str, ...]
+    probabilities: Tensor  # float32 [N, K]
+    classes: tuple[str, ...]
+    failures: tuple[Failure, ...]
+    left_out: tuple[LeftOut, ...]  # what lies in folders besides
+    num_repeated: int  # inputs that were named before
+
+    def lines(self, top: int) -> list[str]:
+        """For people: a line an image."""
+        cells = [top_cells(row, self.classes, top) for row in self.probabilities]
+        shares = [", ".join(f"{n} {100 * float(p):.1f} %" for n, p in zip(c[::2], c[1::2], strict=True)) for c in cells]
+        return [f"{key}: {line}" for key, line in zip(self.keys, shares, strict=True)]
+
+    def notes(self) -> list[str]:
+        """For people: what was not predicted, or once only."""
+        notes = [f"{failure.key}: {failure.reason}" for failure in self.failures]
+        if self.left_out:
+            notes.append(describe_left_out(self.left_out))
+        if self.num_repeated:
+            notes.append(f"inputs that were named twice and predicted once: {self.num_repeated}")
+        return notes
+
+    def measured(self) -> dict[str, dict[str, float]]:
+        """For --json: key -> class -> probability."""
+        return {
+            key: dict(zip(self.classes, row.tolist(), strict=True))
+            for key, row in zip(self.keys, self.probabilities, strict=True)
+        }
+
+    def write_csv(self, table: str, top: int) -> None:
+        """key, class, probability, then those of the next likeliest."""
+        top = min(top, len(self.classes))
+        rows = (
+            [key, *top_cells(row, self.classes, top)] for key, row in zip(self.keys, self.probabilities, strict=True)
+        )
+        write_table(table, ["key", *top_columns(top)], rows)
+
+    def check(self) -> None:
+        """Raises WorkError when an image could not be predicted; InputError when one was asked for, and is no image."""
+        num_failed = len(self.failures) + sum(entry.count for entry in self.left_out if entry.pictures)
+        num_asked = num_failed + len(self.keys)
+        if num_asked == 1 and self.failures:
+            raise InputError(f"{self.failures[0].key}: {self.failures[0].reason}; give the path of an image file")
+        if num_failed:
+            raise WorkError(f"{num_failed} of {num_asked} images could not be predicted; they are named above")
 
 
 def evaluate(
@@ -130,14 +196,46 @@ def evaluate(
     return EvalReport(scores, str(run), measured_on, seconds, num_missing, tuple(failures), keys, made)
 
 
-def predict(checkpoint: str | None, files: Sequence[Path], *, weights: str, device: str) -> dict[str, dict[str, float]]:
-    """File -> class -> probability, by a run (the newest under runs/ by default)."""
-    _, model, config, _ = _open_model(checkpoint, device)
-    rendering = open_rendering(config.data.spec, weights, device)
-    return {
-        str(file): dict(zip(config.data.classes, probabilities.tolist(), strict=True))
-        for file, probabilities in predict_files(model, rendering, files)
-    }
+def predict(
+    checkpoint: str | None,
+    inputs: Sequence[str],
+    *,
+    weights: str,
+    device: str,
+    batch_size: int = 64,
+    workers: int | None = None,
+) -> PredictReport:
+    """Classifies images by a run (the newest under runs/ by default). Those that cannot be used are in `failures`.
+
+    Raises InputError for a folder or pattern without images.
+    """
+    _, model, config, target = _open_model(checkpoint, device)
+    rendering = open_rendering(config.data.spec, weights, target)
+    images = find_inputs(inputs)
+    failures: list[Failure] = []
+    parts: list[Predictions] = []
+    with progress("predict", len(images.keys), "images", quiet=len(images.keys) <= batch_size) as advance:
+        done = 0
+        threads = default_workers() if workers is None else workers
+        for part in predict_split(
+            model,
+            rendering,
+            images,
+            failures,
+            batch_size=batch_size,
+            workers=threads if len(images.keys) > batch_size else 0,
+            on_error="skip",
+        ):
+            parts.append(part)
+            now = sum(len(each.labels) for each in parts) + len(failures)
+            advance(now - done)
+            done = now
+        advance(len(images.keys) - done)
+    rows = [torch.empty(0, len(config.data.classes)), *(part.probabilities for part in parts)]
+    keys = tuple(images.keys[place] for part in parts for place in part.places.tolist())
+    return PredictReport(
+        keys, torch.cat(rows), config.data.classes, tuple(failures), images.left_out, images.num_repeated
+    )
 
 
 def _choose_images(run: Path, config: RunConfig, images: str | None, split: str, shards: str | None) -> ChosenImages:

@@ -22,7 +22,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.abc.buffer import Buffer
-from zarr.codecs import BloscCodec, BloscShuffle
+from zarr.codecs import BloscCodec
 from zarr.storage import MemoryStore
 
 from ci2p_cache.codecs import ESCAPE, INT_LIMIT, stored_dtype
@@ -79,7 +79,7 @@ def write_metadata(split_dir: Path, manifest: Manifest) -> None:
     # A dict of ours, to be read without an event loop of its own: in a notebook one is running already.
     written: dict[str, Buffer] = {}
     group = zarr.create_group(store=MemoryStore(written), zarr_format=3, attributes=_attributes(manifest))
-    blosc = BloscCodec(typesize=1, cname="zstd", clevel=5, shuffle=BloscShuffle.bitshuffle)
+    blosc = BloscCodec(typesize=1, cname="zstd", clevel=5, shuffle="bitshuffle")
     shape = (len(labels), len(spec.views), *spec.latent_shape)
     group.create_array(
         "latents",

@@ -1,5 +1,6 @@
 """ImageNet's development kit: the classes by number, and the number of each validation image's class."""
 
+import gzip
 import re
 import tarfile
 import zlib
@@ -52,9 +53,10 @@ def _read_unpacked(folder: Path) -> tuple[bytes, bytes]:
 def _read_packed(path: Path) -> tuple[bytes, bytes]:
     wanted: dict[str, bytes] = {}
     try:
-        with path.open("rb") as file:  # browsers unpack a .gz on the way and leave its name as it was
-            is_packed = file.read(2) == _GZIP_MARK
-        with tarfile.open(path, "r:gz" if is_packed else "r:") as tar:
+        data = path.read_bytes()
+        if data.startswith(_GZIP_MARK):  # browsers unpack a .gz on the way and leave its name as it was
+            data = gzip.decompress(data)  # to its end, where the checksum is: tarfile stops before
+        with tarfile.open(fileobj=BytesIO(data), mode="r:") as tar:
             for member in tar:
                 for name in (GROUND_TRUTH, META):
                     member_file = tar.extractfile(member) if member.isreg() and member.name.endswith(name) else None

@@ -88,9 +88,9 @@ def _write_json(json_file: str | None, measured: Any) -> None:
     if json_file == "-":
         click.echo(json.dumps(measured, indent=1))
     elif json_file:
-        from ci2p_cache.publish import publish
+        from ci2p_cache.publish import write_output
 
-        publish(Path(json_file), (json.dumps(measured, indent=1) + "\n").encode())
+        write_output(Path(json_file), (json.dumps(measured, indent=1) + "\n").encode())
 
 
 def _runs_elsewhere(gpus: str | None, device: str) -> bool:

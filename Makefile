@@ -4,7 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint format bench clean
+# The versions that were tested together with this Python; another Python takes the newest of everything.
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])')
+CONSTRAINTS := $(wildcard constraints/py$(VERSION).txt)
+CONSTRAIN := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
+# CompressAI holds numpy below 2, and has no build for Python 3.13: it is tested with on 3.11 alone.
+comma := ,
+EXTRAS := dev,huggingface$(if $(filter 311,$(VERSION)),$(comma)compressai)
+
+.PHONY: demo test lint format bench dist clean
 
 # Encode, train and evaluate on the built-in sample data: no network, no images of your own.
 demo: $(READY)
@@ -25,17 +33,24 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 # Cache, encoder and training beside their peers: writes docs/benchmarks.md. DATA/train/CLASS/x.jpg and DATA/val/CLASS/x.jpg;
-# MDS=PYTHON, if given, an interpreter that has mosaicml-streaming (benchmarks/reading_mds.py).
+# MDS=PYTHON, if given, an interpreter that has mosaicml-streaming (benchmarks/reading_mds.py). Needs Python 3.11.
 bench: $(READY)
 	test -n "$(DATA)" || { echo "say which images: make bench DATA=DIR" >&2; exit 2; }
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python -m pip install --quiet $(CONSTRAIN) --editable '.[bench]'
 	$(BIN)/python benchmarks/run_all.py --data-dir $(DATA) $(if $(MDS),--mds-python $(MDS))
 
-$(READY): pyproject.toml constraints.txt
+# Source and binary distribution in dist/, looked at by twine and by an install elsewhere (docs/releasing.md).
+dist: $(READY)
+	rm -rf dist build
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
+	PYTHON=$(BIN)/python sh .ci/check-dist dist
+
+$(READY): pyproject.toml $(CONSTRAINTS)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,huggingface]'
+	$(BIN)/python -m pip install --quiet $(CONSTRAIN) torch
+	$(BIN)/python -m pip install --quiet $(CONSTRAIN) --editable '.[$(EXTRAS)]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo build *.egg-info
+	rm -rf $(VENV) demo build dist *.egg-info

@@ -1,6 +1,5 @@
 """The door: parse, call one function, print. Heavy imports stay inside the commands, so that --help is quick."""
 
-import errno
 import json
 import logging
 import os
@@ -10,8 +9,10 @@ from typing import Any, NoReturn
 
 import click
 
-from ci2p_cache.errors import Ci2pError, InputError
+from ci2p_cache.errors import Ci2pError, InputError, describe_system_error
 from ci2p_cache.printable import printable
+
+_STARTED_BY_GPUS = "CI2P_PROCESS_STARTED"  # `processes.STARTED_HERE`, without importing torch
 
 
 class _Door(click.Group):
@@ -19,6 +20,8 @@ class _Door(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         kwargs["standalone_mode"] = False
+        given = args[0] if args else kwargs.get("args")
+        kwargs["obj"] = sys.argv[1:] if given is None else list(given)  # what --gpus runs again
         try:
             status = super().main(*args, **kwargs)
         except Ci2pError as error:
@@ -33,20 +36,19 @@ class _Door(click.Group):
         except (click.Abort, KeyboardInterrupt):
             _fail("interrupted; run the same command again to continue", 1)
         except OSError as error:
-            _fail(_system_error(error), 1)
+            _fail(describe_system_error(error), 1)
         sys.exit(status if isinstance(status, int) else 0)
 
 
 def _fail(message: str, status: int) -> NoReturn:
-    click.echo(f"Error: {printable(' '.join(message.split()))}", err=True)
+    message = printable(" ".join(message.split()))
+    if _STARTED_BY_GPUS in os.environ:
+        from pipeline.running.processes import report_failure
+
+        if report_failure(message, status):  # one of several: what happened is said once, by who started them
+            sys.exit(status)
+    click.echo(f"Error: {message}", err=True)
     sys.exit(status)
-
-
-def _system_error(error: OSError) -> str:
-    where = f" ({error.filename})" if error.filename else ""
-    if error.errno == errno.ENOSPC:
-        return f"the disk is full{where}; free some space and run the same command again: what is finished is kept"
-    return f"{error.strerror or error}{where}"
 
 
 def _printable_lines(text: str) -> str:
@@ -91,12 +93,31 @@ def _write_json(json_file: str | None, measured: Any) -> None:
         publish(Path(json_file), (json.dumps(measured, indent=1) + "\n").encode())
 
 
+def _runs_elsewhere(gpus: str | None, device: str) -> bool:
+    """Whether `--gpus` has had the command done by processes of its own. Raises Ci2pError as they do."""
+    if gpus is None or _STARTED_BY_GPUS in os.environ:
+        return False
+    from pipeline.running.processes import count_processes, run_processes
+
+    count = count_processes(gpus, device)
+    if count > 1:
+        door = str(Path(__file__).with_name("ci2p.py"))
+        run_processes([door, *click.get_current_context().find_root().obj], count)
+    return count > 1
+
+
+def _is_first() -> bool:
+    """Whether this process speaks for all that do the same work."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
 def _print(json_file: str | None, line: str) -> None:
     """A line for people; to standard error when standard output carries the JSON."""
     click.echo(_printable_lines(line), err=json_file == "-")
 
 
 _device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+_gpus_option = click.option("--gpus", metavar="N|all", help="A process for each of so many GPUs of this machine.")
 _max_minutes_option = click.option(
     "--max-minutes", type=click.FloatRange(min=0, min_open=True), help="End after so long, resumably."
 )
@@ -158,6 +179,7 @@ _resize_mode_option = click.option(
 @click.option("--crop-scale", type=float, nargs=2, metavar="LOW HIGH", help="Of the area. Default: 0.25 1.0.")
 @_weights_option
 @_device_option
+@_gpus_option
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
 @click.option(
     "--engine",
@@ -187,6 +209,7 @@ def encode(
     device: str,
     precision: Any,
     engine: Any,
+    gpus: str | None,
     workers: int | None,
     dry_run: bool,
     json_file: str | None,
@@ -199,26 +222,37 @@ def encode(
 
     Run the same command again to continue; finished shards are not touched.
     """
+    if not dry_run and _runs_elsewhere(gpus, device):
+        return
     from pipeline.encode.decoding import default_workers
+    from pipeline.encode.report import merge_reports
     from pipeline.encode.run import encode_dataset, plan_encoding
     from pipeline.encode.shard_writer import EncodeOptions
+    from pipeline.running.launched import gather, launched_as
 
-    report = (plan_encoding if dry_run else encode_dataset)(
-        dataset,
-        data_dir,
-        out or Path("caches") / dataset,
-        EncodeOptions(workers=default_workers() if workers is None else workers, **options),
-        splits=splits or None,
-        val_fraction=val_fraction,
-        image_size=image_size,
-        short_edge=short_edge,
-        resize_mode=resize_mode,
-        jpeg_decode=jpeg_decode,
-        weights=weights,
-        device=device,
-        precision=precision,
-        engine=engine,
-    )
+    out = out or Path("caches") / dataset
+    encode_options = EncodeOptions(workers=default_workers() if workers is None else workers, **options)
+    settings: Any = {
+        "splits": splits or None,
+        "val_fraction": val_fraction,
+        "image_size": image_size,
+        "short_edge": short_edge,
+        "resize_mode": resize_mode,
+        "jpeg_decode": jpeg_decode,
+        "weights": weights,
+        "device": device,
+        "precision": precision,
+        "engine": engine,
+    }
+    report: Any
+    if dry_run:
+        report = plan_encoding(dataset, data_dir, out, encode_options, **settings)
+    else:
+        report = encode_dataset(dataset, data_dir, out, encode_options, **settings)
+        if _STARTED_BY_GPUS in os.environ:  # then one speaks for all; under torchrun nobody waits for the others
+            report = merge_reports(gather(report, launched_as()))
+            if not _is_first():
+                return
     for line in report.lines():
         _print(json_file, line)
     _write_json(json_file, report.measured())
@@ -269,7 +303,7 @@ def _train(
 
     run = out or default_run(recipe.model, name, recipe.seed)
     result = train_model(recipe, data, run, device=device, max_minutes=max_minutes)
-    if int(os.environ.get("RANK", "0")) == 0:
+    if _is_first():
         best = "not evaluated yet" if result.best_top1 is None else f"best top-1 {100 * result.best_top1:.2f} %"
         state = "finished" if result.finished else "not finished; run the same command to go on"
         _print(json_file, f"{best}, {result.epochs} epochs in {result.seconds:.0f} s ({state})")
@@ -291,6 +325,7 @@ def _train(
 @click.option("--model", help="ci2p_vit_base, _ds, _large, _small, _tiny, or a ViT of timm's. Default: the recipe's.")
 @click.option("--pretrained/--no-pretrained", default=None, help="Start a ViT of timm's from its published weights.")
 @_recipe_options
+@_gpus_option
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Decoding threads.")
 @click.option("--resident", type=click.Choice(["auto", "cpu", "cuda", "off"]), default="auto", show_default=True)
 def train(
@@ -299,6 +334,7 @@ def train(
     out: Path | None,
     settings: tuple[str, ...],
     device: str,
+    gpus: str | None,
     workers: int,
     resident: Any,
     max_minutes: float | None,
@@ -307,8 +343,10 @@ def train(
 ) -> None:
     """Stage two: train a model from a cache of latents.
 
-    Run the same command again to resume. Several GPUs: torchrun --nproc-per-node 8 -m cli train ...
+    Run the same command again to resume. Several machines: torchrun --no-python ci2p train ...
     """
+    if _runs_elsewhere(gpus, device):
+        return
     from pipeline.train.data import open_training_data
 
     resolved = _resolve_recipe(recipe, settings, overrides)
@@ -379,6 +417,7 @@ def baseline(
 @click.option("--tta", is_flag=True, help="Average over the image and its mirror image.")
 @_weights_option
 @_device_option
+@_gpus_option
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--workers", type=click.IntRange(0), help="Decoding threads, or processes for --images.")
 @_on_error_option
@@ -391,6 +430,7 @@ def evaluate(
     tta: bool,
     weights: str,
     device: str,
+    gpus: str | None,
     batch_size: int,
     workers: int | None,
     on_error: Any,
@@ -401,6 +441,8 @@ def evaluate(
     Of --images that the cache was made from, exactly those of --split are measured; of another folder all, unless the
     model was trained on some of them.
     """
+    if _runs_elsewhere(gpus, device):
+        return
     from pipeline.evaluate.run import evaluate as evaluate_model
 
     report = evaluate_model(
@@ -415,9 +457,10 @@ def evaluate(
         workers=workers,
         on_error=on_error,
     )
-    for line in report.lines():
-        _print(json_file, line)
-    _write_json(json_file, report.measured())
+    if _is_first():
+        for line in report.lines():
+            _print(json_file, line)
+        _write_json(json_file, report.measured())
 
 
 @main.command()
@@ -621,7 +664,3 @@ def complexity(image_sizes: tuple[int, ...], num_classes: int, models: tuple[str
     for line in table(measured):
         _print(json_file, line)
     _write_json(json_file, [asdict(each) for each in measured])
-
-
-if __name__ == "__main__":
-    main()

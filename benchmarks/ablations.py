@@ -16,7 +16,7 @@ from commands import ci2p, cores
 from sweep import Arm, folder_of, parser_of, subset_of, sweep
 
 from ci2p_cache.publish import publish
-from pipeline.encode.codec import new_codec
+from pipeline.encode.whole_codec import new_codec
 
 REFERENCE = "bundled, step 1"
 

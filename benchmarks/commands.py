@@ -19,7 +19,7 @@ DOCS = ROOT / "docs"
 def ci2p(*arguments: object, report: Path, threads: int) -> dict[str, Any]:
     """What `ci2p ARGUMENTS --json REPORT` measured; an earlier run's report is taken as it is. Ends where it fails."""
     if not report.exists():
-        command = [sys.executable, "-m", "cli", *map(str, arguments), "--json", str(report)]
+        command = [sys.executable, "-m", "ci2p", *map(str, arguments), "--json", str(report)]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(threads)}
         done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
         if done.returncode:

@@ -22,9 +22,9 @@ import torch
 
 from ci2p_cache.publish import publish
 from pipeline.bfloat16 import lacks_bfloat16
-from pipeline.encode.codec import load_codec
 from pipeline.encode.encoder import load_encoder, resolve_device
 from pipeline.encode.preprocess import load_pixels, preprocessing
+from pipeline.encode.whole_codec import load_codec
 
 MACS_PER_VIEW = 2.764e9  # of the analysis transform at 256 px
 

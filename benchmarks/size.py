@@ -21,7 +21,8 @@ from ci2p_cache.codecs import ESCAPE, unzigzag
 from ci2p_cache.errors import InputError
 from ci2p_cache.publish import publish
 from ci2p_cache.reader import ViewReader
-from pipeline.encode.codec import Codec, hash_weights, load_codec
+from pipeline.encode.codec import hash_weights
+from pipeline.encode.whole_codec import Codec, load_codec
 
 LEAST_LIKELIHOOD = 1e-9  # CompressAI's own bound: what is less likely takes 30 bits
 

@@ -57,6 +57,13 @@ class Cache:
         keys = PackedStrings(key for marker in markers for key in marker.keys)
         return ItemList(tuple(self.classes), keys, labels)
 
+    def read_keys(self) -> PackedStrings:
+        """The key of each stored sample, [N]. Raises WorkError when the item list is damaged."""
+        keys = self.read_items().keys
+        if len(keys) == self.num_samples:
+            return keys
+        return PackedStrings(keys[position] for position in self.positions.tolist())
+
     def read_contents(self) -> Contents | None:
         """What each image file held, in the order of the positions; None of format version 1, which kept no hashes."""
         if self.spec.format_version == 1:

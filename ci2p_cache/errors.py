@@ -1,5 +1,7 @@
 """What a user can mend, said in one line: the field, the value and the way out."""
 
+import errno
+
 
 class Ci2pError(Exception):
     """Base of every error that the command line prints as one `Error:` line, without a traceback."""
@@ -15,3 +17,11 @@ class InputError(Ci2pError):
 
 class WorkError(Ci2pError):
     """The work itself failed or found something wrong: a damaged shard, a full disk. Exit status 1."""
+
+
+def describe_system_error(error: OSError) -> str:
+    """What the system refused, in one line."""
+    where = f" ({error.filename})" if error.filename else ""
+    if error.errno == errno.ENOSPC:
+        return f"the disk is full{where}; free some space and run the same command again: what is finished is kept"
+    return f"{error.strerror or error}{where}"

@@ -61,8 +61,7 @@ def known_images(train: Cache, val: Cache) -> KnownImages:
 
 def held_out_of(cache: Cache, by: KnownBy) -> HeldOut:
     """The stored images of a split, in the order of their positions."""
-    items = cache.read_items()
-    keys = PackedStrings(items.keys[position] for position in cache.positions.tolist())
+    keys = cache.read_keys()
     if by == "content":
         hashes_N8 = np.ascontiguousarray(_contents(cache).hashes[cache.positions, :_ID_BYTES])
         return HeldOut(keys, hashes_N8.view(">u8").reshape(-1).astype(np.uint64))

@@ -13,7 +13,6 @@ The chunks of a rans store name a codec, `ci2p.rans`, that no other reader has: 
 labels and refuses the latents by that name, rather than returning something else.
 """
 
-import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ import google_crc32c
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.abc.buffer import Buffer
 from zarr.codecs import BloscCodec, BloscShuffle
 from zarr.storage import MemoryStore
 
@@ -76,8 +76,9 @@ def view_index(shard: memoryview, spec: CacheSpec) -> tuple[NDArray[np.int64], N
 def write_metadata(split_dir: Path, manifest: Manifest) -> None:
     """Publishes the group's metadata and its labels, which make the shards a zarr that any reader opens."""
     spec, labels = manifest.spec, manifest.labels
-    memory = MemoryStore()
-    group = zarr.create_group(store=memory, zarr_format=3, attributes=_attributes(manifest))
+    # A dict of ours, to be read without an event loop of its own: in a notebook one is running already.
+    written: dict[str, Buffer] = {}
+    group = zarr.create_group(store=MemoryStore(written), zarr_format=3, attributes=_attributes(manifest))
     blosc = BloscCodec(typesize=1, cname="zstd", clevel=5, shuffle=BloscShuffle.bitshuffle)
     shape = (len(labels), len(spec.views), *spec.latent_shape)
     group.create_array(
@@ -99,21 +100,11 @@ def write_metadata(split_dir: Path, manifest: Manifest) -> None:
         fill_value=NO_LABEL,
     )
     array[:] = np.asarray(labels, dtype=np.int32)
-    contents = asyncio.run(_contents(memory))
+    contents = {key: value.to_bytes() for key, value in written.items()}
     if spec.store == "rans":
         contents["latents/zarr.json"] = _with_rans(contents["latents/zarr.json"])
     for key, data in contents.items():
         publish(split_dir / GROUP / key, data)
-
-
-async def _contents(memory: MemoryStore) -> dict[str, bytes]:
-    prototype = zarr.core.buffer.default_buffer_prototype()
-    contents = {}
-    async for key in memory.list():
-        value = await memory.get(key, prototype)
-        assert value is not None
-        contents[key] = value.to_bytes()
-    return contents
 
 
 def _with_rans(metadata: bytes) -> bytes:

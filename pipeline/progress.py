@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Protocol
 
 _SECONDS_BETWEEN_LINES = 30.0
@@ -20,11 +21,20 @@ def progress(what: str, total: int, unit: str, *, start: int = 0, quiet: bool = 
     """Shows how `total` units get done, `start` of them already, with rate and time left; `quiet` shows nothing."""
     if quiet:
         yield lambda done, note="": None
-    elif sys.stderr.isatty():
+    elif sys.stderr.isatty() or _in_notebook():
         with _bar(what, total, unit, start) as advance:
             yield advance
     else:
         yield _lines(what, total, unit, start)
+
+
+def _in_notebook() -> bool:
+    """Whether this is a notebook that can show a bar, by ipywidgets; its kernel's standard error is no terminal."""
+    if "IPython" not in sys.modules or find_spec("ipywidgets") is None:
+        return False
+    from rich.console import Console
+
+    return Console().is_jupyter
 
 
 @contextmanager
@@ -40,7 +50,7 @@ def _bar(what: str, total: int, unit: str, start: int) -> Iterator[Advance]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    with Progress(*columns, console=Console(stderr=not _in_notebook())) as bars:
         task = bars.add_task(what, total=total, completed=start, rate="", note="")
         begin, sum_done = time.monotonic(), 0
 

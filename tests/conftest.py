@@ -94,7 +94,7 @@ def run_python(
 
 def run_ci2p(*arguments: str | Path, cwd: Path | None = None, **env: str) -> "subprocess.CompletedProcess[str]":
     """`ci2p ARGUMENTS`, as a user calls it."""
-    return run_python("-m", "cli", *arguments, cwd=cwd, **env)
+    return run_python("-m", "ci2p", *arguments, cwd=cwd, **env)
 
 
 def call_ci2p(*arguments: str | Path, cwd: Path) -> "subprocess.CompletedProcess[str]":

@@ -1,19 +1,12 @@
-"""The pixel baselines: the paper's ViT, and an analysis transform that is CompressAI's to the last digit."""
+"""The pixel baselines: the paper's ViT, and one that has the encoder in front of it, to be trained with it."""
 
 # B batch, C channels, H, W grid
 
-import pipeline  # noqa: F401  (before timm and compressai: it sees to it that torchvision imports)
-
-# isort: split
-import compressai.models
-import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.models import CnnVit, baseline_names, create_model
-from pipeline.models.analysis_transform import AnalysisTransform
-from pipeline.models.gdn import GDN
 from pipeline.train.optimizer import build_optimizer
 from pipeline.train.recipe import Recipe
 
@@ -59,73 +52,6 @@ def test_a_patch_of_the_baseline_is_a_square_of_pixels() -> None:
     with torch.no_grad():
         change_N = (model.patch_embed(moved_BCHW) - model.patch_embed(pixels_BCHW)).abs().sum((0, 2))
     assert change_N.nonzero().flatten().tolist() == [15]
-
-
-def test_gdn_by_hand() -> None:
-    torch.manual_seed(0)
-    gdn = GDN(4).double()
-    beta_C, gamma_CC = torch.rand(4).double() + 0.5, torch.rand(4, 4).double()
-    with torch.no_grad():
-        gdn.beta.copy_((beta_C + 2**-36).sqrt())
-        gdn.gamma.copy_((gamma_CC + 2**-36).sqrt())
-        x_BCHW = torch.randn(2, 4, 3, 5).double()
-        y_BCHW = gdn(x_BCHW).numpy()
-    x, beta, gamma = x_BCHW.numpy(), beta_C.numpy(), gamma_CC.numpy()
-    energy = beta[:, None, None] + np.einsum("ij,bjhw->bihw", gamma, x**2)
-    np.testing.assert_allclose(y_BCHW, x / np.sqrt(energy), rtol=1e-9)
-
-
-def test_gdn_begins_with_beta_one_and_a_tenth_of_the_identity() -> None:
-    x_BCHW = torch.randn(2, 6, 4, 4)
-    with torch.no_grad():
-        torch.testing.assert_close(GDN(6)(x_BCHW), x_BCHW / (1 + 0.1 * x_BCHW**2).sqrt())
-
-
-def theirs_and_ours() -> tuple[nn.Module, AnalysisTransform]:
-    """CompressAI's analysis transform and ours with its weights, some of them below what is allowed."""
-    torch.manual_seed(1)
-    theirs: nn.Module = compressai.models.FactorizedPrior(128, 192).g_a
-    with torch.no_grad():
-        for layer in theirs:
-            if hasattr(layer, "gamma"):
-                layer.gamma.add_(0.03 * torch.randn_like(layer.gamma))
-                layer.beta.add_(0.3 * torch.randn_like(layer.beta))
-                layer.beta[:4] = torch.tensor([-0.1, 0.0, 1e-5, 2.0])
-            else:
-                layer.weight.mul_(4)
-    ours = AnalysisTransform()
-    ours.load_state_dict({name: value for name, value in theirs.state_dict().items() if "_reparam" not in name})
-    return theirs, ours
-
-
-def test_the_analysis_transform_is_compressai_s() -> None:
-    theirs, ours = theirs_and_ours()
-    assert num_params(ours) == num_params(theirs) == 1_493_312
-    pixels_BCHW = torch.rand(2, 3, 64, 96)
-    latents = [transform(pixels_BCHW) for transform in (theirs, ours)]
-    assert latents[1].shape == (2, 192, 4, 6) and latents[1].std() > 0.01
-    torch.testing.assert_close(latents[1], latents[0])
-    weights_BCHW = torch.randn_like(latents[0])
-    for latent_BCHW in latents:
-        (latent_BCHW * weights_BCHW).sum().backward()
-    expected = {name: parameter.grad for name, parameter in theirs.named_parameters()}
-    for name, parameter in ours.named_parameters():
-        gradient: Tensor | None = expected[name]
-        assert gradient is not None and parameter.grad is not None
-        scale = gradient.abs().max().item()
-        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-4 * scale, msg=name)
-
-
-def test_a_value_below_its_bound_can_only_rise() -> None:
-    gdn = GDN(2)
-    with torch.no_grad():
-        gdn.gamma.fill_(-0.5)
-    x_BCHW = torch.ones(1, 2, 1, 1)
-    gdn(x_BCHW).sum().backward()  # descent shrinks y, so it wants a larger gamma
-    assert gdn.gamma.grad is not None and (gdn.gamma.grad < 0).all()
-    gdn.gamma.grad = None
-    (-gdn(x_BCHW).sum()).backward()
-    assert (gdn.gamma.grad == 0).all()
 
 
 def test_cnn_vit_is_an_analysis_transform_and_a_ci2p_vit_and_trains_both() -> None:

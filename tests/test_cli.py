@@ -165,7 +165,7 @@ def test_the_environment_sets_options(journey: Path) -> None:
         (("eval", "--checkpoint", "runs/none"), "runs/none does not exist"),
         (("eval", "--images", "nowhere"), "--images nowhere: there is no such folder"),
         (("eval", "--images", "empty"), "there is no class folder in it"),
-        (("predict", "images/none.png"), "images/none.png: No such file"),
+        (("predict", "images/none.png"), "images/none.png: cannot be read: No such file"),
         (("inspect", "empty"), "empty is no ci2p cache"),
         (("convert", "caches/folder", "caches/folder", "--format", "webdataset"), "is the cache to be converted"),
     ],
@@ -228,7 +228,7 @@ def test_a_full_disk_loses_nothing(journey: Path, tmp_path: Path) -> None:
 
 def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path) -> None:
     write_image_folder(tmp_path / "images", train=60, val=1)
-    command = [sys.executable, "-m", "cli", "encode", "--dataset", "folder", "--data-dir", "images", *SMALL]
+    command = [sys.executable, "-m", "ci2p", "encode", "--dataset", "folder", "--data-dir", "images", *SMALL]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     process = subprocess.Popen(
         command,

@@ -1,5 +1,7 @@
 """Parameters and MACs against the paper, against a count by hand, and through the command."""
 
+# ruff: noqa: E402
+
 import pipeline  # noqa: F401  (before timm: it sees to it that torchvision imports)
 
 # isort: split
@@ -9,8 +11,10 @@ from pathlib import Path
 import pytest
 import timm.layers
 import torch
-from fvcore.nn import FlopCountAnalysis
 
+FlopCountAnalysis = pytest.importorskip("fvcore.nn", reason="needs the extra [complexity]").FlopCountAnalysis
+
+# isort: split
 from ci2p_cache.errors import InputError
 from pipeline.models import baseline_names, create_model, model_names, reads_pixels
 from pipeline.models.complexity import Complexity, measure, table

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.stats
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -80,6 +79,7 @@ def test_golden_boxes() -> None:
 
 @pytest.mark.parametrize(("size", "scale"), [((500, 375), (0.08, 1.0)), ((333, 500), (0.25, 1.0))])
 def test_boxes_are_distributed_as_torchvision_s(size: tuple[int, int], scale: tuple[float, float]) -> None:
+    stats = pytest.importorskip("scipy.stats", reason="needs the extra [imagenet]")
     count = 3000
     ours = np.array([crop_box(size, Crops(count, scale), "image", number) for number in range(count)])
     theirs = torchvision_s_boxes(size, scale, count)
@@ -89,7 +89,7 @@ def test_boxes_are_distributed_as_torchvision_s(size: tuple[int, int], scale: tu
         lambda box: box[:, 0],
         lambda box: box[:, 3],
     ):
-        assert scipy.stats.ks_2samp(of(ours), of(theirs)).pvalue > 0.01
+        assert stats.ks_2samp(of(ours), of(theirs)).pvalue > 0.01
 
 
 def test_crops_of_an_image_and_of_two_images_differ() -> None:

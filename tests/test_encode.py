@@ -97,7 +97,7 @@ def test_c4_really_killed_at_several_moments(tmp_path: Path, format: str) -> Non
     settings = {"format": format, "shard_size": 5, "batch_size": 5, "crops": 1}
     whole = files_of(encode_folder(images, tmp_path / "whole", **settings))
     cache = tmp_path / "killed"
-    command = [sys.executable, "-m", "cli", "encode", "--dataset", "folder", "--data-dir", str(images)]
+    command = [sys.executable, "-m", "ci2p", "encode", "--dataset", "folder", "--data-dir", str(images)]
     command += ["--out", str(cache), "--image-size", "32", "--shard-size", "5", "--batch-size", "5"]
     command += ["--format", format, "--crops", "1", "--workers", "1", "--device", "cpu"]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}

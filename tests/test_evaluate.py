@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import pipeline  # noqa: F401  (before torchmetrics: it sees to it that torchvision imports)
 from ci2p_cache.cache import open_cache
 from ci2p_cache.errors import InputError
 from pipeline.evaluate.images import open_rendering
@@ -31,6 +32,30 @@ def test_a_class_without_images_has_no_accuracy() -> None:
     scoring.add(torch.tensor([[0.8, 0.2]]), torch.tensor([0]))
     assert scoring.scores().per_class == {"a": 1.0, "b": None}
     assert "no images" in scoring.scores().lines()[2]
+
+
+def test_scores_are_torchmetrics_to_the_last_digit() -> None:
+    classification = pytest.importorskip("torchmetrics.classification", reason="compares with torchmetrics")
+    generator = torch.Generator().manual_seed(0)
+    for num_classes in (3, 12):
+        classes = tuple(f"c{number}" for number in range(num_classes))
+        scoring = Scoring(classes)
+        theirs = {
+            "top1": classification.MulticlassAccuracy(num_classes, average="micro"),
+            "top5": classification.MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro"),
+            "ece": classification.MulticlassCalibrationError(num_classes, n_bins=15, norm="l1"),
+            "confusion": classification.MulticlassConfusionMatrix(num_classes),
+        }
+        for size in (37, 64):
+            probabilities = (4 * torch.randn(size, num_classes, generator=generator)).softmax(1)
+            probabilities[0] = torch.nn.functional.one_hot(torch.tensor(1), num_classes)  # a confidence of 1
+            labels = torch.randint(num_classes, (size,), generator=generator)
+            scoring.add(probabilities, labels)
+            for metric in theirs.values():
+                metric.update(probabilities, labels)
+        ours = scoring.scores().measured()
+        for name, metric in theirs.items():
+            assert ours[name] == metric.compute().tolist(), name
 
 
 class Brightness(nn.Module):

@@ -14,14 +14,21 @@ import safetensors.torch
 import torch
 from PIL import Image
 
+import pipeline  # noqa: F401  (before compressai: it sees to it that torchvision imports)
+
+pytest.importorskip("compressai", reason="fit-encoder needs the extra [compressai]")
+
+# isort: split
 from ci2p_cache.errors import InputError, WorkError
 from pipeline.checkpoint_file import read_checkpoint, write_checkpoint
-from pipeline.encode.codec import load_analysis, new_codec
+from pipeline.encode.codec import load_analysis
 from pipeline.encode.fit.crops import crop_batches, random_crop
 from pipeline.encode.fit.images import hash_names, list_images
-from pipeline.encode.fit.quality import Quality, measure_quality, psnr
+from pipeline.encode.fit.quality import Quality, measure_quality
 from pipeline.encode.fit.run import FitReport, fit_encoder
 from pipeline.encode.fit.settings import FitSettings
+from pipeline.encode.psnr import psnr
+from pipeline.encode.whole_codec import new_codec
 from tests.conftest import call_ci2p, encode_folder, files_of, run_ci2p, run_python, write_image
 
 SMALL = FitSettings(steps=4, batch_size=2, crop_size=32, final_crop_size=48, precision="float32", lr=2e-4)

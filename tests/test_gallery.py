@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 
-from pipeline.encode.codec import BUNDLED_WEIGHTS, load_codec
+from pipeline.encode.codec import BUNDLED_WEIGHTS, load_analysis, load_synthesis
 from pipeline.encode.preprocess import load_pixels, preprocessing
 from tests.conftest import call_ci2p, encode_folder, files_of
 
@@ -32,8 +32,8 @@ def test_a_picture_is_the_decoded_latent_with_its_label(home: Path, image_folder
         load_pixels((image_folder / "val" / label / f"{key}.png").read_bytes(), preprocessing(64))
     )
     with torch.inference_mode():
-        codec = load_codec("bundled")
-        expected = (codec.g_s(codec.g_a(pixels[None].float() / 255)) * 255).clamp(0, 255).round()[0]
+        latents = load_analysis("bundled")[0](pixels[None].float() / 255)
+        expected = (load_synthesis("bundled")[0](latents) * 255).clamp(0, 255).round()[0]
     drawn = sheet[6:70, 6:70].transpose(2, 0, 1).astype(int)
     assert np.abs(drawn - expected.numpy()).max() <= 2  # float16 latents
     assert sheet.shape[1] == 2 * 64 + 12 and (sheet[70:] < 128).any()  # both views side by side, a caption under them

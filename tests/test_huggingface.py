@@ -105,7 +105,9 @@ def test_tables_that_are_refused(library: Any, tmp_path: Path) -> None:
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(InputError, match=r"pip install 'ci2p\[huggingface\]'"):
+    with pytest.raises(
+        InputError, match=r"--dataset huggingface: the package datasets is not installed; pip install 'datasets>=3'"
+    ):
         open_huggingface("frgfm/imagenette")
     with pytest.raises(InputError, match="--dataset huggingface needs --data-dir"):
         open_huggingface(None)

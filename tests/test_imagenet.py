@@ -53,8 +53,7 @@ def tar_of(files: Mapping[str, bytes], path: Path | None = None, mode: str = "w"
 
 
 def devkit_files(prefix: str = "ILSVRC2012_devkit_t12/") -> dict[str, bytes]:
-    from scipy.io import savemat
-
+    savemat = pytest.importorskip("scipy.io", reason="needs the extra [imagenet]").savemat
     synsets = np.zeros(len(WORDS), dtype=[("ILSVRC2012_ID", object), ("WNID", object), ("words", object)])
     for row, (wnid, words) in enumerate(WORDS.items()):
         synsets[row] = (IDS[wnid], wnid, words)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.io import savemat
 
 from ci2p_cache.errors import InputError
 from pipeline.encode.datasets.imagenet_truth import class_names, find_truth
@@ -175,6 +174,7 @@ def meta_of(rows: list[tuple[Any, ...]], fields: tuple[str, ...] = ("ILSVRC2012_
     for place, row in enumerate(rows):
         synsets[place] = row
     file = io.BytesIO()
+    savemat = pytest.importorskip("scipy.io", reason="needs the extra [imagenet]").savemat
     savemat(file, {"synsets": synsets.reshape(-1, 1)})
     return file.getvalue()
 

@@ -126,3 +126,17 @@ def test_another_fraction_refuses_the_cache_by_name(tmp_path: Path) -> None:
     cache = encode_folder(images, tmp_path / "cache", val_fraction=0.3)
     with pytest.raises(InputError, match=r"val_fraction is 0\.3 there and 0\.2 in this run \(--val-fraction\)"):
         encode_folder(images, cache, val_fraction=0.2)
+
+
+@pytest.mark.parametrize("lost", ["train", "val"])
+def test_a_kill_between_the_lists_of_both_parts_draws_nothing_anew(tmp_path: Path, lost: str) -> None:
+    images = flat(tmp_path)
+    whole = encode_folder(images, tmp_path / "whole")
+    cache = encode_folder(images, tmp_path / "cache")
+    for file in (cache / lost).rglob("*"):
+        if file.is_file() and file.name != "keys.npy":
+            file.unlink()
+    kept = "val" if lost == "train" else "train"
+    (cache / kept / "manifest.json").unlink()
+    encode_folder(images, cache)
+    assert files_of(cache) == files_of(whole)

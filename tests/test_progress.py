@@ -52,3 +52,20 @@ def test_a_bar_on_a_terminal() -> None:
     assert child.communicate()[0] == b"" and child.returncode == 0
     os.close(ours)
     assert "100/100" in shown.decode() and "images/s" in shown.decode() and "2 failed" in shown.decode()
+
+
+def test_a_notebook_has_a_bar_where_it_can_show_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its standard error is no terminal; rich draws with ipywidgets there."""
+    asked: list[str] = []
+
+    def find(name: str) -> object:
+        asked.append(name)
+        return None
+
+    monkeypatch.setattr(pipeline.progress, "find_spec", find)
+    assert not pipeline.progress._in_notebook() and not asked  # no IPython, no question
+    monkeypatch.setitem(sys.modules, "IPython", object())
+    assert not pipeline.progress._in_notebook() and asked == ["ipywidgets"]
+    monkeypatch.setattr(pipeline.progress, "find_spec", lambda name: name)
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert pipeline.progress._in_notebook()

@@ -89,7 +89,7 @@ def test_t3_ci2p_train_really_killed(zarr_cache: Path, tmp_path: Path) -> None:
     arguments += ["--batch-size", "4", "--set", "checkpoint_every_steps=2"]  # 5 steps an epoch
     assert run_ci2p(*arguments, "--out", tmp_path / "whole").returncode == 0
     run = tmp_path / "killed"
-    command = [sys.executable, "-m", "cli", *arguments, "--out", str(run)]
+    command = [sys.executable, "-m", "ci2p", *arguments, "--out", str(run)]
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
 
     def checkpoint_time() -> int:

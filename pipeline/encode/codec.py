@@ -1,39 +1,27 @@
-"""The codec whose encoder ci2p freezes: CompressAI's `bmshj2018_factorized`, its weights, and where they come from.
+"""The weights of the codec whose encoder ci2p freezes, `bmshj2018_factorized`, and where they come from.
 
-The only import of compressai.
+    pixels --analysis--> latents --rounded, coded under a factorized prior--> bits --> latents --synthesis--> pixels
 
-    pixels --g_a--> latents --rounded, coded under a factorized prior--> bits --> latents --g_s--> pixels
-
-`Codec` holds all three: `g_a` from pixels [B, 3, S, S] in [0, 1] to latents [B, 192, S / 16, S / 16], the prior as
-`entropy_bottleneck`, and `g_s` back.
+The transforms are `pipeline.transforms`', and whatever is made of pixels or latents needs no other package. The whole
+codec, prior included, is CompressAI's, in `whole_codec`.
 """
 
 import hashlib
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.error import URLError
 
-import compressai.zoo
 import safetensors.torch
 import torch
-from compressai.losses import RateDistortionLoss
-from compressai.models import FactorizedPrior as Codec
-from compressai.ops import compute_padding
 from safetensors import SafetensorError
-from torch import Tensor
+from torch import Tensor, nn
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.spec import LATENT_CHANNELS
-
-__all__ = [
-    "BUNDLED_WEIGHTS", "ENCODER", "Codec", "RateDistortionLoss", "compute_padding", "hash_weights", "load_analysis",
-    "load_codec", "new_codec",
-]  # fmt: skip
+from pipeline.transforms import GDN, HIDDEN_CHANNELS, AnalysisTransform, SynthesisTransform
+from pipeline.transforms.gdn import PEDESTAL, SMALLEST_BETA, bound
 
 ENCODER = "bmshj2018_factorized"
-ZOO_QUALITY = 5
-HIDDEN_CHANNELS = 128
 BUNDLED_WEIGHTS = Path(__file__).parent / "weights" / "factorized-prior.safetensors"
 
 # What torch.load and safetensors let out for bytes that are no checkpoint.
@@ -43,34 +31,39 @@ _UNREADABLE = (
 _FIRST, _LAST = "g_a.0.weight", "g_a.6.weight"
 
 
-def new_codec() -> Codec:
-    """A codec with random weights (N=128, M=192), drawn from torch's generator."""
-    return Codec(HIDDEN_CHANNELS, LATENT_CHANNELS)
+# What CompressAI's GDN stores beside its parameters: constants of the formula, a file without which it does not load.
+_CONSTANTS = {
+    "beta_reparam.pedestal": PEDESTAL,
+    "beta_reparam.lower_bound.bound": bound(SMALLEST_BETA),
+    "gamma_reparam.pedestal": PEDESTAL,
+    "gamma_reparam.lower_bound.bound": bound(0.0),
+}
 
 
-def load_codec(weights: str, *, option: str = "--weights") -> Codec:
-    """The whole codec of "bundled", "zoo" or a checkpoint file, for evaluation, on the CPU.
+def load_analysis(weights: str, *, option: str = "--weights") -> tuple[AnalysisTransform, str]:
+    """The encoder of "bundled", "zoo" or a checkpoint file, for evaluation, on the CPU, and the hash of its weights.
 
-    Raises InputError for a file that is missing, damaged, of another architecture, or an encoder without its decoder.
+    Raises InputError for a file that is missing, damaged or of another architecture, and for a download that fails.
     """
-    state = _read_weights(weights, option)
-    _analysis_state(state, weights, option)
-    if "g_s.0.weight" not in state or "entropy_bottleneck.quantiles" not in state:
-        raise InputError(
-            f"{option} {weights} holds an encoder alone; this needs the whole codec: decoder and prior too"
-        )
-    codec = new_codec()
-    _load(codec, state, weights, option)
-    codec.update(force=True)
-    return codec.eval()
-
-
-def load_analysis(weights: str) -> tuple[torch.nn.Module, str]:
-    """The analysis transform of `--weights`, for evaluation, on the CPU, and the hash of its weights."""
-    state = _analysis_state(_read_weights(weights, "--weights"), weights, "--weights")
-    transform: torch.nn.Module = new_codec().g_a
-    _load(transform, state, weights, "--weights")
+    state = analysis_state(read_weights(weights, option), weights, option)
+    transform = AnalysisTransform()
+    _load(transform, state, weights, option)
     return transform.eval(), hash_weights(state)
+
+
+def load_synthesis(weights: str, *, option: str = "--weights") -> tuple[SynthesisTransform, str]:
+    """The decoder that belongs to an encoder, for evaluation, on the CPU, and the hash of the encoder's weights.
+
+    Raises InputError as `load_analysis` does, and for an encoder without its decoder.
+    """
+    state = read_weights(weights, option)
+    analysis = analysis_state(state, weights, option)
+    synthesis = _part(state, "g_s")
+    if "0.weight" not in synthesis:
+        raise InputError(f"{option} {weights} holds an encoder alone; this needs its decoder too")
+    transform = SynthesisTransform()
+    _load(transform, synthesis, weights, option)
+    return transform.eval(), hash_weights(analysis)
 
 
 def hash_weights(state: Mapping[str, Tensor]) -> str:
@@ -83,13 +76,15 @@ def hash_weights(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _read_weights(weights: str, option: str) -> dict[str, Tensor]:
+def read_weights(weights: str, option: str) -> dict[str, Tensor]:
     """The tensors of "bundled", "zoo" (CompressAI's own file) or a checkpoint file, by CompressAI's names.
 
     Raises InputError, naming `option`, for a file that is missing or damaged and for a download that fails.
     """
     if weights == "zoo":
-        return dict(_read_zoo(option))
+        from pipeline.encode.whole_codec import read_zoo  # an extra
+
+        return read_zoo(option)
     path = BUNDLED_WEIGHTS if weights == "bundled" else Path(weights)
     if not path.is_file():
         raise InputError(f"{option} {weights}: no such file; give bundled, zoo, or a checkpoint file")
@@ -108,7 +103,7 @@ def _read_weights(weights: str, option: str) -> dict[str, Tensor]:
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
-def _analysis_state(state: Mapping[str, Tensor], weights: str, option: str) -> dict[str, Tensor]:
+def analysis_state(state: Mapping[str, Tensor], weights: str, option: str) -> dict[str, Tensor]:
     """The analysis transform's part of a checkpoint, once its widths are known to be the model's; else InputError."""
     if _FIRST not in state or _LAST not in state:
         raise InputError(
@@ -122,27 +117,33 @@ def _analysis_state(state: Mapping[str, Tensor], weights: str, option: str) -> d
             f"{option} {weights} has N={hidden}, M={channels}{of}, and ci2p needs N={HIDDEN_CHANNELS}, "
             f"M={LATENT_CHANNELS}; use a checkpoint of quality 1 to 5"
         )
-    return {name.removeprefix("g_a."): tensor for name, tensor in state.items() if name.startswith("g_a.")}
+    return _part(state, "g_a")
 
 
-def _read_zoo(option: str) -> Mapping[str, Tensor]:
+def _part(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """One module of the codec, by the names within it."""
+    return {key.removeprefix(f"{name}."): tensor for key, tensor in state.items() if key.startswith(f"{name}.")}
+
+
+def _load(transform: nn.Sequential, state: Mapping[str, Tensor], weights: str, option: str) -> None:
+    """Loads CompressAI's tensors into our layers. Raises InputError unless they are what they would be in its own."""
+    constants = {
+        f"{number}.{name}": torch.tensor([value])
+        for number, layer in transform.named_children()
+        if isinstance(layer, GDN)
+        for name, value in _CONSTANTS.items()
+    }
+    wrong = [name for name, value in constants.items() if name not in state or not state[name].equal(value)]
+    if wrong:
+        raise does_not_fit(weights, option, f"{wrong[0]} is missing or not what it is in CompressAI's layers")
     try:
-        model = compressai.zoo.bmshj2018_factorized(quality=ZOO_QUALITY, metric="mse", pretrained=True, progress=False)
-    except (URLError, OSError) as error:
-        url = compressai.zoo.image.model_urls["bmshj2018-factorized"]["mse"][ZOO_QUALITY]
-        raise InputError(
-            f"{option} zoo: CompressAI's weights are not on this machine and the download failed ({error}); "
-            f"fetch {url} where there is a network and give the file as {option} FILE, or use {option} bundled"
-        ) from error
-    state: Mapping[str, Tensor] = model.state_dict()
-    return state
-
-
-def _load(module: torch.nn.Module, state: Mapping[str, Tensor], weights: str, option: str) -> None:
-    try:
-        module.load_state_dict(state)
+        transform.load_state_dict({name: tensor for name, tensor in state.items() if name not in constants})
     except RuntimeError as error:
-        raise InputError(
-            f"{option} {weights} does not fit {ENCODER}: {' '.join(str(error).split())[:200]}; "
-            "give a factorized-prior checkpoint in CompressAI's format"
-        ) from error
+        raise does_not_fit(weights, option, str(error)) from error
+
+
+def does_not_fit(weights: str, option: str, why: str) -> InputError:
+    return InputError(
+        f"{option} {weights} does not fit {ENCODER}: {' '.join(why.split())[:200]}; "
+        "give a factorized-prior checkpoint in CompressAI's format"
+    )

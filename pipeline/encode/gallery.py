@@ -21,13 +21,12 @@ from ci2p_cache.manifest import Failure
 from ci2p_cache.publish import publish
 from ci2p_cache.reader import ViewReader
 from ci2p_cache.views import MIRROR, whole_views
-from pipeline.encode.codec import hash_weights, load_codec
 from pipeline.encode.crops import crops_of, load_renderings
 from pipeline.encode.datasets import ImageSplit, open_pool
 from pipeline.encode.decoding import OnError
-from pipeline.encode.encoder import resolve_device
-from pipeline.encode.fit.quality import psnr
+from pipeline.encode.pictures import PictureDecoder
 from pipeline.encode.preprocess import BadImage, preprocessing_of
+from pipeline.encode.psnr import psnr
 
 _COLUMNS = 4  # images side by side, each with all its views,
 _PICTURES = 8  # unless that makes more pictures than this
@@ -72,15 +71,9 @@ def draw_gallery(
     if out.suffix.lower() != ".png":
         raise InputError(f"--images {out}: give a name that ends in .png")
     cache = open_cache(cache_dir, split)
-    codec = load_codec(weights)
-    weights_sha256 = hash_weights(codec.g_a.state_dict())
-    if weights_sha256 != cache.spec.weights_sha256:
-        raise InputError(
-            f"--weights {weights} cannot decode this cache: its weights_sha256 begins with {weights_sha256[:12]} and "
-            f"the cache's with {cache.spec.weights_sha256[:12]}; give the codec that made it"
-        )
+    decoder = PictureDecoder(cache.spec, weights, device)
     rows = np.unique(np.linspace(0, cache.num_samples - 1, min(count, cache.num_samples)).round().astype(np.int64))
-    pictures_NVSS3 = np.concatenate(list(_decode(cache, rows, codec.g_s, resolve_device(device))))
+    pictures_NVSS3 = np.concatenate(list(_decode(cache, rows, decoder)))
     near, failures = ({}, []) if data_dir is None else _compare(cache, rows, pictures_NVSS3, data_dir, on_error)
     labels = [cache.classes[label] for label in cache.labels[rows]]
     png = BytesIO()
@@ -89,24 +82,16 @@ def draw_gallery(
     return Gallery(out, len(rows), near, tuple(failures))
 
 
-def _decode(
-    cache: Cache, rows: NDArray[np.int64], synthesis: torch.nn.Module, device: torch.device
-) -> Iterator[NDArray[np.uint8]]:
+def _decode(cache: Cache, rows: NDArray[np.int64], decoder: PictureDecoder) -> Iterator[NDArray[np.uint8]]:
     """Yields uint8 [n, V, S, S, 3]."""
     spec = cache.spec
     reader = ViewReader(cache.split_dir, cache.manifest)
-    synthesis = synthesis.to(device)
     num_views = len(spec.views)
     num_images = max(1, _BATCH // num_views)
     for begin in range(0, len(rows), num_images):
         positions = cache.positions[rows[begin : begin + num_images]]
-        latents = torch.from_numpy(
-            reader.read_latents(np.repeat(positions, num_views), np.tile(np.arange(num_views), len(positions)))
-        )
-        with torch.inference_mode():
-            pixels = (synthesis(latents.to(device)) * 255).clamp(0, 255).round().byte()
-        pictures: NDArray[np.uint8] = pixels.permute(0, 2, 3, 1).cpu().numpy()
-        yield pictures.reshape(len(positions), num_views, spec.image_size, spec.image_size, 3)
+        latents = reader.read_latents(np.repeat(positions, num_views), np.tile(np.arange(num_views), len(positions)))
+        yield decoder(latents).reshape(len(positions), num_views, spec.image_size, spec.image_size, 3)
 
 
 def _compare(

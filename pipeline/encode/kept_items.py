@@ -4,7 +4,7 @@ An item that has gone since is a failure like any other; only new ones refuse th
 """
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,16 +52,18 @@ def fit_to_cache(opened: ImageDataset, cache: Path) -> dict[str, ImageSplit]:
 
     Raises InputError naming items that are new since, or under another class.
     """
-    kept = {split: read_item_list(cache / split) for split in SPLITS if has_item_list(cache / split)}
+    kept = _kept_lists(cache)
+    drawn = _drawn(opened, kept)
     fitted: dict[str, ImageSplit] = {}
     for split in opened:
         if split not in kept:
-            fitted[split] = opened[split]
-            continue
-        parted = opened.pool is not None and split in ("train", "val")
-        now = opened.pool if parted and opened.pool is not None else opened[split]
-        known = [kept[name] for name in (("train", "val") if parted else (split,)) if name in kept]
-        fitted[split] = _fit(kept[split], now, known, cache / split)
+            fitted[split] = drawn.get(split, opened[split])
+        elif split in drawn and opened.pool is not None:
+            other = "val" if split == "train" else "train"
+            others = kept[other].keys if other in kept else drawn[other].keys
+            fitted[split] = _fit(kept[split], opened.pool, {*kept[split].keys, *others}, cache / split)
+        else:
+            fitted[split] = _fit(kept[split], opened[split], {*kept[split].keys}, cache / split)
     return fitted
 
 
@@ -70,16 +72,29 @@ def keep_items(opened: ImageDataset, cache: Path, *, seed: int) -> None:
 
     Where val was held out, those of both parts, whichever is wanted: what is held out is drawn once.
     """
-    for name, split in {**opened.splits, **opened.drawn}.items():
+    for name, split in {**opened.splits, **_drawn(opened, _kept_lists(cache))}.items():
         if not has_item_list(cache / name):
             order = plan_order(split.keys, seed)
             keys = PackedStrings(split.keys[item] for item in order.tolist())
             write_item_list(cache / name, ItemList(split.classes, keys, split.labels[order].astype(np.int32)))
 
 
-def _fit(kept: ItemList, now: ImageSplit, known: Sequence[ItemList], where: Path) -> KeptSplit:
+def _kept_lists(cache: Path) -> dict[str, ItemList]:
+    return {split: read_item_list(cache / split) for split in SPLITS if has_item_list(cache / split)}
+
+
+def _drawn(opened: ImageDataset, kept: Mapping[str, ItemList]) -> Mapping[str, ImageSplit]:
+    """The two parts of which one was held out; where a kill came between their lists, the second is all the rest."""
+    for part, other in (("train", "val"), ("val", "train")):
+        if opened.pool is not None and part in kept and other not in kept:
+            theirs = set(kept[part].keys)
+            rest = [item for item, key in enumerate(opened.pool.keys) if key not in theirs]
+            return {part: opened.drawn[part], other: opened.pool.subset(np.array(rest, dtype=np.int64))}
+    return opened.drawn
+
+
+def _fit(kept: ItemList, now: ImageSplit, known_keys: set[str], where: Path) -> KeptSplit:
     index_of = {key: index for index, key in enumerate(now.keys)}
-    known_keys = {key for items in known for key in items.keys}
     new = [key for key in now.keys if key not in known_keys]
     if new:
         raise InputError(

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ci2p_cache.errors import InputError
+from ci2p_cache.extras import not_installed
+from pipeline.transforms import GDN
 
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 
@@ -26,9 +27,7 @@ def openvino_transform(transform: nn.Module, precision: str) -> Callable[[Tensor
     try:
         import openvino
     except ImportError as error:
-        raise InputError(
-            "--engine openvino: the package is not installed; pip install 'ci2p[openvino]', or use --engine torch"
-        ) from error
+        raise not_installed("openvino", "--engine openvino", error, instead="use --engine torch") from error
     network = openvino.Core().compile_model(
         _network(transform), "CPU", {"INFERENCE_PRECISION_HINT": _PRECISIONS[precision]}
     )
@@ -47,6 +46,7 @@ def _network(transform: nn.Module) -> Any:
     images = ops.parameter([-1, 3, -1, -1], np.float32, name="images")
     values = images
     for layer in transform.children():
+        assert isinstance(layer, nn.Conv2d | GDN)
         values = _convolution(values, layer) if isinstance(layer, nn.Conv2d) else _gdn(values, layer)
     return openvino.Model([values], [images], "analysis")
 
@@ -56,12 +56,11 @@ def _convolution(values: Any, layer: nn.Conv2d) -> Any:
     return _affine(values, layer.weight, layer.bias, list(layer.stride), list(layer.padding))
 
 
-def _gdn(values: Any, layer: nn.Module) -> Any:
-    """x / sqrt(beta + gamma x^2), beta and gamma as CompressAI's layer makes them of what it stores."""
+def _gdn(values: Any, layer: GDN) -> Any:
+    """x / sqrt(beta + gamma x^2)."""
     from openvino import opset13 as ops
 
-    gdn: Any = layer
-    beta_C, gamma_CC = gdn.beta_reparam(gdn.beta), gdn.gamma_reparam(gdn.gamma)
+    beta_C, gamma_CC = layer.used()
     energies = _affine(ops.multiply(values, values), gamma_CC[:, :, None, None], beta_C, [1, 1], [0, 0])
     return ops.divide(values, ops.sqrt(energies))
 

@@ -1,5 +1,6 @@
 """What encoding did, or would do: lines for people, figures for --json."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,16 @@ class EncodeReport:
     def measured(self) -> dict[str, dict[str, Any]]:
         """For --json: split -> what was measured; splits that other ranks still write are left out."""
         return {report.split: _measured(report, self.cache) for report in self.splits if report.manifest}
+
+
+def merge_reports(reports: Sequence[EncodeReport]) -> EncodeReport:
+    """What several processes did together."""
+    merged = []
+    for of_split in zip(*(report.splits for report in reports), strict=True):
+        manifest = next((report.manifest for report in of_split if report.manifest is not None), None)
+        num_encoded, seconds = sum(r.num_encoded for r in of_split), max(r.seconds for r in of_split)
+        merged.append(SplitReport(of_split[0].split, manifest, num_encoded, seconds))
+    return EncodeReport(reports[0].cache, merged)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """Stage one's run: a data set and settings in, a cache of all its splits and a report out."""
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,16 @@ from ci2p_cache.spec import RECORD_IMAGES, CacheSpec, check_claim, hash_items
 from ci2p_cache.views import view_names
 from pipeline.encode.codec import ENCODER
 from pipeline.encode.crops import NO_CROPS, Crops, random_crops
-from pipeline.encode.datasets import ImageDataset, ImageSplit, open_dataset
+from pipeline.encode.datasets import ImageDataset, ImageSplit, open_dataset, part_images
 from pipeline.encode.datasets.description import describe_dataset, refuse_left_out_pictures
+from pipeline.encode.datasets.found import FoundImages
 from pipeline.encode.encoder import Encoder, Engine, Precision, load_encoder
 from pipeline.encode.estimate import estimate
 from pipeline.encode.kept_items import fit_to_cache, keep_items
 from pipeline.encode.preprocess import JpegDecode, Preprocessing, ResizeMode, preprocessing
 from pipeline.encode.report import EncodePlan, EncodeReport
 from pipeline.encode.shard_writer import EncodeOptions, encode_split
+from pipeline.running.launched import Launched, launched_as
 
 logger = logging.getLogger("ci2p")
 
@@ -40,6 +41,7 @@ class Settings(TypedDict, total=False):
     device: str
     precision: Precision
     engine: Engine
+    found: FoundImages | None  # no option: images that a program has given, in place of `data_dir`
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,7 @@ class _Task:
     specs: dict[str, CacheSpec]
     pre: Preprocessing
     encoder: Encoder
-    rank: int
-    world_size: int
+    launched: Launched
 
 
 def encode_dataset(
@@ -75,8 +76,8 @@ def encode_dataset(
             cache,
             options,
             left_out=task.opened.left_out_of(name),
-            rank=task.rank,
-            world_size=task.world_size,
+            rank=task.launched.rank,
+            world_size=task.launched.world_size,
         )
         for name, split in task.fitted.items()
     ]
@@ -110,6 +111,7 @@ def _prepare(
     device: str = "auto",
     precision: Precision = "float32",
     engine: Engine = "torch",
+    found: FoundImages | None = None,
 ) -> _Task:
     codecs.check_step(options.store, options.step)
     pre = preprocessing(image_size, short_edge, resize_mode, jpeg_decode)
@@ -118,14 +120,17 @@ def _prepare(
         raise InputError(
             f"--jpeg-decode scaled and --crops {crops.count}: crops are cut from pictures of full size; leave one out"
         )
-    opened = open_dataset(dataset, data_dir, splits=splits, val_fraction=val_fraction, seed=options.seed)
-    rank, world_size, local_rank = _launched_as()
-    if rank == 0:
+    if found is None:
+        opened = open_dataset(dataset, data_dir, splits=splits, val_fraction=val_fraction, seed=options.seed)
+    else:
+        opened = part_images(found, None, splits=splits, val_fraction=val_fraction, seed=options.seed)
+    launched = launched_as()
+    if launched.rank == 0:
         for line in describe_dataset(opened):
             logger.info("%s", line)
     if options.on_error == "stop":
         refuse_left_out_pictures(opened)
-    encoder = load_encoder(weights, device, precision, engine=engine, local_rank=local_rank)
+    encoder = load_encoder(weights, device, precision, engine=engine, local_rank=launched.local_rank)
     fitted = fit_to_cache(opened, cache)
     specs = {
         name: make_spec(
@@ -142,7 +147,7 @@ def _prepare(
     }
     for spec in specs.values():
         check_claim(cache, spec)
-    return _Task(opened, fitted, specs, pre, encoder, rank, world_size)
+    return _Task(opened, fitted, specs, pre, encoder, launched)
 
 
 def make_spec(
@@ -179,9 +184,3 @@ def make_spec(
         record_images=RECORD_IMAGES[options.format],
         seed=options.seed,
     )
-
-
-def _launched_as() -> tuple[int, int, int]:
-    """(rank, world size, local rank) as torchrun sets them; (0, 1, 0) when it did not launch this process."""
-    rank, world_size, local_rank = (os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-    return int(rank or 0), int(world_size or 1), int(local_rank or 0)

@@ -241,12 +241,20 @@ def _kept_rows(
 
 
 def _recorded(encoder: Encoder) -> dict[str, Any]:
-    names = ["ci2p", "torch", "compressai", "numpy", "pillow", "numcodecs"]
+    names = ["ci2p", "torch", "numpy", "pillow", "numcodecs"]
     if encoder.engine == "openvino":
         names.append("openvino")
     return {
         "device": encoder.device.type,
         "precision": encoder.precision,
         "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in names},
+        "versions": {name: _installed_version(name) for name in names},
     }
+
+
+def _installed_version(name: str) -> str:
+    """For ci2p itself need not be installed: it also runs from where its sources lie."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"

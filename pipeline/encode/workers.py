@@ -28,8 +28,9 @@ _ENDING_S = 5.0  # how long a process that has closed its connection may take to
 
 
 def default_workers() -> int:
-    """One decoding process a core that this process may use, 16 at most."""
-    return min(16, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    """One decoding process a core that this process may use, 16 at most; of several processes, each takes its share."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(16, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
 def compute_ahead(

@@ -25,6 +25,7 @@ from pipeline.encode.decoding import MEND_IT, OnError, decode_batches
 from pipeline.encode.encoder import Encoder, load_encoder, resolve_device
 from pipeline.encode.preprocess import BadImage, Preprocessing, load_pixels, preprocessing_of, unreadable
 from pipeline.evaluate.predictions import Predictions, predict_inputs
+from pipeline.running.launched import ALONE, Launched
 
 
 class Rendering(Protocol):
@@ -91,7 +92,7 @@ class PixelRendering:
         return torch.stack([floats if view == PLAIN else floats.flip(-1) for view in views], dim=1)
 
 
-def open_rendering(spec: dict[str, Any], weights: str, device: str) -> Rendering:
+def open_rendering(spec: dict[str, Any], weights: str, device: str | torch.device) -> Rendering:
     """The way from images to the inputs of a run with this spec; of latents, by the encoder of `--weights`.
 
     Raises InputError unless that is the encoder that made the cache.
@@ -137,14 +138,16 @@ def predict_split(
     workers: int,
     on_error: OnError = "stop",
     tta: bool = False,
+    launched: Launched = ALONE,
 ) -> Iterator[Predictions]:
-    """Every image of a split once, from its file to the model.
+    """This process's share of a split's images, from file to model; all processes have every image once.
 
     One that cannot be decoded raises WorkError, or under "skip" goes into `failures`.
     """
     views = rendering.views if tta else rendering.views[:1]
     items = range(len(split.keys))
     batches = [items[start : start + batch_size] for start in range(0, len(items), batch_size)]
+    batches = batches[launched.rank :: launched.world_size]
     pin = rendering.device.type == "cuda"
     for batch in decode_batches(split, rendering.preprocessing, batches, workers=workers, pin=pin):
         if batch.failures and on_error == "stop":
@@ -154,7 +157,7 @@ def predict_split(
             (plain,) = batch.pixels
             inputs = rendering.inputs(plain, views)
             labels = torch.from_numpy(np.asarray(split.labels)[batch.indices])
-            yield Predictions(predict_inputs(model, inputs), labels)
+            yield Predictions(predict_inputs(model, inputs), labels, np.array(batch.indices, dtype=np.int64))
 
 
 def predict_files(model: nn.Module, rendering: Rendering, files: Sequence[Path]) -> Iterator[tuple[Path, Tensor]]:

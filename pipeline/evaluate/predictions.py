@@ -1,9 +1,11 @@
 """What a model reads -> probabilities. Legend: B batch, V views, K classes, C, H, W of a latent."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ci2p_cache.cache import Cache
@@ -11,6 +13,7 @@ from ci2p_cache.errors import InputError
 from ci2p_cache.loader import PLAIN_VIEW, BatchLoader
 from ci2p_cache.spec import CacheSpec, latent_difference
 from ci2p_cache.views import whole_views
+from pipeline.running.launched import ALONE, Launched
 from pipeline.train.run_folder import RunConfig
 
 
@@ -20,6 +23,7 @@ class Predictions:
 
     probabilities: Tensor  # float32 [B, K]
     labels: Tensor  # int64 [B]
+    places: NDArray[np.int64]  # [B] which of all that are measured they are
 
 
 @torch.inference_mode()
@@ -38,18 +42,46 @@ def predict_cache(
     device: torch.device,
     tta: bool = False,
     workers: int = 1,
+    launched: Launched = ALONE,
 ) -> Iterator[Predictions]:
-    """Every sample of a cache once: its plain view, or with `tta` the mean over that and its mirror image."""
+    """This process's share of a cache's samples, `batch_size` at a time; all processes have every sample once.
+
+    Of each its plain view, or with `tta` the mean over that and its mirror image.
+    """
     views = range(len(whole_views(cache.spec.views))) if tta else (PLAIN_VIEW,)
     loaders = [
         BatchLoader(
-            cache, batch_size=batch_size, device=device, shuffle=False, workers=workers, resident="off", view=view
+            cache,
+            batch_size=batch_size * launched.world_size,
+            rank=launched.rank,
+            world_size=launched.world_size,
+            device=device,
+            shuffle=False,
+            workers=workers,
+            resident="off",
+            view=view,
         ).epoch(0)
         for view in views
     ]
+    place_of = np.full(cache.manifest.num_items, -1, dtype=np.int64)
+    place_of[cache.positions] = np.arange(cache.num_samples)
     for batches in zip(*loaders, strict=True):
         latents_BVCHW = torch.stack([batch.latents for batch in batches], dim=1)
-        yield Predictions(predict_inputs(model, latents_BVCHW), batches[0].labels.cpu())
+        first = batches[0]
+        yield Predictions(predict_inputs(model, latents_BVCHW), first.labels.cpu(), place_of[first.positions])
+
+
+def in_order(parts: Sequence[Predictions], batch_size: int) -> Iterator[Predictions]:
+    """The predictions of all processes by place, as one process would have made them."""
+    if not parts:
+        return
+    places = np.concatenate([part.places for part in parts])
+    probabilities = torch.cat([part.probabilities for part in parts])
+    labels = torch.cat([part.labels for part in parts])
+    order = np.argsort(places, kind="stable")
+    for begin in range(0, len(order), batch_size):
+        rows = order[begin : begin + batch_size]
+        yield Predictions(probabilities[rows], labels[rows], places[rows])
 
 
 def refuse_other_latents(config: RunConfig, cache: Cache) -> None:

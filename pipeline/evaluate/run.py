@@ -3,13 +3,14 @@
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import nn
 
-from ci2p_cache.cache import open_cache
+from ci2p_cache.cache import Cache, open_cache
 from ci2p_cache.errors import InputError
 from ci2p_cache.known_images import HeldOut, KnownImages, held_out_of, known_images
 from ci2p_cache.manifest import Failure
@@ -20,9 +21,10 @@ from pipeline.encode.decoding import OnError, default_workers
 from pipeline.encode.encoder import resolve_device
 from pipeline.evaluate.held_out import ChosenImages, choose_images, refuse_changed
 from pipeline.evaluate.images import open_images, open_rendering, predict_files, predict_split
-from pipeline.evaluate.predictions import Predictions, predict_cache, refuse_other_latents
+from pipeline.evaluate.predictions import Predictions, in_order, predict_cache, refuse_other_latents
 from pipeline.evaluate.scores import Scores, Scoring
 from pipeline.progress import progress
+from pipeline.running.launched import Launched, gather, launched_as
 from pipeline.train.run_folder import RunConfig, load_model, newest_run, read_known_images
 
 
@@ -36,6 +38,8 @@ class EvalReport:
     seconds: float
     num_missing: int = 0  # images of the split that the folder lacks
     failures: tuple[Failure, ...] = ()  # images that were left out, under --on-error skip
+    keys: Sequence[str] = ()  # of all that were to be measured
+    predictions: tuple[Predictions, ...] = ()  # of those that were, by their place among the keys
 
     @property
     def images_per_s(self) -> float:
@@ -79,7 +83,8 @@ def evaluate(
     Of raw images of its own data set exactly those of the split are measured, found by key; of another folder all.
     With `images`, `shards` is the cache that knows the split, where that is not where the run left it.
     """
-    run, model, config, target = _open_model(checkpoint, device)
+    launched = launched_as()
+    run, model, config, target = _open_model(checkpoint, device, launched.local_rank)
     threads = default_workers() if workers is None else workers
     reads_pixels = is_pixels(config.data.spec)
     if reads_pixels and shards is not None:
@@ -87,27 +92,42 @@ def evaluate(
     failures: list[Failure] = []
     num_missing = 0
     if images is not None or reads_pixels:
-        rendering = open_rendering(config.data.spec, weights, device)
+        rendering = open_rendering(config.data.spec, weights, target)
         chosen = _choose_images(run, config, images, split, shards)
         if chosen.changed and on_error == "stop":
             refuse_changed(chosen)
         failures += [Failure(key=key, reason="it has changed since it was encoded") for key in chosen.changed]
-        total, measured_on, num_missing = len(chosen.keys), chosen.described, chosen.num_missing
+        keys, measured_on, num_missing = chosen.keys, chosen.described, chosen.num_missing
         predictions = predict_split(
-            model, rendering, chosen, failures, batch_size=batch_size, workers=threads, on_error=on_error, tta=tta
+            model,
+            rendering,
+            chosen,
+            failures,
+            batch_size=batch_size,
+            workers=threads,
+            on_error=on_error,
+            tta=tta,
+            launched=launched,
         )
     else:
         cache = open_cache(shards or config.data.path, split)
         refuse_other_latents(config, cache)
-        total, measured_on = cache.num_samples, cache.split_dir
+        measured_on = cache.split_dir
+        keys = _StoredKeys(cache)
         if split == "train":
             measured_on += ", which the model was trained on"
         predictions = predict_cache(
-            model, cache, batch_size=batch_size, device=target, tta=tta, workers=max(1, threads)
+            model, cache, batch_size=batch_size, device=target, tta=tta, workers=max(1, threads), launched=launched
         )
     begin = time.monotonic()
-    scores = _score(predictions, config.data.classes, total)
-    return EvalReport(scores, str(run), measured_on, time.monotonic() - begin, num_missing, tuple(failures))
+    made = _run(predictions, len(keys), launched)
+    if launched.world_size > 1:
+        shares = gather((made, failures), launched)
+        made = tuple(in_order([part for parts, _ in shares for part in parts], batch_size))
+        failures = sorted((each for _, failed in shares for each in failed), key=lambda failure: failure.key)
+    scores = _score(made, config.data.classes)
+    seconds = time.monotonic() - begin
+    return EvalReport(scores, str(run), measured_on, seconds, num_missing, tuple(failures), keys, made)
 
 
 def predict(checkpoint: str | None, files: Sequence[Path], *, weights: str, device: str) -> dict[str, dict[str, float]]:
@@ -163,17 +183,51 @@ def _known_images(run: Path, config: RunConfig, split: str, shards: str | None) 
         ) from error
 
 
-def _open_model(checkpoint: str | None, device: str) -> tuple[Path, nn.Module, RunConfig, torch.device]:
+@dataclass(frozen=True)
+class _StoredKeys(Sequence[str]):
+    """The keys of a split's samples; its item list is read when one is asked for."""
+
+    cache: Cache
+
+    def __len__(self) -> int:
+        return self.cache.num_samples
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        return self._keys[index]
+
+    @cached_property
+    def _keys(self) -> Sequence[str]:
+        return self.cache.read_keys()
+
+
+def _open_model(
+    checkpoint: str | None, device: str, local_rank: int = 0
+) -> tuple[Path, nn.Module, RunConfig, torch.device]:
     run = Path(checkpoint) if checkpoint else newest_run()
     model, config = load_model(run)
-    target = resolve_device(device)
+    target = resolve_device(device, local_rank)
     return run, model.to(target), config, target
 
 
-def _score(predictions: Iterable[Predictions], classes: tuple[str, ...], total: int) -> Scores:
-    scoring = Scoring(classes)
-    with progress("evaluate", total, "images") as advance:
+def _run(predictions: Iterable[Predictions], total: int, launched: Launched) -> tuple[Predictions, ...]:
+    """This process's predictions, made one after another. Rank 0 shows how far it is, as if all were as far."""
+    made = []
+    done = 0
+    with progress("evaluate", total, "images", quiet=launched.rank > 0) as advance:
         for batch in predictions:
-            scoring.add(batch.probabilities, batch.labels)
-            advance(len(batch.labels))
+            made.append(batch)
+            now = min(done + len(batch.labels) * launched.world_size, total)
+            advance(now - done)
+            done = now
+    return tuple(made)
+
+
+def _score(predictions: Iterable[Predictions], classes: tuple[str, ...]) -> Scores:
+    scoring = Scoring(classes)
+    for batch in predictions:
+        scoring.add(batch.probabilities, batch.labels)
     return scoring.scores()

@@ -3,15 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
-from torchmetrics import MetricCollection
-from torchmetrics.classification import (
-    MulticlassAccuracy,
-    MulticlassCalibrationError,
-    MulticlassConfusionMatrix,
-)
 
-_TOP_K = 5
+from pipeline.train.validation import right_predictions
+
 _CALIBRATION_BINS = 15
 
 
@@ -53,34 +49,52 @@ class Scoring:
     """Adds up batches of predictions into Scores."""
 
     def __init__(self, classes: tuple[str, ...]):
-        num_classes = len(classes)
         self._classes = classes
-        self._metrics = MetricCollection(
-            {
-                "top1": MulticlassAccuracy(num_classes, average="micro"),
-                "top5": MulticlassAccuracy(num_classes, top_k=min(_TOP_K, num_classes), average="micro"),
-                "ece": MulticlassCalibrationError(num_classes, n_bins=_CALIBRATION_BINS, norm="l1"),
-                "confusion": MulticlassConfusionMatrix(num_classes),
-            },
-            compute_groups=False,
-        )
+        self._confusion_KK = torch.zeros(len(classes), len(classes), dtype=torch.int64)
+        self._num_among_five = 0
+        self._confidences: list[Tensor] = []
+        self._is_right: list[Tensor] = []
 
     def add(self, probabilities_BK: Tensor, labels_B: Tensor) -> None:
         """Probabilities float32 [B, K] that sum to 1, labels int64 [B], both on the CPU."""
-        self._metrics.update(probabilities_BK, labels_B)
+        confidences_B, predicted_B = probabilities_BK.max(1)
+        is_right_B, is_among_B = right_predictions(probabilities_BK, labels_B)
+        self._confusion_KK.index_put_((labels_B, predicted_B), torch.ones_like(labels_B), accumulate=True)
+        self._num_among_five += int(is_among_B.sum())
+        self._confidences.append(confidences_B)
+        self._is_right.append(is_right_B)
 
     def scores(self) -> Scores:
-        values = self._metrics.compute()
-        confusion = values["confusion"].long().tolist()
+        confusion = self._confusion_KK.tolist()
+        num_images = sum(map(sum, confusion))
         per_class = {
             name: row[label] / sum(row) if sum(row) else None
             for label, (name, row) in enumerate(zip(self._classes, confusion, strict=True))
         }
         return Scores(
-            top1=float(values["top1"]),
-            top5=float(values["top5"]),
-            ece=float(values["ece"]),
+            top1=_share(int(self._confusion_KK.trace()), num_images),
+            top5=_share(self._num_among_five, num_images),
+            ece=_calibration_error(torch.cat(self._confidences), torch.cat(self._is_right).float()),
             per_class=per_class,
             confusion=confusion,
-            num_images=sum(map(sum, confusion)),
+            num_images=num_images,
         )
+
+
+def _share(count: int, of: int) -> float:
+    """In float32, as every published figure of ci2p was."""
+    return float(torch.tensor(count) / torch.tensor(of))
+
+
+def _calibration_error(confidences_N: Tensor, is_right_N: Tensor) -> float:
+    """Expected calibration error (Guo et al. 2017, equation 3): the gap between a bin's accuracy and its confidence,
+    weighted by how many predictions fall into the bin. A bin holds its lower edge, and the last one 1 alone.
+    """
+    edges = torch.linspace(0, 1, _CALIBRATION_BINS + 1)
+    bin_N = torch.bucketize(confidences_N, edges, right=True) - 1
+    count, confidence, accuracy = (
+        torch.zeros(len(edges)).scatter_add_(0, bin_N, values)
+        for values in (torch.ones_like(confidences_N), confidences_N, is_right_N)
+    )
+    gap = torch.nan_to_num(accuracy / count) - torch.nan_to_num(confidence / count)
+    return float((gap.abs() * (count / count.sum())).sum())

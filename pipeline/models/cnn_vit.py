@@ -13,11 +13,10 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from pipeline.models.analysis_transform import PIXELS_PER_LATENT, AnalysisTransform
 from pipeline.models.ci2p_vit import ci2p_vit_settings
-from pipeline.models.gdn import GDN
 from pipeline.models.patch_reshape import LATENT_CHANNELS
 from pipeline.models.pixel_vit import IMAGE_SIZE, pixel_cfg
+from pipeline.transforms import GDN, PIXELS_PER_LATENT, AnalysisTransform
 
 default_cfgs = generate_default_cfgs({name: pixel_cfg("encoder.0", "vit.head") for name in ("cnn_vit", "cnn_vit_tiny")})
 

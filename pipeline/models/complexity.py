@@ -6,7 +6,7 @@ and biases are not. The two products of attention, queries by keys and weights b
 the paper counts them for CI2P-ViT and ViT-B/16 and leaves them out for CI2P-ViT-ds.
 
 A model that reads latents is reported with the encoder that makes them, as the paper does; what is left to do once
-they are cached is its trained part. The encoder is counted from its architecture (`analysis_transform`).
+they are cached is its trained part. The encoder is counted from its architecture (`pipeline.transforms`).
 """
 
 # H=W latent grid, S image size
@@ -18,14 +18,19 @@ from functools import cache
 from typing import Any
 
 import torch
-from fvcore.nn import FlopCountAnalysis
-from fvcore.nn.jit_handles import get_shape
 from torch import nn
 
 from ci2p_cache.errors import InputError
-from pipeline.models.analysis_transform import PIXEL_CHANNELS, PIXELS_PER_LATENT, AnalysisTransform
+from ci2p_cache.extras import not_installed
 from pipeline.models.model_factory import baseline_names, create_model, model_names, reads_pixels
 from pipeline.models.patch_reshape import LATENT_CHANNELS, STRIDE
+from pipeline.transforms import PIXEL_CHANNELS, PIXELS_PER_LATENT, AnalysisTransform
+
+try:
+    from fvcore.nn import FlopCountAnalysis
+    from fvcore.nn.jit_handles import get_shape
+except ImportError as error:
+    raise not_installed("complexity", "complexity", error) from error
 
 PAPER_CLASSES = 10
 _PAPER_PARAMS = {"ci2p_vit_base": 88_960_000, "ci2p_vit_ds": 49_700_000, "vit_base": 86_000_000}

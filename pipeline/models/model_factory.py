@@ -10,11 +10,11 @@ import pipeline.models.cnn_vit
 import pipeline.models.dual_scale_vit
 import pipeline.models.pixel_vit  # noqa: F401  (these register their models)
 from ci2p_cache.errors import InputError
-from pipeline.models.analysis_transform import PIXEL_CHANNELS
 from pipeline.models.ci2p_vit import LATENT_SIZE
 from pipeline.models.patch_reshape import LATENT_CHANNELS
 from pipeline.models.pixel_vit import IMAGE_SIZE
 from pipeline.models.timm_vit import EXAMPLE, timm_vit, timm_vit_names
+from pipeline.transforms import PIXEL_CHANNELS
 
 
 def create_model(

@@ -13,8 +13,8 @@ from typing import Any
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models.vision_transformer import VisionTransformer
 
-from pipeline.models.analysis_transform import PIXEL_CHANNELS
 from pipeline.models.ci2p_vit import NORM_LAYER
+from pipeline.transforms import PIXEL_CHANNELS
 
 IMAGE_SIZE = 256
 

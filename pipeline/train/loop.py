@@ -6,7 +6,7 @@ function of (seed, epoch, step), so that a resumed run is the run (promise T3).
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -70,8 +70,12 @@ def train(
     device: str = "auto",
     max_minutes: float | None = None,
     build: ModelBuilder = create_model,
+    callbacks: Sequence[Callable[[EpochMetrics], bool | None]] = (),
 ) -> TrainResult:
     """Trains until the recipe's last epoch or `max_minutes`, from the run folder's checkpoint if it has one.
+
+    Rank 0 calls each of `callbacks` when an epoch and its checkpoint are written; one that returns True ends the run as
+    the clock would.
 
     Under torchrun every process calls this; rank 0 writes. Raises InputError for a run folder that holds another
     run, a batch that does not divide by the processes, a device that is not there, a window that does not fit or
@@ -148,7 +152,7 @@ def train(
             is_best = False
             if epoch % recipe.eval_every == 0 or epoch == recipe.epochs:
                 learner.share_statistics()
-                top1, top5 = validate(fabric, learner.evaluated, val_batches, len(data.classes))
+                top1, top5 = validate(fabric, learner.evaluated, val_batches)
                 is_best = top1 > progress.best_top1
                 progress = replace(progress, last_top1=top1)
                 if is_best:
@@ -176,6 +180,9 @@ def train(
                 logger.info("%s", metrics.line(recipe.epochs))
             progress = progress.next_epoch(num_images=progress.step * images_per_step, eval_seconds=eval_seconds)
             save(progress)
+            if callbacks:
+                answers = [callback(metrics) for callback in callbacks] if is_writer else []  # every one is called
+                stop = fabric.broadcast(any(answers))
     if is_writer and progress.epoch < recipe.epochs:
         logger.info("%s stopped in time in epoch %d; run the same command to go on", run, progress.epoch + 1)
     fabric.barrier()

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.known_images import KnownImages
-from pipeline.models.analysis_transform import PIXEL_CHANNELS, PIXELS_PER_LATENT
 from pipeline.train.data import Batch, Batches, Share, TrainingData
 from pipeline.train.launch import step_seed
+from pipeline.transforms import PIXEL_CHANNELS, PIXELS_PER_LATENT
 
 # Of random numbers; `augment` has one and two.
 _WINDOW_STREAM = 3

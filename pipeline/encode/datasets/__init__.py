@@ -16,7 +16,7 @@ from pipeline.encode.datasets.sample import find_sample
 from pipeline.encode.datasets.split import ImageSplit, SourceSplit
 from pipeline.encode.datasets.tar_images import find_tar_images
 
-__all__ = ["DATASETS", "SPLITS", "ImageDataset", "ImageSplit", "open_dataset", "open_pool"]
+__all__ = ["DATASETS", "SPLITS", "ImageDataset", "ImageSplit", "open_dataset", "open_pool", "part_images"]
 
 _OPENERS: dict[str, Opener] = {
     "sample": find_sample,
@@ -65,60 +65,58 @@ def open_dataset(
     for them; where it has none of either, a fraction of each class is held out, decided by `seed` (which also decides
     what `sample` draws). Raises InputError, which names the option, its value and the way out.
     """
-    for split in splits or ():
-        if split not in SPLITS:
-            raise InputError(f"--split {split}: choose one of {', '.join(SPLITS)}")
-    found = _find(name, data_dir, seed)
-    where = f"--data-dir {printable(data_dir or '')}"
-    parts = found.parts
-    source = {split: split for split in SPLITS if split in parts}
-    if "val" not in parts and "test" in parts and val_fraction is None:
-        source["val"] = source.pop("test")
-    held_out_of = None if "val" in source else next((part for part in (WHOLE, "train") if part in parts), None)
+    _refuse_unknown(splits)
+    return part_images(_find(name, data_dir, seed), data_dir, splits=splits, val_fraction=val_fraction, seed=seed)
+
+
+def part_images(
+    found: FoundImages, data_dir: str | None, *, splits: Sequence[str] | None, val_fraction: float | None, seed: int
+) -> ImageDataset:
+    """The wanted splits of images that have been found: as `open_dataset` says. Without `data_dir` they were given."""
+    _refuse_unknown(splits)
+    where = found.layout if data_dir is None else f"--data-dir {printable(data_dir)}"
+    parted, fraction = _to_be_parted(found, splits, val_fraction, where)
+    own = {split: split for split in SPLITS if split in found.parts}
+    if "val" not in own and "test" in own and val_fraction is None:
+        own["val"] = own.pop("test")
+    available = {*own, *(("train", "val") if parted else ())}
+    wanted = [split for split in SPLITS if split in (splits or {*available, "train"})]
+    for split in wanted:
+        if split not in available:
+            raise InputError(_lacks(where, split, found, own))
+    layout, left_out, pool, drawn = found.layout, found.left_out, None, {}
+    if parted is not None:
+        pool = found.parts[parted]()
+        drawn = hold_out(pool, fraction, seed)
+        left_out = merge_left_out(left_out, pool.left_out)
+        layout += f"; {100 * fraction:g} % of each class held out for val"
+    elif own.get("val") == "test":
+        layout += f"; {found.called['test']} is val"
+    opened = {split: drawn[split] if split in drawn else found.parts[own[split]]() for split in wanted}
+    return ImageDataset(opened, layout, data_dir, left_out, fraction if parted else None, pool, drawn)
+
+
+def _to_be_parted(
+    found: FoundImages, splits: Sequence[str] | None, val_fraction: float | None, where: str
+) -> tuple[str | None, float]:
+    """The part that val is held out of, if it must be, and how much of each class."""
+    parted = next((part for part in (WHOLE, "train") if part in found.parts), None)
     if val_fraction is not None:
         check_fraction(val_fraction)
-        if held_out_of is None:
+        if "val" in found.parts or parted is None:
             holds = found.called.get("val", "val")
             raise InputError(
                 f"--val-fraction {val_fraction}: {holds} holds the validation images; leave the option out"
             )
-    elif held_out_of == WHOLE:
-        val_fraction = found.default_fraction
-    elif held_out_of == "train":
-        if splits is None or "val" in splits:
-            there = ", ".join(found.called[part] for part in parts)
-            raise InputError(
-                f"{where}: no validation images (found {there}){_unlabelled(found)}; add some, or hold images out of "
-                f"the training images with --val-fraction 0.1; {found.expected}"
-            )
-        held_out_of = None
-    available = [*source, *(["train", "val"] if held_out_of else [])]
-    wanted = [split for split in SPLITS if split in (splits or available)]
-    if "train" not in available and splits is None:
-        wanted = ["train", *wanted]
-    for split in wanted:
-        if split not in available:
-            raise InputError(_lacks(where, split, found, source))
-    layout, left_out = found.layout, found.left_out
-    opened: dict[str, SourceSplit] = {}
-    whole, drawn = None, {}
-    if held_out_of:
-        whole = parts[held_out_of]()
-        opened = drawn = hold_out(whole, val_fraction or 0.0, seed)
-        left_out = merge_left_out(left_out, whole.left_out)
-        layout += f"; {100 * (val_fraction or 0.0):g} % of each class held out for val"
-    elif source.get("val") == "test":
-        layout += f"; {found.called['test']} is val"
-    opened = {split: opened[split] if split in opened else parts[source[split]]() for split in wanted}
-    return ImageDataset(
-        opened,
-        layout,
-        data_dir,
-        left_out,
-        val_fraction if held_out_of else None,
-        whole,
-        drawn,
-    )
+        return parted, val_fraction
+    if parted == WHOLE:
+        return WHOLE, found.default_fraction
+    if not {"val", "test"} & set(found.parts) and parted == "train" and (splits is None or "val" in splits):
+        raise InputError(
+            f"{where}: no validation images (found {found.called['train']}){_unlabelled(found)}; add some, or hold "
+            f"images out of the training images with --val-fraction 0.1; {found.expected}"
+        )
+    return None, 0.0
 
 
 def open_pool(name: str, data_dir: str | None, split: str, *, is_held_out: bool, seed: int) -> SourceSplit:
@@ -135,6 +133,12 @@ def open_pool(name: str, data_dir: str | None, split: str, *, is_held_out: bool,
     raise InputError(
         _lacks(f"--data-dir {printable(data_dir or '')}", split, found, {part: part for part in found.parts})
     )
+
+
+def _refuse_unknown(splits: Sequence[str] | None) -> None:
+    for split in splits or ():
+        if split not in SPLITS:
+            raise InputError(f"--split {split}: choose one of {', '.join(SPLITS)}")
 
 
 def _find(name: str, data_dir: str | None, seed: int) -> FoundImages:

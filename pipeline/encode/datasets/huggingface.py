@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ci2p_cache.errors import InputError
+from ci2p_cache.extras import not_installed
 from ci2p_cache.left_out import LeftOut, LeftOutFiles
 from ci2p_cache.printable import printable
 from pipeline.encode.datasets.found import SPLITS, WHOLE, FoundImages
@@ -132,12 +133,8 @@ def _library_errors(where: str) -> Iterator[None]:
     try:
         import datasets  # heavy, and an extra
         import pyarrow as pa
-    except ModuleNotFoundError:
-        raise InputError("--dataset huggingface needs an extra: pip install 'ci2p[huggingface]'") from None
     except ImportError as error:
-        raise InputError(
-            f"--dataset huggingface: the library `datasets` is installed and does not load: {error}"
-        ) from error
+        raise not_installed("huggingface", "--dataset huggingface", error) from error
     network = (sys.modules["httpx"].HTTPError,) if "httpx" in sys.modules else ()
     damaged = (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError, pa.ArrowException)
     try:

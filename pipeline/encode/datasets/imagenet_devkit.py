@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ci2p_cache.errors import InputError
+from ci2p_cache.extras import not_installed
 from ci2p_cache.user_text import decode_text, list_of
 
 DEVKIT = "ILSVRC2012_devkit_t12"
@@ -69,8 +70,11 @@ def _read_packed(path: Path) -> tuple[bytes, bytes]:
 
 def _parse_synsets(meta: bytes, path: Path) -> dict[int, tuple[str, str]]:
     """Number -> (wnid, names) of the classes; numbers above the thousand are inner nodes and are left out."""
-    from scipy.io import loadmat  # slow to import, and needed here alone
-    from scipy.io.matlab import MatReadError
+    try:
+        from scipy.io import loadmat  # large, slow to import, and needed here alone
+        from scipy.io.matlab import MatReadError
+    except ImportError as error:
+        raise not_installed("imagenet", f"--dataset imagenet reads {META}", error) from error
 
     damaged = f"--data-dir: {path} does not hold the tables of the devkit"
     try:

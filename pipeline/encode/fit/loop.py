@@ -17,12 +17,12 @@ from torch import Tensor
 
 from ci2p_cache.errors import InputError, WorkError
 from pipeline.deadlines import Deadlines
-from pipeline.encode.codec import Codec, RateDistortionLoss
 from pipeline.encode.fit.checkpoint import FitCheckpoint, save_checkpoint
 from pipeline.encode.fit.crops import crop_batches
 from pipeline.encode.fit.images import Images, OnError
 from pipeline.encode.fit.optimizer import auxiliary_optimizer, rate_distortion_optimizer, set_lr
 from pipeline.encode.fit.settings import FitSettings
+from pipeline.encode.whole_codec import Codec, RateDistortionLoss
 from pipeline.progress import progress
 
 logger = logging.getLogger("ci2p")

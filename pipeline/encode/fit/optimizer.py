@@ -3,7 +3,7 @@
 import torch
 from timm.optim import Muon
 
-from pipeline.encode.codec import Codec
+from pipeline.encode.whole_codec import Codec
 
 AUX_LR = 1e-3
 """Of the quantiles; CompressAI's own examples use it."""

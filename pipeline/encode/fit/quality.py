@@ -1,6 +1,5 @@
 """How good a codec is: bits per pixel and PSNR on images of any size, as CompressAI's evaluation counts them."""
 
-import math
 import statistics
 from dataclasses import dataclass, field
 
@@ -9,9 +8,10 @@ import torch
 from torch.nn.functional import pad
 
 from ci2p_cache.errors import WorkError
-from pipeline.encode.codec import Codec, compute_padding
 from pipeline.encode.fit.images import Images, OnError, read_image, unusable
 from pipeline.encode.preprocess import BadImage
+from pipeline.encode.psnr import psnr
+from pipeline.encode.whole_codec import Codec, compute_padding
 
 _MULTIPLE = 64  # what CompressAI's evaluation pads images to
 
@@ -62,9 +62,3 @@ def measure_quality(codec: Codec, images: Images, device: torch.device, on_error
             f"none of {len(failures)} images to evaluate on can be used ({key}: {reason}); mend one of them"
         )
     return Quality(statistics.fmean(rates), statistics.fmean(psnrs), len(rates), failures)
-
-
-def psnr(ours: torch.Tensor, original: torch.Tensor) -> float:
-    """Peak signal-to-noise ratio in dB of pixels in [0, 255] of one shape; infinite when they are equal."""
-    error = float((ours.double() - original.double()).square().mean())
-    return 10 * math.log10(255**2 / error) if error else math.inf

@@ -16,7 +16,7 @@ from ci2p_cache.errors import InputError
 from ci2p_cache.printable import printable
 from ci2p_cache.publish import publish
 from pipeline.bfloat16 import warn_of_slow_bfloat16
-from pipeline.encode.codec import Codec, hash_weights, load_codec, new_codec
+from pipeline.encode.codec import hash_weights
 from pipeline.encode.encoder import resolve_device
 from pipeline.encode.fit.checkpoint import FitCheckpoint, load_checkpoint
 from pipeline.encode.fit.images import (
@@ -36,6 +36,7 @@ from pipeline.encode.fit.model_card import model_card
 from pipeline.encode.fit.quality import Quality, measure_quality
 from pipeline.encode.fit.settings import FitSettings
 from pipeline.encode.preprocess import BadImage
+from pipeline.encode.whole_codec import Codec, load_codec, new_codec
 
 _MENDED = ", mended since"
 _SUFFIXES = (".pth.tar", ".safetensors")

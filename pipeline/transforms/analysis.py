@@ -1,30 +1,29 @@
-"""The encoder's architecture, to be trained: the analysis transform of the factorized prior (Ballé et al. 2018).
+"""The encoder: the analysis transform of the factorized prior (Ballé et al. 2018).
 
     pixels [B,3,S,S] -> conv 5x5 /2 -> GDN -> conv 5x5 /2 -> GDN -> conv 5x5 /2 -> GDN -> conv 5x5 /2
         -> latents [B,192,S/16,S/16]
 
 N = 128 channels between, M = 192 out: 1,493,312 parameters. Layers are numbered as CompressAI numbers them, so that
-its weights can be loaded. The frozen encoder that makes caches is CompressAI's own, in stage one.
+its weights can be loaded; its outputs are the same to the last bit.
 """
 
 from itertools import pairwise
 
 from torch import nn
 
-from pipeline.models.gdn import GDN
-from pipeline.models.patch_reshape import LATENT_CHANNELS
+from ci2p_cache.spec import LATENT_CHANNELS
+from pipeline.transforms.gdn import GDN
 
 PIXEL_CHANNELS = 3
 PIXELS_PER_LATENT = 16
 """Per side; a latent position covers 16 x 16 pixels."""
-
-_HIDDEN_CHANNELS = 128
+HIDDEN_CHANNELS = 128
 
 
 class AnalysisTransform(nn.Sequential):
     """float pixels [B,3,S,S] in [0,1], no normalisation -> latents [B,latent_channels,S/16,S/16]; random weights."""
 
-    def __init__(self, hidden_channels: int = _HIDDEN_CHANNELS, latent_channels: int = LATENT_CHANNELS) -> None:
+    def __init__(self, hidden_channels: int = HIDDEN_CHANNELS, latent_channels: int = LATENT_CHANNELS) -> None:
         widths = (PIXEL_CHANNELS, hidden_channels, hidden_channels, hidden_channels, latent_channels)
         layers: list[nn.Module] = []
         for channels_in, channels_out in pairwise(widths):

@@ -1,0 +1,1 @@
+"""What stands behind `ci2p.py`: the checks of its arguments, and what its classes are made of. Private."""

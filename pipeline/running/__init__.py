@@ -1,0 +1,1 @@
+"""What every long command needs, whatever it computes: the processes that it is made of."""

@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from ci2p_cache.errors import InputError
+from ci2p_cache.spec import CacheSpec
 from ci2p_cache.views import PLAIN, whole_views
 from pipeline.baselines.pixel_spec import PixelSpec, is_pixels
 from pipeline.baselines.pixels import VIEWS
-from pipeline.encode.preprocess import Preprocessing
+from pipeline.encode.preprocess import Preprocessing, preprocessing_of
+from pipeline.export.packages import TO_READ, require_packages
 from pipeline.export.record import ExportRecord
-from pipeline.extras import require_extra
 from pipeline.train.run_folder import DataRecord
 
 SUFFIX = ".onnx"
@@ -21,21 +22,22 @@ SUFFIX = ".onnx"
 class OnnxModel(nn.Module):
     """Runs an exported file on the CPU, in the place of a model."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises InputError for a file that is missing, damaged, or not exported by ci2p."""
+    def __init__(self, content: bytes, path: str) -> None:
+        """Raises InputError, naming `path`, for content that is damaged or not exported by ci2p."""
         super().__init__()
-        require_extra("export", "onnxruntime", purpose=f"--checkpoint {path}")
+        require_packages(TO_READ, f"{path}")
         import onnxruntime
         from onnxruntime.capi import onnxruntime_pybind11_state as errors
 
-        if not path.is_file():
-            raise InputError(f"{path} does not exist; make it with `ci2p export RUN --to onnx`")
-        refused = (errors.InvalidProtobuf, errors.InvalidGraph, errors.Fail, errors.NotImplemented, errors.RuntimeException)
+        refused = (
+            errors.InvalidProtobuf, errors.InvalidGraph, errors.Fail, errors.NotImplemented, errors.RuntimeException,
+            errors.InvalidArgument,
+        )  # fmt: skip
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         try:
-            self._session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-        except (*refused, errors.InvalidArgument) as error:
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except refused as error:
             raise InputError(f"{path} cannot be read as ONNX ({' '.join(str(error).split())[:120]})") from error
         try:
             self.record = ExportRecord.from_metadata(self._session.get_modelmeta().custom_metadata_map)
@@ -55,19 +57,26 @@ class OnnxModel(nn.Module):
         return self.probabilities(inputs).log()
 
 
+def open_onnx(path: Path) -> OnnxModel:
+    """The model of a file. Raises InputError for one that is missing, damaged, or not exported by ci2p."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; make it with `ci2p export RUN --to onnx`")
+    return OnnxModel(path.read_bytes(), str(path))
+
+
 @dataclass(frozen=True)
 class ImageRendering:
     """Pixels as a file that reads images takes them."""
 
     data: DataRecord
     reads_floats: bool
-    device: torch.device = torch.device("cpu")
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
 
     @property
     def preprocessing(self) -> Preprocessing:
-        from pipeline.encode.preprocess import preprocessing_of
-        from ci2p_cache.spec import CacheSpec
-
         if is_pixels(self.data.spec):
             return PixelSpec.model_validate(self.data.spec).preprocessing
         return preprocessing_of(CacheSpec.model_validate(self.data.spec))

@@ -1,6 +1,6 @@
 """What is exported: everything between an image's pixels and the probabilities of its classes, as one module.
 
-    pixels [B,3,S,S] -> encoder -> latents, rounded as the cache rounds them -> window -> ViT -> softmax [B,K]
+pixels [B,3,S,S] -> encoder -> latents, rounded as the cache rounds them -> window -> ViT -> softmax [B,K]
 """
 
 # B batch, S image size, C latent channels (192), H=W latent grid, K classes

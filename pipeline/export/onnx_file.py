@@ -3,20 +3,19 @@
 import contextlib
 import io
 import warnings
-from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ci2p_cache.publish import publish
 from pipeline.export.record import ExportRecord
 from pipeline.export.torch_program import trace
 
 OUTPUT = "probabilities"
 
 
-def write_onnx(path: Path, module: nn.Module, example: Tensor, record: ExportRecord) -> None:
-    """Publishes the file, its weights inside."""
+def onnx_bytes(module: nn.Module, example: Tensor, record: ExportRecord) -> bytes:
+    """The file, its weights inside."""
     import onnx
 
     name = "latents" if record.reads == "latents" else "images"
@@ -31,12 +30,13 @@ def write_onnx(path: Path, module: nn.Module, example: Tensor, record: ExportRec
     del proto.metadata_props[:]
     onnx.helper.set_model_props(proto, record.as_metadata())
     proto.producer_name, proto.producer_version = "ci2p", record.ci2p_version
-    publish(path, proto.SerializeToString())
+    content: bytes = proto.SerializeToString()
+    return content
 
 
-def _name_batch(proto: "torch.onnx.ONNXProgram | object") -> None:
+def _name_batch(proto: Any) -> None:
     """The batch's dimension bears a symbol of torch's; readers expect a name."""
-    graph = proto.graph  # type: ignore[union-attr]
+    graph = proto.graph
     for value in (*graph.input, *graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
         del value.metadata_props[:]

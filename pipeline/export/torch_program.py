@@ -2,13 +2,11 @@
 
 import io
 import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ci2p_cache.publish import publish
 from pipeline.export.record import ExportRecord
 
 METADATA = "ci2p.json"
@@ -23,13 +21,13 @@ def trace(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
         return torch.export.export(module, (example,), dynamic_shapes=({0: batch},))
 
 
-def write_program(path: Path, module: nn.Module, example: Tensor, record: ExportRecord) -> None:
-    """Publishes the program. Its `ci2p.json` says what it takes and gives."""
+def program_bytes(module: nn.Module, example: Tensor, record: ExportRecord) -> bytes:
+    """The program as a .pt2 file. Its `ci2p.json` says what it takes and gives."""
     buffer = io.BytesIO()
     torch.export.save(trace(module, example), buffer, extra_files={METADATA: record.model_dump_json(indent=1)})
-    publish(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
-def load_program(path: Path) -> nn.Module:
+def load_program(content: bytes) -> nn.Module:
     """The program as a module, as any user of torch would load it."""
-    return torch.export.load(io.BytesIO(path.read_bytes())).module()
+    return torch.export.load(io.BytesIO(content)).module()

@@ -708,7 +708,7 @@ class Model:
         from pipeline.evaluate.predictions import refuse_other_latents
 
         if isinstance(images, Cache):
-            refuse_other_latents(self._config, images._cache)
+            refuse_other_latents(self._config.data, images._cache)
             return of_cache(self.module, images._cache, self._device, output, batch_size), None
         sources = find_sources(images)
         if self._rendering is None:

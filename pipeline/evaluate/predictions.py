@@ -14,7 +14,7 @@ from ci2p_cache.loader import PLAIN_VIEW, BatchLoader
 from ci2p_cache.spec import CacheSpec, latent_difference
 from ci2p_cache.views import whole_views
 from pipeline.running.launched import ALONE, Launched
-from pipeline.train.run_folder import RunConfig
+from pipeline.train.run_folder import DataRecord
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,9 @@ def in_order(parts: Sequence[Predictions], batch_size: int) -> Iterator[Predicti
         yield Predictions(probabilities[rows], labels[rows], places[rows])
 
 
-def refuse_other_latents(config: RunConfig, cache: Cache) -> None:
+def refuse_other_latents(data: DataRecord, cache: Cache) -> None:
     """Raises InputError unless a cache holds what the model was trained on: same encoder, preprocessing, classes."""
-    trained_on = CacheSpec.model_validate(config.data.spec)
+    trained_on = CacheSpec.model_validate(data.spec)
     field = latent_difference(trained_on, cache.spec)
     if field is not None:
         raise InputError(
@@ -94,6 +94,6 @@ def refuse_other_latents(config: RunConfig, cache: Cache) -> None:
             f"{getattr(cache.spec, field)!r} there and {getattr(trained_on, field)!r} in training; "
             "encode it with the settings of the training cache"
         )
-    if tuple(cache.classes) != config.data.classes:
-        odd = sorted(set(cache.classes) ^ set(config.data.classes)) or ["their order"]
+    if tuple(cache.classes) != data.classes:
+        odd = sorted(set(cache.classes) ^ set(data.classes)) or ["their order"]
         raise InputError(f"--shards {cache.path} names other classes than the model was trained on ({odd[0]})")

@@ -21,14 +21,15 @@ from pipeline.baselines.pixels import open_pixel_data
 from pipeline.encode.decoding import OnError, default_workers
 from pipeline.encode.encoder import resolve_device
 from pipeline.evaluate.held_out import ChosenImages, choose_images, refuse_changed
-from pipeline.evaluate.images import open_images, open_rendering, predict_split
+from pipeline.evaluate.images import Rendering, open_images, open_rendering, predict_split
 from pipeline.evaluate.inputs import find_inputs
+from pipeline.evaluate.onnx_model import SUFFIX, ImageRendering, OnnxModel, open_onnx
 from pipeline.evaluate.predictions import Predictions, in_order, predict_cache, refuse_other_latents
 from pipeline.evaluate.scores import Scores, Scoring
 from pipeline.evaluate.tables import share, top_cells, top_columns, write_table
 from pipeline.running.launched import Launched, gather, launched_as
 from pipeline.running.progress import progress
-from pipeline.train.run_folder import RunConfig, load_model, newest_run, read_known_images
+from pipeline.train.run_folder import DataRecord, RunConfig, load_model, newest_run, read_known_images
 
 
 @dataclass(frozen=True)
@@ -150,16 +151,18 @@ def evaluate(
     With `images`, `shards` is the cache that knows the split, where that is not where the run left it.
     """
     launched = launched_as()
-    run, model, config, target = _open_model(checkpoint, device, launched.local_rank)
+    run, model, data, target, reads_images = _open_model(checkpoint, device, launched.local_rank)
     threads = default_workers() if workers is None else workers
-    reads_pixels = is_pixels(config.data.spec)
+    reads_pixels = is_pixels(data.spec)
+    if reads_images and images is None and not reads_pixels:
+        raise InputError(f"{run} reads images; give --images DIR, or for a cache the exported file that reads latents")
     if reads_pixels and shards is not None:
         raise InputError(f"--shards {shards}: the model of {run} reads pixels; give --images DIR, or neither")
     failures: list[Failure] = []
     num_missing = 0
     if images is not None or reads_pixels:
-        rendering = open_rendering(config.data.spec, weights, target)
-        chosen = _choose_images(run, config, images, split, shards)
+        rendering = _rendering(model, data, weights, target)
+        chosen = _choose_images(run, data, images, split, shards)
         if chosen.changed and on_error == "stop":
             refuse_changed(chosen)
         failures += [Failure(key=key, reason="it has changed since it was encoded") for key in chosen.changed]
@@ -176,8 +179,8 @@ def evaluate(
             launched=launched,
         )
     else:
-        cache = open_cache(shards or config.data.path, split)
-        refuse_other_latents(config, cache)
+        cache = open_cache(shards or data.path, split)
+        refuse_other_latents(data, cache)
         measured_on = cache.split_dir
         keys = _StoredKeys(cache)
         if split == "train":
@@ -191,7 +194,7 @@ def evaluate(
         shares = gather((made, failures), launched)
         made = tuple(in_order([part for parts, _ in shares for part in parts], batch_size))
         failures = sorted((each for _, failed in shares for each in failed), key=lambda failure: failure.key)
-    scores = _score(made, config.data.classes)
+    scores = _score(made, data.classes)
     seconds = time.monotonic() - begin
     return EvalReport(scores, str(run), measured_on, seconds, num_missing, tuple(failures), keys, made)
 
@@ -209,8 +212,8 @@ def predict(
 
     Raises InputError for a folder or pattern without images.
     """
-    _, model, config, target = _open_model(checkpoint, device)
-    rendering = open_rendering(config.data.spec, weights, target)
+    _, model, data, target, _ = _open_model(checkpoint, device)
+    rendering = _rendering(model, data, weights, target)
     images = find_inputs(inputs)
     failures: list[Failure] = []
     parts: list[Predictions] = []
@@ -231,16 +234,19 @@ def predict(
             advance(now - done)
             done = now
         advance(len(images.keys) - done)
-    rows = [torch.empty(0, len(config.data.classes)), *(part.probabilities for part in parts)]
+    rows = [torch.empty(0, len(data.classes)), *(part.probabilities for part in parts)]
     keys = tuple(images.keys[place] for part in parts for place in part.places.tolist())
-    return PredictReport(
-        keys, torch.cat(rows), config.data.classes, tuple(failures), images.left_out, images.num_repeated
-    )
+    return PredictReport(keys, torch.cat(rows), data.classes, tuple(failures), images.left_out, images.num_repeated)
 
 
-def _choose_images(run: Path, config: RunConfig, images: str | None, split: str, shards: str | None) -> ChosenImages:
+def images_of_run(run: Path, config: RunConfig, images: str) -> ChosenImages:
+    """The images of a folder that a run's validation split holds, or all where it holds none of them."""
+    return _choose_images(run, config.data, images, "val", None)
+
+
+def _choose_images(run: Path, data: DataRecord, images: str | None, split: str, shards: str | None) -> ChosenImages:
     """What is measured of a folder of images: see `held_out`."""
-    spec = config.data.spec
+    spec = data.spec
     if is_pixels(spec):
         own = PixelSpec.model_validate(spec)
         dataset, seed, val_fraction, folder = own.dataset, own.data_seed, own.val_fraction, images or own.data_dir
@@ -249,11 +255,11 @@ def _choose_images(run: Path, config: RunConfig, images: str | None, split: str,
         dataset, seed, val_fraction, folder = of_cache.dataset, of_cache.seed, of_cache.val_fraction, images
     is_held_out = val_fraction is not None
     pool = open_images(folder, split, dataset=dataset, is_held_out=is_held_out, seed=seed)
-    known, wanted = _known_images(run, config, split, shards)
-    return choose_images(pool, folder or dataset, split, known, wanted, config.data.classes)
+    known, wanted = _known_images(run, data, split, shards)
+    return choose_images(pool, folder or dataset, split, known, wanted, data.classes)
 
 
-def _known_images(run: Path, config: RunConfig, split: str, shards: str | None) -> tuple[KnownImages, HeldOut]:
+def _known_images(run: Path, data: DataRecord, split: str, shards: str | None) -> tuple[KnownImages, HeldOut]:
     """What a run was trained on, and the images of a split: by the run itself, or by the cache that it was made from.
 
     Raises InputError where neither is there to ask.
@@ -261,15 +267,15 @@ def _known_images(run: Path, config: RunConfig, split: str, shards: str | None) 
     known = None if shards else read_known_images(run)
     if known is not None and split == "val":
         return known, known.held_out
-    if is_pixels(config.data.spec):
+    if is_pixels(data.spec):
         if split != "val":
             raise InputError(f"--split {split}: {run} reads pixels and knows its images of val alone; give --split val")
-        own = PixelSpec.model_validate(config.data.spec)  # of an older ci2p: it kept how val was drawn, not what it is
+        own = PixelSpec.model_validate(data.spec)  # of an older ci2p: it kept how val was drawn, not what it is
         known = open_pixel_data(
             own.dataset, own.data_dir, workers=0, val_fraction=own.val_fraction, data_seed=own.data_seed
         ).known_images()
         return known, known.held_out
-    path = shards or config.data.path
+    path = shards or data.path
     try:
         if known is None:
             known = known_images(open_cache(path, "train"), open_cache(path, "val"))
@@ -304,11 +310,26 @@ class _StoredKeys(Sequence[str]):
 
 def _open_model(
     checkpoint: str | None, device: str, local_rank: int = 0
-) -> tuple[Path, nn.Module, RunConfig, torch.device]:
+) -> tuple[Path, nn.Module, DataRecord, torch.device, bool]:
+    """The run or file, its model, what it was trained on, its device, and whether it reads images."""
     run = Path(checkpoint) if checkpoint else newest_run()
+    if run.suffix == SUFFIX:
+        if resolve_device("cpu" if device == "auto" else device).type != "cpu":
+            raise InputError(f"--device {device}: an ONNX file is run on the CPU here; leave the option out")
+        exported = open_onnx(run)
+        return run, exported, exported.record.data, torch.device("cpu"), exported.record.reads != "latents"
     model, config = load_model(run)
     target = resolve_device(device, local_rank)
-    return run, model.to(target), config, target
+    return run, model.to(target), config.data, target, is_pixels(config.data.spec)
+
+
+def _rendering(model: nn.Module, data: DataRecord, weights: str, device: torch.device) -> Rendering:
+    """The way from images to what the model reads; an exported file of images has its encoder inside."""
+    if isinstance(model, OnnxModel) and model.record.reads != "latents":
+        if weights != "bundled":
+            raise InputError(f"--weights {weights}: this file has its encoder inside; leave the option out")
+        return ImageRendering(data, reads_floats=model.record.reads == "float")
+    return open_rendering(data.spec, weights, device)
 
 
 def _run(predictions: Iterable[Predictions], total: int, launched: Launched) -> tuple[Predictions, ...]:

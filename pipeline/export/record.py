@@ -1,0 +1,74 @@
+"""What an exported file says of itself, so that whoever has the file alone knows what to feed it and what comes out."""
+
+import hashlib
+import json
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.baselines.pixel_spec import is_pixels
+from pipeline.train.run_folder import DataRecord, RunConfig
+
+Reads = Literal["uint8", "float", "latents"]
+"""What a file takes: RGB 0 to 255, RGB in [0, 1], or latents."""
+
+_JSON_FIELDS = ("classes", "preprocessing", "data")
+
+
+class ExportRecord(BaseModel):
+    """The metadata of an exported file. Every value is plain text or JSON, for readers without ci2p."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    ci2p_version: str
+    model: str
+    reads: Reads
+    classes: tuple[str, ...]
+    preprocessing: dict[str, Any]
+    """Decode, turn upright, RGB, short edge to `short_edge` (bicubic), centre crop of `image_size`; or `squash`."""
+    weights_sha256: str
+    """Over names, shapes and values of the model's weights."""
+    data: DataRecord
+    """As the run's config.json has it; of the cache's place only the name is kept."""
+
+    def as_metadata(self) -> dict[str, str]:
+        """As ONNX has it: text by name."""
+        fields = self.model_dump(mode="json")
+        return {name: json.dumps(value) if name in _JSON_FIELDS else str(value) for name, value in fields.items()}
+
+    @classmethod
+    def from_metadata(cls, metadata: dict[str, str]) -> "ExportRecord":
+        """The inverse of `as_metadata`. Raises ValueError for metadata of another kind."""
+        return cls.model_validate(
+            {name: json.loads(value) if name in _JSON_FIELDS else value for name, value in metadata.items()}
+        )
+
+
+def export_record(config: RunConfig, weights: dict[str, torch.Tensor], reads: Reads) -> ExportRecord:
+    """What a file made of a run says of itself."""
+    data = config.data
+    spec = data.spec
+    if is_pixels(spec):
+        spec = spec | {"data_dir": None}  # a place on the machine that trained
+    fields = ("image_size", "short_edge", "resize_mode", "interpolation", "jpeg_decode")
+    return ExportRecord(
+        ci2p_version=config.versions["ci2p"],
+        model=config.recipe.model,
+        reads=reads,
+        classes=data.classes,
+        preprocessing={name: spec[name] for name in fields if name in spec},
+        weights_sha256=hash_state(weights),
+        data=data.model_copy(update={"spec": spec, "path": PurePosixPath(data.path).name}),
+    )
+
+
+def hash_state(state: dict[str, torch.Tensor]) -> str:
+    """SHA-256 over names, shapes and values of weights, the same whatever file they lie in."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        value = state[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.numpy().tobytes())
+    return digest.hexdigest()

@@ -37,10 +37,11 @@ from rounds import measure
 from ci2p_cache.cache import Cache, open_cache
 from ci2p_cache.codecs import stored_dtype, unpack
 from ci2p_cache.loader import BatchLoader, load_resident
+from ci2p_cache.manifest import read_marker
 from ci2p_cache.publish import publish
-from ci2p_cache.reader import ViewReader
+from ci2p_cache.reader import ViewReader, read_rows
 from ci2p_cache.tar_store import images_of_records
-from pipeline.encode.datasets.folder import open_folder
+from pipeline.encode.datasets import open_dataset
 
 OURS = "ours, random order"
 _IMAGES = 200  # whose files PIL decodes over and over, from memory
@@ -69,9 +70,8 @@ def ours(path: str, threads: int = 1) -> Iterator[int]:
 def decompressing(path: str) -> Iterator[int]:
     """The same views from bytes in memory: what is left of `ours` when finding them costs nothing."""
     cache = open_cache(path, "train")
-    reader = ViewReader(cache.split_dir, cache.manifest)
     out = np.empty((BATCH, *cache.spec.latent_shape), dtype=stored_dtype(cache.spec.store))
-    buffers = {position: reader.buffers(position) for position in cache.positions.tolist()}
+    buffers = dict(zip(cache.positions.tolist(), image_buffers(cache), strict=True))
     decode = Blosc().decode
     for positions, views in random_views(cache):
         chosen = [buffers[position][view] for position, view in zip(positions.tolist(), views.tolist(), strict=True)]
@@ -123,10 +123,16 @@ def plain_webdataset(path: str) -> Iterator[int]:
 
 def single_buffers(path: str) -> Iterator[bytes]:
     """The cache's own buffers, one view each, image after image."""
-    cache = open_cache(path, "train")
-    reader = ViewReader(cache.split_dir, cache.manifest)
-    for position in cache.positions.tolist():
-        yield from reader.buffers(position)
+    for buffers in image_buffers(open_cache(path, "train")):
+        yield from buffers
+
+
+def image_buffers(cache: Cache) -> Iterator[list[bytes]]:
+    """The buffers of all views of each stored image, in the order of the positions."""
+    for shard in range(len(cache.manifest.shards)):
+        marker = read_marker(Path(cache.split_dir), shard)
+        assert marker is not None
+        yield from (row for row in read_rows(Path(cache.split_dir), cache.spec, marker) if row is not None)
 
 
 def webdataset_of_views(path: str, shuffle: int = 0) -> Iterator[int]:
@@ -166,7 +172,7 @@ def lmdb_of_views(path: str) -> Iterator[int]:
 
 def pil(data_dir: str, size: tuple[int, int] | None = None) -> Iterator[int]:
     """What a training from images does for each, as its files are or enlarged to `size` beforehand."""
-    split = open_folder(data_dir, ["train"], None, 0)["train"]
+    split = open_dataset("folder", data_dir, splits=["train"], val_fraction=None, seed=0)["train"]
     rng = np.random.default_rng(0)
     files = [split.read_bytes(int(item)) for item in rng.permutation(len(split.keys))[:_IMAGES]]
     if size is not None:

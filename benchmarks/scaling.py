@@ -25,6 +25,7 @@ from commands import command_line, machine
 
 from ci2p_cache import codecs
 from ci2p_cache.cache import open_cache
+from ci2p_cache.duplicates import NO_DUPLICATES
 from ci2p_cache.loader import BatchLoader
 from ci2p_cache.manifest import Marker, make_manifest, read_marker, write_manifest
 from ci2p_cache.publish import publish
@@ -89,7 +90,11 @@ def write_cache(cache: Path, one: Path, marker: Marker, num_images: int) -> None
         target.parent.mkdir(parents=True)
         os.link(one / marker.record.file, target)
         markers.append(marker.model_copy(update={"shard": shard, "record": record}))
-    write_manifest(cache / "train", make_manifest(simulated_spec(), tuple(map(str, range(1000))), markers))
+    classes = tuple(map(str, range(1000)))
+    manifest = make_manifest(
+        simulated_spec(), classes, markers, contents_sha256=None, left_out=(), duplicates=NO_DUPLICATES
+    )
+    write_manifest(cache / "train", manifest)
 
 
 def seconds_of(function: Callable[[], object], rounds: int) -> float:

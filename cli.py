@@ -11,6 +11,7 @@ import click
 
 from ci2p_cache.errors import Ci2pError, InputError, describe_system_error
 from ci2p_cache.printable import printable
+from pipeline.running import signals
 
 _STARTED_BY_GPUS = "CI2P_PROCESS_STARTED"  # `processes.STARTED_HERE`, without importing torch
 
@@ -23,7 +24,8 @@ class _Door(click.Group):
         given = args[0] if args else kwargs.get("args")
         kwargs["obj"] = sys.argv[1:] if given is None else list(given)  # what --gpus runs again
         try:
-            status = super().main(*args, **kwargs)
+            with signals.ending_by_signals():
+                status = super().main(*args, **kwargs)
         except Ci2pError as error:
             _fail(str(error), error.exit_status)
         except click.exceptions.Exit as error:
@@ -33,6 +35,8 @@ class _Door(click.Group):
             _fail(f"{error.format_message()} See `{path} --help`.", 2)
         except click.ClickException as error:
             _fail(error.format_message(), 1)
+        except signals.Ended as error:
+            _fail(str(error), error.exit_status)
         except (click.Abort, KeyboardInterrupt):
             _fail("interrupted; run the same command again to continue", 1)
         except OSError as error:

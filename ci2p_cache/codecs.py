@@ -16,6 +16,7 @@ import numpy as np
 from numcodecs import Blosc, blosc
 from numpy.typing import NDArray
 
+from ci2p_cache import blosc_buffer
 from ci2p_cache.errors import InputError, WorkError
 
 # Threads inside Blosc would make its output depend on their number, and our threads already share the views out.
@@ -29,7 +30,6 @@ Escaped = tuple[NDArray[np.int64], NDArray[np.int32]]  # where in flattened valu
 INT_LIMIT = 127  # of what a stored byte holds
 ESCAPE = 255  # the stored byte of all beyond; no integer within the limit has it
 _ESCAPED_LIMIT = 2**31 - 1
-_BLOSC_LENGTH = slice(12, 16)  # of a buffer's header: how long it is, little-endian
 
 
 def stored_dtype(store: Store) -> np.dtype[np.generic]:
@@ -116,19 +116,11 @@ def pack(view: NDArray[np.generic], store: Store) -> bytes:
 def unpack(buffer: memoryview, out: NDArray[np.generic], store: Store) -> None:
     """Decodes a buffer of `pack` straight into `out` [C, H, W], C-contiguous; releases the GIL while it does.
 
-    Raises WorkError when the buffer is damaged.
+    Raises WorkError when the buffer is damaged or would not fill `out` exactly.
     """
     if store == "float16":
         if len(buffer) != out.nbytes:
             raise WorkError(f"a stored view has {len(buffer)} bytes instead of {out.nbytes}; run `ci2p verify`")
         out.reshape(-1).view(np.uint8)[:] = np.frombuffer(buffer, np.uint8)
         return
-    try:
-        _BLOSC.decode(buffer, out)
-    except (RuntimeError, ValueError) as error:
-        raise WorkError(f"a stored view cannot be decompressed ({error}); run `ci2p verify`") from error
-
-
-def packed_bytes(buffer: memoryview) -> int:
-    """How long the Blosc buffer at the front is."""
-    return int.from_bytes(buffer[_BLOSC_LENGTH], "little")
+    blosc_buffer.decode(buffer, out, Blosc.BITSHUFFLE)

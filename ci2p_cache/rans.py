@@ -20,12 +20,13 @@ from constriction import stream
 from numcodecs import Blosc
 from numpy.typing import NDArray
 
-from ci2p_cache import codecs
+from ci2p_cache import blosc_buffer, codecs
 from ci2p_cache.errors import WorkError
 
 PRECISION_BITS = 24
 _VALUES = 256
 _COUNT_BYTES = 4  # of a buffer: the number of words
+_MOST_COUNTED = 2**38  # of a value in a channel: no weight leaves 64 bits, nor does any sum
 _BLOSC = Blosc(cname="zstd", clevel=8, shuffle=Blosc.SHUFFLE)
 
 
@@ -35,6 +36,7 @@ class ShardCoder:
     def __init__(self, counts: NDArray[np.int64]):
         """`counts` [C, 256]: how often each channel of the shard holds each value."""
         self._counts = counts
+        self._occurs = counts > 0  # [C, 256]
         self._only = counts.argmax(axis=1).tolist()  # of a channel that holds one value alone, which costs no bits
         self._models = [
             stream.model.Categorical(symbol_weights(channel).astype(np.float64), perfect=False)
@@ -44,12 +46,19 @@ class ShardCoder:
         ]
 
     @classmethod
-    def from_tables(cls, tables: memoryview) -> "ShardCoder":
-        """From what `tables` gave, whatever follows it. Raises WorkError when it is damaged."""
+    def from_tables(cls, tables: memoryview, channels: int) -> "ShardCoder":
+        """From what `tables` gave of so many channels, whatever follows it. Raises WorkError when it is damaged."""
+        counts = np.empty((channels, _VALUES), "<i8")
         try:
-            counts = np.frombuffer(_BLOSC.decode(tables[: codecs.packed_bytes(tables)]), "<i8").reshape(-1, _VALUES)
-        except (RuntimeError, ValueError) as error:
-            raise WorkError(f"the tables of a rans shard are damaged ({error}); run `ci2p verify`") from error
+            blosc_buffer.decode(tables[: blosc_buffer.buffer_bytes(tables)], counts, Blosc.SHUFFLE)
+        except WorkError as error:
+            raise WorkError(f"the tables of a rans shard are damaged: {error}") from error
+        least, most = int(counts.min()), int(counts.max())
+        if least < 0 or most > _MOST_COUNTED or np.ptp(counts.sum(axis=1)) > 0:  # each channel has as many values
+            raise WorkError(
+                f"the tables of a rans shard are damaged: counts from {least} to {most} that do not add up to the "
+                "same in every channel; run `ci2p verify`"
+            )
         return cls(counts.astype(np.int64))
 
     def tables(self) -> bytes:
@@ -80,6 +89,9 @@ class ShardCoder:
             channel[:] = only if model is None else coder.decode(model, len(channel))
         if not coder.is_empty():
             raise WorkError("a stored view does not end where its values do; run `ci2p verify`")
+        # The coder leaves a little room for every value up to the largest, and the shard was counted.
+        if not self._occurs[np.arange(len(out))[:, None], channels].all():
+            raise WorkError("a stored view has values that its shard does not have; run `ci2p verify`")
 
 
 def symbol_weights(counts: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -140,7 +140,7 @@ class ViewReader:
         number, place = divmod(position, self._spec.shard_size)
         shard = self._shards.get(number) or self._open(number)
         offset, size = int(shard.offsets[place, view]), int(shard.sizes[place, view])
-        if size < 0 or offset + size > len(shard.data):
+        if offset < 0 or size < 0 or offset + size > len(shard.data):
             raise WorkError(f"view {view} of position {position} is not in its shard; run `ci2p verify`")
         return shard, shard.data[offset : offset + size]
 
@@ -208,7 +208,7 @@ def _open_shard(data: memoryview, spec: CacheSpec, read_marker: Callable[[], Mar
         tables = data[tar_store.TABLES_BEGIN :]
     unpack: Unpack = partial(codecs.unpack, store=spec.store)
     if spec.store == "rans":
-        unpack = ShardCoder.from_tables(tables).unpack
+        unpack = ShardCoder.from_tables(tables, spec.latent_shape[0]).unpack
     return _Shard(data, offsets, sizes, unpack)
 
 

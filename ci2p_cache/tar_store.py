@@ -19,7 +19,8 @@ import numpy as np
 import webdataset
 from numpy.typing import NDArray
 
-from ci2p_cache.codecs import packed_bytes, stored_dtype, unpack
+from ci2p_cache.blosc_buffer import buffer_bytes
+from ci2p_cache.codecs import stored_dtype, unpack
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.manifest import Marker
 from ci2p_cache.spec import CacheSpec
@@ -110,7 +111,7 @@ def images_of_records(spec: CacheSpec) -> Callable[[Iterable[dict[str, Any]]], I
             for key, label in zip(listed["keys"], listed["labels"], strict=True):
                 views = np.empty((len(spec.views), *spec.latent_shape), dtype=stored_dtype(spec.store))
                 for view in views:
-                    num_bytes = view.nbytes if spec.store == "float16" else packed_bytes(rest)
+                    num_bytes = view.nbytes if spec.store == "float16" else buffer_bytes(rest)
                     unpack(rest[:num_bytes], view, spec.store)
                     rest = rest[num_bytes:]
                 yield {"__key__": key, "cls": label, "latents": views}

@@ -40,7 +40,7 @@ def laplacian_views(num_views: int, scale: float) -> np.ndarray:
 @given(arrays(np.uint8, (4, 5, 3, 2), elements=st.sampled_from([0, 0, 0, 1, 2, 7, 254, 255])))
 def test_a_buffer_gives_back_the_values(views: np.ndarray) -> None:
     coder = coder_of(views)
-    read = ShardCoder.from_tables(memoryview(coder.tables() + b"whatever follows"))
+    read = ShardCoder.from_tables(memoryview(coder.tables() + b"whatever follows"), 5)
     for view in views:
         buffer, out = coder.pack(view), np.empty_like(view)
         read.unpack(memoryview(buffer), out)
@@ -108,7 +108,7 @@ def test_buffers_and_tables_take_little_more_than_the_entropy() -> None:
 def test_a_shard_without_an_image_can_be_written() -> None:
     rows, tables = code_shard([None, None], (192, 2, 2))
     assert rows == [None, None]
-    ShardCoder.from_tables(memoryview(tables))
+    ShardCoder.from_tables(memoryview(tables), 192)
 
 
 def test_damage_is_an_error() -> None:
@@ -126,7 +126,7 @@ def test_damage_is_an_error() -> None:
             coder.unpack(memoryview(short), out)
     for tables in (b"", b"\0" * 100, coder.tables()[:-8]):
         with pytest.raises(WorkError, match="tables of a rans shard are damaged"):
-            ShardCoder.from_tables(memoryview(tables))
+            ShardCoder.from_tables(memoryview(tables), 192)
 
 
 @pytest.fixture(scope="module")

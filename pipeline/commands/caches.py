@@ -1,0 +1,109 @@
+"""`ci2p inspect`, `ci2p verify` and `ci2p convert`: what can be done with a cache besides training."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ci2p_cache.errors import InputError
+from pipeline.commands.options import STORES, device_option, json_option, on_error_option, weights_option
+from pipeline.commands.output import print_line, write_json
+
+
+@click.command()
+@click.argument("cache", type=click.Path(path_type=Path))
+@click.option("--images", "grid", type=click.Path(path_type=Path), metavar="PNG", help="Draw decoded latents into it.")
+@click.option("--split", default="val", show_default=True, help="Of --images.")
+@click.option("--count", type=click.IntRange(1), default=16, show_default=True, help="Of --images.")
+@click.option("--data-dir", metavar="DIR", help="The originals: prints PSNR of the --images against them.")
+@weights_option
+@device_option
+@on_error_option
+@json_option
+def inspect(
+    cache: Path,
+    grid: Path | None,
+    split: str,
+    count: int,
+    data_dir: str | None,
+    weights: str,
+    device: str,
+    on_error: Any,
+    json_file: str | None,
+) -> None:
+    """What is in a cache: spec, classes, counts, bytes per view, bits per pixel, value range; how it looks."""
+    from ci2p_cache.summary import describe_split, summarise_split
+    from ci2p_cache.verify import find_splits
+
+    if data_dir and grid is None:
+        raise InputError("--data-dir is for comparing pictures with; give --images FILE.png too")
+    summaries = {name: summarise_split(cache, name) for name in find_splits(cache)}
+    for summary in summaries.values():
+        for line in describe_split(summary):
+            print_line(json_file, line)
+    if grid is not None:
+        from pipeline.encode.gallery import draw_gallery
+
+        gallery = draw_gallery(
+            cache, split, grid, count=count, weights=weights, data_dir=data_dir, device=device, on_error=on_error
+        )
+        for line in gallery.lines():
+            print_line(json_file, line)
+        if gallery.psnr:
+            summaries[split] |= {"psnr": gallery.psnr}
+    write_json(json_file, summaries)
+
+
+@click.command()
+@click.argument("cache", type=click.Path(path_type=Path))
+@click.option("--data-dir", metavar="DIR", help="Hold every image against it: what has changed, gone or come since.")
+@json_option
+def verify(cache: Path, data_dir: str | None, json_file: str | None) -> None:
+    """Recount and rehash a cache; exit status 1 and a list when anything is missing, truncated or changed."""
+    from ci2p_cache.errors import WorkError
+    from ci2p_cache.verify import find_splits, verify_split
+
+    problems = {split: verify_split(cache, split) for split in find_splits(cache)}
+    sound = "every shard is as it was written"
+    if data_dir is not None:
+        from pipeline.encode.source_check import check_source
+
+        sound += f", and made from what {data_dir} holds"
+        for split, found in problems.items():
+            found += check_source(cache, split, data_dir)
+    for split, found in problems.items():
+        for line in found or [f"{split}: {sound}"]:
+            print_line(json_file, line)
+    write_json(json_file, problems)
+    count = sum(map(len, problems.values()))
+    if count:
+        raise WorkError(f"{cache} has {count} problems; they are listed above")
+
+
+@click.command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("target", type=click.Path(path_type=Path))
+@click.option("--format", "target_format", type=click.Choice(["zarr", "webdataset"]), help="Default: SOURCE's.")
+@click.option("--store", type=STORES, help="Default: SOURCE's. int and rans hold the same values.")
+@json_option
+def convert(source: Path, target: Path, target_format: Any, store: Any, json_file: str | None) -> None:
+    """The same samples and values in another format or store; run it again to continue.
+
+    Without --format and --store, a cache of an older format version is brought over to today's.
+    """
+    from ci2p_cache.convert import convert_split, is_outdated
+    from ci2p_cache.summary import size_figures
+    from ci2p_cache.verify import find_splits
+
+    splits = find_splits(source)
+    if not target_format and not store and not any(is_outdated(source / split) for split in splits):
+        raise InputError("convert to what? give --format, --store or both")
+    measured = {}
+    for split in splits:
+        manifest = convert_split(source, target, split, target_format, store)
+        measured[split] = {"num_images": manifest.num_images, "num_views": manifest.num_views, **size_figures(manifest)}
+        size = measured[split]["bytes_per_view"]
+        print_line(
+            json_file, f"{split}: {manifest.num_images} images, {manifest.num_views} views, {size:.0f} bytes a view"
+        )
+    write_json(json_file, measured)

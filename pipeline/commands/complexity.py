@@ -1,0 +1,33 @@
+"""`ci2p complexity`."""
+
+import click
+
+from pipeline.commands.options import json_option
+from pipeline.commands.output import print_line, write_json
+
+
+@click.command()
+@click.option(
+    "--image-size",
+    "image_sizes",
+    type=int,
+    multiple=True,
+    default=(256,),
+    show_default=True,
+    help="Pixels; may be repeated.",
+)
+@click.option(
+    "--num-classes", type=click.IntRange(1), default=10, show_default=True, help="The paper's figures are for 10."
+)
+@click.option("--model", "models", multiple=True, metavar="NAME", help="May be repeated. Default: all of ci2p's own.")
+@json_option
+def complexity(image_sizes: tuple[int, ...], num_classes: int, models: tuple[str, ...], json_file: str | None) -> None:
+    """Parameters and multiply-accumulates of the models, the paper's figures beside ours."""
+    from dataclasses import asdict
+
+    from pipeline.models.complexity import measure, table
+
+    measured = measure(models, image_sizes, num_classes)
+    for line in table(measured):
+        print_line(json_file, line)
+    write_json(json_file, [asdict(each) for each in measured])

@@ -1,0 +1,129 @@
+"""`ci2p encode`."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.commands.gpus import STARTED_BY_GPUS, is_first, runs_elsewhere
+from pipeline.commands.options import (
+    DATASETS,
+    STORES,
+    data_dir_option,
+    device_option,
+    gpus_option,
+    image_size_option,
+    json_option,
+    on_error_option,
+    resize_mode_option,
+    short_edge_option,
+    val_fraction_option,
+    weights_option,
+)
+from pipeline.commands.output import print_line, write_json
+
+
+@click.command()
+@click.option("--dataset", type=DATASETS, required=True, help="What --data-dir holds; `sample` is built in.")
+@data_dir_option
+@click.option("--out", type=click.Path(path_type=Path), metavar="CACHE", help="Default: caches/DATASET.")
+@click.option("--split", "splits", multiple=True, help="Only this split; may be repeated. Default: all there are.")
+@val_fraction_option
+@click.option("--format", type=click.Choice(["zarr", "webdataset"]), default="zarr", show_default=True)
+@click.option("--store", type=STORES, default="int", show_default=True, help="rans: int's values, for archives.")
+@click.option("--step", type=float, default=1.0, show_default=True, help="Quantisation step of int and rans.")
+@image_size_option
+@short_edge_option
+@resize_mode_option
+@click.option(
+    "--jpeg-decode",
+    type=click.Choice(["full", "scaled"]),
+    default="full",
+    show_default=True,
+    help="scaled: large JPEGs at a half to an eighth, quicker, slightly other values.",
+)
+@click.option("--views", type=click.Choice(["flip", "plain"]), default="flip", show_default=True)
+@click.option(
+    "--crops", type=click.IntRange(0), default=0, show_default=True, help="Random-resized, per training image."
+)
+@click.option("--crop-scale", type=float, nargs=2, metavar="LOW HIGH", help="Of the area. Default: 0.25 1.0.")
+@weights_option
+@device_option
+@gpus_option
+@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option(
+    "--engine",
+    type=click.Choice(["torch", "openvino"]),
+    default="torch",
+    show_default=True,
+    help="openvino: quicker on a CPU; an extra.",
+)
+@click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images a batch.")
+@click.option("--workers", type=click.IntRange(0), help="Decoding processes. Default: one a core, 16 at most.")
+@click.option("--shard-size", type=click.IntRange(1), default=1024, show_default=True, help="Images a shard.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the shuffle, --crops and --val-fraction.")
+@on_error_option
+@click.option("--dry-run", is_flag=True, help="Say what would be encoded, how large and how long, and stop.")
+@json_option
+def encode(
+    dataset: str,
+    data_dir: str | None,
+    out: Path | None,
+    splits: tuple[str, ...],
+    val_fraction: float | None,
+    image_size: int,
+    short_edge: int | None,
+    resize_mode: Any,
+    jpeg_decode: Any,
+    weights: str,
+    device: str,
+    precision: Any,
+    engine: Any,
+    gpus: str | None,
+    workers: int | None,
+    dry_run: bool,
+    json_file: str | None,
+    **options: Any,
+) -> None:
+    """Stage one: encode every image and its mirror image into a cache of latents.
+
+    --crops K adds K random-resized crops of every training image, each with its mirror image; of all these views,
+    training shows one an epoch.
+
+    Run the same command again to continue; finished shards are not touched.
+    """
+    if not dry_run and runs_elsewhere(gpus, device):
+        return
+    from pipeline.encode.decoding import default_workers
+    from pipeline.encode.report import merge_reports
+    from pipeline.encode.run import encode_dataset, plan_encoding
+    from pipeline.encode.shard_writer import EncodeOptions
+    from pipeline.running.launched import gather, launched_as
+
+    out = out or Path("caches") / dataset
+    encode_options = EncodeOptions(workers=default_workers() if workers is None else workers, **options)
+    settings: Any = {
+        "splits": splits or None,
+        "val_fraction": val_fraction,
+        "image_size": image_size,
+        "short_edge": short_edge,
+        "resize_mode": resize_mode,
+        "jpeg_decode": jpeg_decode,
+        "weights": weights,
+        "device": device,
+        "precision": precision,
+        "engine": engine,
+    }
+    report: Any
+    if dry_run:
+        report = plan_encoding(dataset, data_dir, out, encode_options, **settings)
+    else:
+        report = encode_dataset(dataset, data_dir, out, encode_options, **settings)
+        if STARTED_BY_GPUS in os.environ:  # then one speaks for all; under torchrun nobody waits for the others
+            report = merge_reports(gather(report, launched_as()))
+            if not is_first():
+                return
+    for line in report.lines():
+        print_line(json_file, line)
+    write_json(json_file, report.measured())

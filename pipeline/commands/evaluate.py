@@ -1,0 +1,130 @@
+"""`ci2p eval` and `ci2p predict`."""
+
+from typing import Any
+
+import click
+
+from ci2p_cache.errors import InputError
+from pipeline.commands.gpus import is_first, runs_elsewhere
+from pipeline.commands.options import (
+    checkpoint_option,
+    device_option,
+    gpus_option,
+    json_option,
+    on_error_option,
+    weights_option,
+)
+from pipeline.commands.output import print_line, printable_lines, write_json
+
+
+@click.command("eval")
+@checkpoint_option
+@click.option("--shards", metavar="CACHE", help="Default: the cache that the model was trained from.")
+@click.option("--images", metavar="DIR", help="Raw images instead, through the encoder that made the cache.")
+@click.option("--split", default="val", show_default=True, help="Which part of the data set.")
+@click.option("--predictions", "table", metavar="FILE", help="Write key, label, prediction and probability as CSV.")
+@click.option("--tta", is_flag=True, help="Average over the image and its mirror image.")
+@weights_option
+@device_option
+@gpus_option
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--workers", type=click.IntRange(0), help="Decoding threads, or processes for --images.")
+@on_error_option
+@json_option
+def evaluate(
+    checkpoint: str | None,
+    shards: str | None,
+    images: str | None,
+    split: str,
+    table: str | None,
+    tta: bool,
+    weights: str,
+    device: str,
+    gpus: str | None,
+    batch_size: int,
+    workers: int | None,
+    on_error: Any,
+    json_file: str | None,
+) -> None:
+    """Measure a trained model, on a cache or on raw images.
+
+    Of --images that the cache was made from, exactly those of --split are measured; of another folder all, unless the
+    model was trained on some of them.
+    """
+    if table == "-" and json_file == "-":
+        raise InputError("--predictions - and --json -: both want standard output; give one of them a file")
+    if runs_elsewhere(gpus, device):
+        return
+    from pipeline.evaluate.run import evaluate as evaluate_model
+    from pipeline.evaluate.tables import refuse_no_file
+
+    if table is not None:
+        refuse_no_file(table, "--predictions")
+
+    report = evaluate_model(
+        checkpoint,
+        shards=shards,
+        images=images,
+        split=split,
+        tta=tta,
+        weights=weights,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        on_error=on_error,
+    )
+    if is_first():
+        for line in report.lines():
+            print_line("-" if table == "-" else json_file, line)
+        if table is not None:
+            report.write_csv(table)
+        write_json(json_file, report.measured())
+
+
+@click.command()
+@click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
+@checkpoint_option
+@click.option("--csv", "table", metavar="FILE", help="Write key, class, probability, then those of the next --top.")
+@click.option("--top", type=click.IntRange(1), default=3, show_default=True, help="How many classes to say.")
+@weights_option
+@device_option
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images a batch.")
+@click.option("--workers", type=click.IntRange(0), help="Decoding processes. Default: one a core, 16 at most.")
+@json_option
+def predict(
+    inputs: tuple[str, ...],
+    checkpoint: str | None,
+    table: str | None,
+    top: int,
+    weights: str,
+    device: str,
+    batch_size: int,
+    workers: int | None,
+    json_file: str | None,
+) -> None:
+    """Classes and probabilities of images.
+
+    INPUT is an image file, a folder (looked through at any depth), a pattern such as 'pics/**/*.jpg', a URL, or - for
+    an image on standard input. An image that cannot be used is named, the others are predicted, and the exit status
+    is 1.
+    """
+    if table == "-" and json_file == "-":
+        raise InputError("--csv - and --json -: both want standard output; give one of them a file")
+    from pipeline.evaluate.run import predict as predict_images
+    from pipeline.evaluate.tables import refuse_no_file
+
+    if table is not None:
+        refuse_no_file(table, "--csv")
+    report = predict_images(checkpoint, inputs, weights=weights, device=device, batch_size=batch_size, workers=workers)
+    if table is None:
+        for line in report.lines(top):
+            print_line(json_file, line)
+    else:
+        report.write_csv(table, top)
+    write_json(json_file, report.measured())
+    notes = report.notes()
+    if table not in (None, "-"):
+        notes.append(f"{table}: predictions of {len(report.keys)} images")
+    for note in notes:
+        click.echo(printable_lines(note), err=True)
+    report.check()

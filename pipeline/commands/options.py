@@ -1,0 +1,42 @@
+"""Options that several commands share."""
+
+import click
+
+json_option = click.option("--json", "json_file", metavar="FILE", help="Write what was measured as JSON ('-': stdout).")
+
+
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+gpus_option = click.option("--gpus", metavar="N|all", help="A process for each of so many GPUs of this machine.")
+max_minutes_option = click.option(
+    "--max-minutes", type=click.FloatRange(min=0, min_open=True), help="End after so long, resumably."
+)
+checkpoint_option = click.option("--checkpoint", metavar="RUN|FILE", help="Default: the newest run under runs/.")
+weights_option = click.option(
+    "--weights", default="bundled", show_default=True, metavar="bundled|zoo|FILE", help="The encoder's."
+)
+
+on_error_option = click.option(
+    "--on-error",
+    type=click.Choice(["stop", "skip"]),
+    default="stop",
+    show_default=True,
+    help="skip: leave out images that cannot be used, and list them.",
+)
+
+DATASETS = click.Choice(["sample", "folder", "animals10", "imagenet", "webdataset", "huggingface"])
+STORES = click.Choice(["int", "rans", "float16"])
+
+
+data_dir_option = click.option("--data-dir", metavar="DIR", help="Where the images are.")
+val_fraction_option = click.option(
+    "--val-fraction", type=float, help="Share of each class kept for validation where there is no val/."
+)
+image_size_option = click.option(
+    "--image-size", type=int, default=256, show_default=True, help="Pixels; a multiple of 32."
+)
+short_edge_option = click.option(
+    "--short-edge", type=int, help="Pixels before the centre crop. Default: 292/256 of --image-size."
+)
+resize_mode_option = click.option(
+    "--resize-mode", type=click.Choice(["crop", "squash"]), default="crop", show_default=True
+)

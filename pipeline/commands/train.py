@@ -1,0 +1,173 @@
+"""`ci2p train`, and `ci2p baseline`, which differs in its data alone."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.commands.gpus import is_first, runs_elsewhere
+from pipeline.commands.options import (
+    DATASETS,
+    data_dir_option,
+    device_option,
+    gpus_option,
+    image_size_option,
+    json_option,
+    max_minutes_option,
+    on_error_option,
+    resize_mode_option,
+    short_edge_option,
+    val_fraction_option,
+)
+from pipeline.commands.output import print_line, write_json
+
+
+def recipe_options(command: Any) -> Any:
+    """What `train` and `baseline` share: everything that makes up the recipe, and where and how long it runs."""
+    options = [
+        click.option("--recipe", default="paper-animals10", show_default=True, metavar="NAME|FILE"),
+        click.option("--out", type=click.Path(path_type=Path), metavar="RUN", help="Default: runs/MODEL-DATA-SEED."),
+        click.option("--epochs", type=int),
+        click.option("--batch-size", type=int, help="Over all processes together."),
+        click.option("--lr", type=float),
+        click.option("--seed", type=int),
+        click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"])),
+        click.option("--compile/--no-compile", default=None, help="torch.compile the model."),
+        click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Anything else in the recipe."),
+        device_option,
+        max_minutes_option,
+        json_option,
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _resolve_recipe(recipe: str, settings: tuple[str, ...], overrides: dict[str, Any]) -> Any:
+    """The recipe of a name or file, with --set and the options that were given laid over it."""
+    from pipeline.train.recipe import load_recipe, parse_setting
+
+    given = {key: value for key, value in overrides.items() if value is not None}
+    return load_recipe(recipe, dict(map(parse_setting, settings)) | given)
+
+
+def _train(
+    recipe: Any,
+    data: Any,
+    name: str,
+    out: Path | None,
+    device: str,
+    max_minutes: float | None,
+    json_file: str | None,
+    **figures: Any,
+) -> None:
+    """Trains on data that go by `name`, and prints what came of it, with further `figures` in the JSON."""
+    from pipeline.train.loop import train as train_model
+    from pipeline.train.run_folder import default_run
+
+    run = out or default_run(recipe.model, name, recipe.seed)
+    result = train_model(recipe, data, run, device=device, max_minutes=max_minutes)
+    if is_first():
+        best = "not evaluated yet" if result.best_top1 is None else f"best top-1 {100 * result.best_top1:.2f} %"
+        state = "finished" if result.finished else "not finished; run the same command to go on"
+        print_line(json_file, f"{best}, {result.epochs} epochs in {result.seconds:.0f} s ({state})")
+        print_line(json_file, f"run: {result.run}")
+        measured = {
+            "best_top1": result.best_top1,
+            "final_top1": result.final_top1,
+            "epochs": result.epochs,
+            "images_per_s": result.images_per_s,
+            "seconds": result.seconds,
+            "params": result.params,
+            "run": str(result.run),
+        } | figures
+        write_json(json_file, measured)
+
+
+@click.command()
+@click.option("--shards", required=True, metavar="CACHE", help="A finished cache: a folder, or an fsspec URL.")
+@click.option("--model", help="ci2p_vit_base, _ds, _large, _small, _tiny, or a ViT of timm's. Default: the recipe's.")
+@click.option("--pretrained/--no-pretrained", default=None, help="Start a ViT of timm's from its published weights.")
+@recipe_options
+@gpus_option
+@click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Decoding threads.")
+@click.option("--resident", type=click.Choice(["auto", "cpu", "cuda", "off"]), default="auto", show_default=True)
+def train(
+    shards: str,
+    recipe: str,
+    out: Path | None,
+    settings: tuple[str, ...],
+    device: str,
+    gpus: str | None,
+    workers: int,
+    resident: Any,
+    max_minutes: float | None,
+    json_file: str | None,
+    **overrides: Any,
+) -> None:
+    """Stage two: train a model from a cache of latents.
+
+    Run the same command again to resume. Several machines: torchrun --no-python ci2p train ...
+    """
+    if runs_elsewhere(gpus, device):
+        return
+    from pipeline.train.data import open_training_data
+
+    resolved = _resolve_recipe(recipe, settings, overrides)
+    data = open_training_data(shards, workers=workers, resident=resident)
+    _train(resolved, data, shards, out, device, max_minutes, json_file)
+
+
+@click.command()
+@click.option("--model", default="vit_base", show_default=True, help="vit_base, _small, _tiny, _base_p32, cnn_vit ...")
+@click.option("--dataset", type=DATASETS, default="folder", show_default=True, help="What --data-dir holds.")
+@data_dir_option
+@val_fraction_option
+@image_size_option
+@short_edge_option
+@resize_mode_option
+@click.option("--data-seed", type=int, default=0, show_default=True, help="What --seed is to `encode`.")
+@recipe_options
+@click.option("--workers", type=click.IntRange(0), help="Decoding processes. Default: one a core, 16 at most.")
+@click.option("--resident", type=click.Choice(["auto", "cpu", "off"]), default="auto", show_default=True)
+@on_error_option
+def baseline(
+    dataset: str,
+    data_dir: str | None,
+    val_fraction: float | None,
+    image_size: int,
+    short_edge: int | None,
+    resize_mode: Any,
+    data_seed: int,
+    recipe: str,
+    out: Path | None,
+    settings: tuple[str, ...],
+    device: str,
+    workers: int | None,
+    resident: Any,
+    on_error: Any,
+    max_minutes: float | None,
+    json_file: str | None,
+    **overrides: Any,
+) -> None:
+    """For comparison only: train a model that reads pixels, with the same loop, recipe, images and order.
+
+    Run the same command again to resume.
+    """
+    from pipeline.baselines.pixels import open_pixel_data
+    from pipeline.encode.decoding import default_workers
+
+    resolved = _resolve_recipe(recipe, settings, overrides)
+    data = open_pixel_data(
+        dataset,
+        data_dir,
+        workers=default_workers() if workers is None else workers,
+        val_fraction=val_fraction,
+        image_size=image_size,
+        short_edge=short_edge,
+        resize_mode=resize_mode,
+        data_seed=data_seed,
+        resident=resident,
+        on_error=on_error,
+    )
+    _train(resolved, data, data.path, out, device, max_minutes, json_file, num_failed=len(data.failures))

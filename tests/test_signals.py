@@ -57,7 +57,7 @@ def test_an_evaluation_is_broken_off_and_comes_again(whole_run: Path, tmp_path: 
 
 
 def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
-    with ending_by_signals(), pytest.raises(Ended, match="^ended by SIGTERM"):
+    with ending_by_signals(), pytest.raises(Ended, match=r"^ended by SIGTERM"):
         train_toy(tmp_path, ToyData(fault=("SIGUSR1 SIGTERM", 0, 2)))
     assert not (tmp_path / "last.ckpt").exists()
 

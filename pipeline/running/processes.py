@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.distributed import TCPStore
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from ci2p_cache.errors import InputError, WorkError
 from pipeline.running import signals
@@ -126,9 +126,7 @@ def _started(command: Sequence[str], count: int, folder: str) -> Iterator[list[_
             report = Path(folder) / f"{rank}.json"
             own = {"RANK": str(rank), "LOCAL_RANK": str(rank), STARTED_HERE: str(report)}
             # A session of its own: what a terminal sends to all comes by this process alone.
-            popen = subprocess.Popen(
-                [sys.executable, *command], env=os.environ | common | own, start_new_session=True
-            )
+            popen = subprocess.Popen([sys.executable, *command], env=os.environ | common | own, start_new_session=True)
             processes.append(_Process(rank, popen, report))
         yield processes
     finally:

@@ -351,7 +351,8 @@ def test_names_that_are_not_utf8_and_files_that_are_no_files(pictures: Path, tmp
         assert "left out: fifos, sockets and devices (1: " in done.stderr
         assert r"left out, since they cannot be used: 1 images: caf\xe9/b\xe9.png (not an image)" in done.stdout
     assert r"`caf\xe9`" in (tmp_path / "mine.md").read_text()
-    (tmp_path / "mine.ckpt").unlink()
+    for checkpoint in tmp_path.glob("mine*.ckpt"):
+        checkpoint.unlink()
     refused = call_ci2p("fit-encoder", *words, "--workers", "0", cwd=tmp_path)
     assert refused.returncode == 2 and "fifos, sockets and devices (1: " in refused.stderr
     (folder / "pipe.png").unlink()

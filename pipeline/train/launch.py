@@ -1,6 +1,5 @@
 """Launch: the device, the precision and the other processes, through Lightning Fabric."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, cast
@@ -13,6 +12,7 @@ from torch import Tensor
 from ci2p_cache.errors import InputError
 from pipeline.running import signals
 from pipeline.running.bfloat16 import warn_of_slow_bfloat16
+from pipeline.running.launched import launched_as
 
 _FABRIC_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "float32": "32-true",
@@ -28,8 +28,10 @@ def launch(device: str, precision: str) -> Fabric:
     Raises InputError for a device that is not there, or a precision that it cannot do.
     """
     accelerator, _, index = _resolve(device).partition(":")
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    launched = launched_as()
+    world_size, local_world_size = launched.world_size, launched.local_world_size
+    if world_size % local_world_size:
+        raise InputError(f"WORLD_SIZE {world_size} is no multiple of LOCAL_WORLD_SIZE {local_world_size}")
     if precision == "float16" and accelerator == "cpu":
         raise InputError("precision float16 needs a GPU; on the cpu use bfloat16 or float32")
     if index and world_size > 1:

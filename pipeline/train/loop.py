@@ -15,12 +15,13 @@ import torch
 from lightning_fabric import Fabric
 
 from ci2p_cache.errors import InputError
+from ci2p_cache.publish import sweep
 from pipeline.models import create_model
 from pipeline.models.token_drop import drop_tokens
 from pipeline.running import signals
 from pipeline.running.deadlines import Deadlines
 from pipeline.running.progress import progress as show_progress
-from pipeline.train.checkpoint import Progress, load_checkpoint, refuse_non_finite, save_checkpoint
+from pipeline.train.checkpoint import Progress, newest_checkpoint, refuse_non_finite, save_checkpoint, take_previous
 from pipeline.train.data import Batches, Share, TrainingData
 from pipeline.train.launch import agreed, deterministic_on_cpu, launch, step_seed
 from pipeline.train.learner import Learner
@@ -28,7 +29,6 @@ from pipeline.train.loss_log import LossLog
 from pipeline.train.metrics_log import EpochMetrics, MetricsLog
 from pipeline.train.recipe import Recipe
 from pipeline.train.run_folder import (
-    CHECKPOINT,
     ModelBuilder,
     build_model,
     check_run,
@@ -93,7 +93,8 @@ def train(
     torch.manual_seed(recipe.seed)
     config = resolve_config(recipe, data, device=str(share.device), world_size=share.world_size)
     check_run(run, config)
-    checkpoint = load_checkpoint(run / CHECKPOINT)
+    newest = newest_checkpoint(run)
+    checkpoint, is_previous = newest or (None, False)
     model = build_model(config, build, pretrained=recipe.pretrained if checkpoint is None else False)
     drop_tokens(model, recipe.token_drop)
     params = sum(parameter.numel() for parameter in model.parameters())
@@ -108,7 +109,12 @@ def train(
         share, batch_size=recipe.batch_size, seed=recipe.seed, flip=recipe.flip != "none"
     )
     val_batches = data.val_batches(share, batch_size=recipe.batch_size)
+    fabric.barrier()  # all have read what rank 0 now writes over
     if is_writer:
+        with writing_to(run):
+            sweep(run)
+            if is_previous:
+                take_previous(run)
         write_config(run, config, data)
     steps_per_epoch = train_batches.steps_per_epoch
     learner = Learner(fabric, model, recipe, steps_per_epoch=steps_per_epoch, num_classes=len(data.classes))
@@ -121,7 +127,7 @@ def train(
         refuse_non_finite(learner.model, progress.epoch * steps_per_epoch + progress.step)
         if is_writer:
             with writing_to(run):
-                save_checkpoint(run / CHECKPOINT, learner.checkpoint(progress))
+                save_checkpoint(run, learner.checkpoint(progress))
         deadlines.saved()
 
     with ExitStack() as stack:

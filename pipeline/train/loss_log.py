@@ -47,7 +47,7 @@ class LossLog:
         for value, (_, step, lr) in zip(losses, self._pending, strict=True):
             if not math.isfinite(value):
                 raise WorkError(
-                    f"the loss is {value} at step {step} (lr {lr:.3g}); the last checkpoint is good: lower lr, "
+                    f"the loss is {value} at step {step} (lr {lr:.3g}), which is in no checkpoint; lower lr, "
                     "set grad_clip, or use precision float32 or bfloat16, with another --out"
                 )
             self.loss_sum += value

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from ci2p_cache.errors import InputError
+from pipeline.running.launched import ALONE, Launched, launched_as
 from pipeline.running.processes import count_processes
-from tests.conftest import REPOSITORY, files_of, run_ci2p, write_image_folder
+from tests.conftest import REPOSITORY, call_ci2p, files_of, run_ci2p, write_image_folder
 from tests.test_cli import SMALL, refused
 
 ENCODE = ("encode", "--dataset", "folder", "--data-dir", "images", *SMALL)
@@ -50,6 +51,51 @@ def test_two_processes_do_what_one_does(home: Path) -> None:
 
 def _latents(cache: Path) -> dict[str, bytes]:
     return {name: data for name, data in files_of(cache).items() if "/c/" in name}
+
+
+@pytest.mark.parametrize(
+    ("environment", "named"),
+    [
+        ({"WORLD_SIZE": "-2", "RANK": "0"}, "WORLD_SIZE is '-2' in the environment: a number, 1 or more"),
+        ({"WORLD_SIZE": "0", "RANK": "0"}, "WORLD_SIZE is '0'"),
+        ({"WORLD_SIZE": "2", "RANK": "3"}, "RANK is '3' in the environment: a number, 0 to 1 of a WORLD_SIZE of 2"),
+        ({"WORLD_SIZE": "2", "RANK": "-1"}, "RANK is '-1'"),
+        ({"WORLD_SIZE": "2", "RANK": "abc"}, "RANK is 'abc'"),
+        ({"WORLD_SIZE": "2", "RANK": ""}, "RANK is ''"),
+        ({"WORLD_SIZE": "2"}, "WORLD_SIZE is 2 and RANK is not set"),
+        ({"RANK": "1"}, "RANK is '1' in the environment: a number, 0 to 0 of a WORLD_SIZE of 1"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_WORLD_SIZE": "3"}, "LOCAL_WORLD_SIZE is '3'"),
+        ({"WORLD_SIZE": "4", "RANK": "0", "LOCAL_WORLD_SIZE": "2", "LOCAL_RANK": "2"}, "LOCAL_RANK is '2'"),
+        ({"WORLD_SIZE": "1e9", "RANK": "0"}, "WORLD_SIZE is '1e9'"),
+        ({"WORLD_SIZE": "9" * 5000, "RANK": "0"}, "WORLD_SIZE is"),
+    ],
+)
+def test_processes_that_cannot_be_are_refused(
+    environment: dict[str, str], named: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    for command in (
+        ("encode", "--dataset", "sample", "--workers", "1"),
+        ("train", "--shards", "x"),
+        ("eval", "--checkpoint", "x"),
+        ("baseline", "--dataset", "sample", "--workers", "1"),
+    ):
+        assert named in refused(call_ci2p(*command, cwd=tmp_path))
+    assert not [*tmp_path.iterdir()]
+
+
+def test_what_torchrun_sets_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "5")
+    monkeypatch.setenv("WORLD_SIZE", "8")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert launched_as() == Launched(5, 8, 1, 4)
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name)
+    assert launched_as() == ALONE
 
 
 def test_what_ends_one_process_is_said_once(home: Path) -> None:

@@ -5,11 +5,15 @@ from pathlib import Path
 
 import click
 
+from pipeline.running.launched import launched_as
+
 STARTED_BY_GPUS = "CI2P_PROCESS_STARTED"  # `processes.STARTED_HERE`, without importing torch
 
 
 def runs_elsewhere(gpus: str | None, device: str) -> bool:
-    """Whether `--gpus` has had the command done by processes of its own. Raises Ci2pError as they do."""
+    """Whether `--gpus` has had the command done by processes of its own. Raises Ci2pError as they do, and InputError
+    where the environment speaks of processes that cannot be."""
+    launched_as()
     if gpus is None or STARTED_BY_GPUS in os.environ:
         return False
     from pipeline.running.processes import count_processes, run_processes
@@ -23,4 +27,4 @@ def runs_elsewhere(gpus: str | None, device: str) -> bool:
 
 def is_first() -> bool:
     """Whether this process speaks for all that do the same work."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return launched_as().rank == 0

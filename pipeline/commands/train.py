@@ -156,7 +156,9 @@ def baseline(
     """
     from pipeline.baselines.pixels import open_pixel_data
     from pipeline.encode.decoding import default_workers
+    from pipeline.running.launched import launched_as
 
+    launched_as()  # what it refuses is refused before an image is decoded
     resolved = _resolve_recipe(recipe, settings, overrides)
     data = open_pixel_data(
         dataset,

@@ -13,9 +13,10 @@ import torch
 from torch import nn
 
 from ci2p_cache.errors import WorkError
-from pipeline.running.checkpoint_file import read_checkpoint, write_checkpoint
+from pipeline.running.checkpoint_file import read_checkpoint, read_newest, write_checkpoint
 
 FORMAT_VERSION = 1
+NEWEST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ class Checkpoint:
     """The averaged weights, under the names of `model`; empty where the recipe averages none."""
 
 
-def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
-    """Publishes a checkpoint in one piece. Raises OSError when the disk refuses; the previous file then stays."""
+def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
+    """Publishes a run's checkpoint in one piece, and keeps the one before it. Raises OSError when the disk refuses."""
     content = {
         "progress": dataclasses.asdict(checkpoint.progress),
         "model": checkpoint.model,
@@ -87,20 +88,38 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         "precision": checkpoint.precision,
         "ema": checkpoint.ema,
     }
-    write_checkpoint(path, content, format_version=FORMAT_VERSION)
+    write_checkpoint(run / NEWEST, content, format_version=FORMAT_VERSION, previous=run / PREVIOUS)
 
 
 def load_checkpoint(path: Path) -> Checkpoint | None:
     """Reads a checkpoint into CPU memory, or None when there is none. Unpickles tensors and plain values only.
 
-    Raises WorkError when the file is damaged or of another version.
+    Raises DamagedCheckpoint when a byte has changed, WorkError when it cannot be read or is of another version.
     """
     content = read_checkpoint(path, format_version=FORMAT_VERSION)
     if content is None:
         return None
-    progress = Progress(**content["progress"])
-    # Checkpoints from before there was an average have none.
-    return Checkpoint(progress, content["model"], content["optimizer"], content["precision"], content.get("ema", {}))
+    try:
+        progress = Progress(**content["progress"])
+        # Checkpoints from before there was an average have none.
+        parts = content["model"], content["optimizer"], content["precision"], content.get("ema", {})
+    except (KeyError, TypeError) as error:
+        raise WorkError(f"{path} is no checkpoint of this version of ci2p ({error})") from error
+    return Checkpoint(progress, *parts)
+
+
+def newest_checkpoint(run: Path) -> tuple[Checkpoint, bool] | None:
+    """A run's newest checkpoint that is whole, and whether it is the previous one; None when there is none.
+
+    Raises WorkError when none can be read.
+    """
+    found = read_newest(run / NEWEST, run / PREVIOUS, load_checkpoint)
+    return None if found is None else (found[0], found[1].name == PREVIOUS)
+
+
+def take_previous(run: Path) -> None:
+    """Makes the previous checkpoint the newest, where that is damaged or gone."""
+    (run / PREVIOUS).replace(run / NEWEST)
 
 
 def refuse_non_finite(model: nn.Module, step: int) -> None:
@@ -108,5 +127,5 @@ def refuse_non_finite(model: nn.Module, step: int) -> None:
     for name, value in model.state_dict().items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise WorkError(
-                f"{name} is no longer finite after step {step}; the last checkpoint is good: lower lr, or set grad_clip"
+                f"{name} is no longer finite after step {step}, which is in no checkpoint; lower lr, or set grad_clip"
             )

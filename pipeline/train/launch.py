@@ -1,16 +1,18 @@
 """Launch: the device, the precision and the other processes, through Lightning Fabric."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from ci2p_cache.errors import InputError
+from pipeline.running import signals
 from pipeline.running.bfloat16 import warn_of_slow_bfloat16
+from pipeline.running.launched import launched_as
 
 _FABRIC_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "float32": "32-true",
@@ -26,8 +28,10 @@ def launch(device: str, precision: str) -> Fabric:
     Raises InputError for a device that is not there, or a precision that it cannot do.
     """
     accelerator, _, index = _resolve(device).partition(":")
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
-    local_world_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    launched = launched_as()
+    world_size, local_world_size = launched.world_size, launched.local_world_size
+    if world_size % local_world_size:
+        raise InputError(f"WORLD_SIZE {world_size} is no multiple of LOCAL_WORLD_SIZE {local_world_size}")
     if precision == "float16" and accelerator == "cpu":
         raise InputError("precision float16 needs a GPU; on the cpu use bfloat16 or float32")
     if index and world_size > 1:
@@ -56,6 +60,14 @@ def _resolve(device: str) -> str:
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise InputError(f"--device {device}: torch finds {torch.cuda.device_count()} CUDA devices; use --device auto")
     return device
+
+
+def agreed(fabric: Fabric) -> int | None:
+    """The signal that any of the processes was told to end by, the same on all."""
+    each = torch.tensor(signals.told_each(), dtype=torch.int64, device=fabric.device)
+    if fabric.world_size > 1:
+        each = cast(Tensor, fabric.all_reduce(each, reduce_op="sum"))
+    return signals.first_of([bool(count) for count in each.tolist()])
 
 
 def step_seed(seed: int, epoch: int, step: int, rank: int) -> int:

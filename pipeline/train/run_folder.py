@@ -4,6 +4,7 @@ RUN/config.json        everything that was resolved: recipe, model, data, versio
     images.npz         which images it was trained on and which were held out: see `ci2p_cache.known_images`
     metrics.jsonl      a line per epoch
     last.ckpt          what a resume needs
+    previous.ckpt      the one before it, for when that is damaged
     best.safetensors   the weights with the best validation top-1: averaged ones where the recipe has ema_decay
     events.*           TensorBoard's, where it is installed
 """
@@ -24,14 +25,14 @@ from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.known_images import KnownImages, dump_known_images, parse_known_images
 from ci2p_cache.publish import publish
 from pipeline.models import create_model
-from pipeline.train.checkpoint import load_checkpoint
+from pipeline.train.checkpoint import NEWEST, PREVIOUS, load_checkpoint, newest_checkpoint
 from pipeline.train.data import TrainingData
 from pipeline.train.recipe import Recipe
 from pipeline.train.window import ThroughWindow
 
 logger = logging.getLogger("ci2p")
 
-CONFIG, IMAGES, CHECKPOINT, BEST = "config.json", "images.npz", "last.ckpt", "best.safetensors"
+CONFIG, IMAGES, BEST = "config.json", "images.npz", "best.safetensors"
 _RECORDED_PACKAGES = ("ci2p", "torch", "timm", "lightning-fabric")
 # What two runs may differ in and still compute the same thing.
 _FREE_FIELDS = frozenset({"compile", "checkpoint_every_minutes", "checkpoint_every_steps"})
@@ -140,7 +141,7 @@ def check_run(run: Path, config: RunConfig) -> None:
     A run that never came to a checkpoint has nothing to protect. Raises InputError naming the first field that
     would change the result, both values and the way out.
     """
-    if (run / CHECKPOINT).exists():
+    if any((run / name).exists() for name in (NEWEST, PREVIOUS)):
         refuse_other_run(run, read_config(run), config)
 
 
@@ -211,14 +212,15 @@ def load_model(run_or_file: str | Path, build: ModelBuilder = create_model) -> t
         raise InputError(f"{path} does not exist; train it with `ci2p train`")
     run, weights_path = (path, path / BEST) if path.is_dir() else (path.parent, path)
     config = read_config(run)
-    if not weights_path.exists():
-        weights_path = run / CHECKPOINT
-        if not weights_path.exists():
-            raise InputError(f"{run} has no weights yet: it was stopped before its first checkpoint")
+    if path.is_dir() and not weights_path.exists():
         logger.info("%s has not been evaluated yet; taking its last weights", run)
+        weights_path = run / NEWEST
+        weights = _last_weights(run)
+    else:
+        weights = _read_weights(weights_path)
     model = build_model(config, build)
     try:
-        model.load_state_dict(_read_weights(weights_path))
+        model.load_state_dict(weights)
     except RuntimeError as error:
         raise WorkError(
             f"{weights_path} does not fit {config.recipe.model}: {str(error).splitlines()[-1].strip()}"
@@ -228,12 +230,22 @@ def load_model(run_or_file: str | Path, build: ModelBuilder = create_model) -> t
     return model.eval(), config
 
 
+def _last_weights(run: Path) -> dict[str, Tensor]:
+    newest = newest_checkpoint(run)
+    if newest is None:
+        raise InputError(f"{run} has no weights yet: it was stopped before its first checkpoint")
+    return newest[0].ema or newest[0].model
+
+
 def _read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         try:
             return safetensors.torch.load_file(path)
         except SafetensorError as error:
             raise WorkError(f"{path} is damaged ({error})") from error
+        except OSError as error:
+            raise WorkError(f"{path} cannot be read ({error.strerror or error}); mend that and try again") from error
     checkpoint = load_checkpoint(path)
-    assert checkpoint is not None
+    if checkpoint is None:
+        raise InputError(f"{path} does not exist; train it with `ci2p train`")
     return checkpoint.ema or checkpoint.model

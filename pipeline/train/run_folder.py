@@ -25,6 +25,7 @@ from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.known_images import KnownImages, dump_known_images, parse_known_images
 from ci2p_cache.publish import publish
 from pipeline.models import create_model
+from pipeline.running.finite import non_finite
 from pipeline.train.checkpoint import NEWEST, PREVIOUS, load_checkpoint, newest_checkpoint
 from pipeline.train.data import TrainingData
 from pipeline.train.recipe import Recipe
@@ -205,7 +206,8 @@ def load_model(run_or_file: str | Path, build: ModelBuilder = create_model) -> t
     A folder gives its best weights; a run that was stopped before its first evaluation has none yet, and gives its
     last ones, saying so. A file is `best.safetensors` or `last.ckpt` with its `config.json` beside it. Of a run with
     averaged weights it is always these, and of one with a window the model takes the centre of what it is given.
-    Raises InputError when there is no such run or file, WorkError when the weights are damaged or do not fit.
+    Raises InputError when there is no such run or file, WorkError when the weights are damaged, no numbers, or do not
+    fit.
     """
     path = Path(run_or_file)
     if not path.exists():
@@ -218,6 +220,9 @@ def load_model(run_or_file: str | Path, build: ModelBuilder = create_model) -> t
         weights = _last_weights(run)
     else:
         weights = _read_weights(weights_path)
+    bad = non_finite(weights)
+    if bad is not None:
+        raise WorkError(f"{weights_path}: {bad} holds values that are infinite or no number; train it anew")
     model = build_model(config, build)
     try:
         model.load_state_dict(weights)

@@ -185,12 +185,12 @@ def _damage_weights(prepared: _Runs, rng: random.Random, scratch: Path) -> str:
 
 
 def _weights(run: Path) -> dict[str, Any]:
-    from pipeline.train.run_folder import load_model
+    from pipeline.train.trained_model import load_model
     from tests.toy_training import build_small
 
     model, config = load_model(run, build_small)
     named: dict[str, Any] = {name: np.asarray(value).tobytes() for name, value in model.state_dict().items()}
-    return named | {"config": config.model_dump_json()}
+    return named | {"classes": config.data.classes, "spec": config.data.spec, "model": config.recipe.model}
 
 
 KINDS = (

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ci2p_cache.errors import InputError, WorkError
+from ci2p_cache.regular_file import read_regular
 from ci2p_cache.remote import fetch
 from pipeline.encode.formats import is_image_name
 from pipeline.encode.image_values import IMAGE_TYPES, image_bytes, is_image_value
@@ -70,7 +71,7 @@ def _folder(folder: Path) -> Sources:
 
 def _read(path: str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}; give the path of an image file") from error
 

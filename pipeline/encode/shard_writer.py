@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ci2p_cache import codecs
+from ci2p_cache.claim import claim_folder
 from ci2p_cache.errors import WorkError
 from ci2p_cache.items import ImageContent
 from ci2p_cache.left_out import LeftOut
 from ci2p_cache.manifest import NO_LABEL, Failure, Manifest, Marker, marker_path
 from ci2p_cache.reader import read_rows
-from ci2p_cache.shard import ShardContents, finish_split, reopen_split, write_shard
-from ci2p_cache.spec import CacheSpec, claim_folder
+from ci2p_cache.refused import note_refused, read_refused
+from ci2p_cache.shard import ShardContents, finish_split, hold_against_seals, reopen_split, write_shard
+from ci2p_cache.spec import CacheSpec
 from ci2p_cache.views import Flips
 from pipeline.encode.crops import crops_of
 from pipeline.encode.datasets.split import ImageSplit
@@ -26,7 +28,6 @@ from pipeline.encode.decoding import OnError, decode_batches
 from pipeline.encode.encoder import Encoder
 from pipeline.encode.kept_items import GONE
 from pipeline.encode.preprocess import Preprocessing
-from pipeline.encode.refused import forget_refused, note_refused, read_refused
 from pipeline.encode.resume import ShardWork, find_work
 from pipeline.encode.rows import Row, encode_views, pack_row, unpack_row
 from pipeline.running.progress import progress
@@ -95,12 +96,11 @@ def encode_split(
     claim_folder(cache, spec)
     split_dir = cache / spec.split
     begin = time.monotonic()
+    hold_against_seals(split_dir)
     work = find_work(split, spec, split_dir, rank=rank, world_size=world_size)
     if work:
         _write_shards(split, spec, pre, encoder, split_dir, options, work)
     manifest = finish_split(cache, spec, left_out)
-    if manifest is not None:
-        forget_refused(split_dir)
     return SplitReport(spec.split, manifest, sum(len(each.todo) for each in work), time.monotonic() - begin)
 
 

@@ -10,7 +10,7 @@ def read_regular(path: str | Path) -> bytes:
     """Raises OSError, also for a pipe, which would be waited for without end, and for a device, which has none."""
     with open(path, "rb", opener=_open_at_once) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "no regular file", str(path))
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
         return file.read()
 
 

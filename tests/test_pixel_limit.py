@@ -123,10 +123,10 @@ def test_only_regular_files_are_read(folder: Path, tmp_path: Path) -> None:
     for name in ("pipe.png", "zero.png"):
         with pytest.raises(OSError, match="no regular file"):
             read_regular(tmp_path / name)
-        with pytest.raises(BadImage, match="cannot be read: no regular file"):
+        with pytest.raises(BadImage, match="cannot be read: it is no regular file"):
             read_image(tmp_path / name)
         items = [("a", tmp_path / name, "x"), ("b", tmp_path / "linked.png", "y")]
-        with pytest.raises(WorkError, match="image a: cannot be read: no regular file"):
+        with pytest.raises(WorkError, match="image a: cannot be read: it is no regular file"):
             ci2p.encode(
                 items=items, val_items=items, out=tmp_path / name.split(".")[0], image_size=32, device="cpu", workers=0
             )

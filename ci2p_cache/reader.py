@@ -155,7 +155,7 @@ class ViewReader:
 
     def _load(self, number: int) -> _Shard:
         record = self._manifest.shards[number]
-        data = self._fetch(record.file)
+        data = self._fetch(record.file, record.bytes)
         if len(data) != record.bytes:
             raise WorkError(
                 f"{self._split_dir}/{record.file} has {len(data)} bytes instead of {record.bytes}; "
@@ -169,9 +169,9 @@ class ViewReader:
         check_seal(data, name, self._manifest.files, self._split_dir)
         return parse_marker(data, f"{self._split_dir}/{name}", number)
 
-    def _fetch(self, name: str) -> memoryview:
+    def _fetch(self, name: str, num_bytes: int | None = None) -> memoryview:
         if not self.is_local:
-            return fetch(f"{self._split_dir}/{name}")
+            return fetch(f"{self._split_dir}/{name}", num_bytes)
         with (Path(self._split_dir) / name).open("rb") as file:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 

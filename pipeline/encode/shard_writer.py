@@ -30,6 +30,7 @@ from pipeline.encode.kept_items import GONE
 from pipeline.encode.preprocess import Preprocessing
 from pipeline.encode.resume import ShardWork, find_work
 from pipeline.encode.rows import Row, encode_views, pack_row, unpack_row
+from pipeline.running import signals
 from pipeline.running.progress import progress
 
 _PACKING_THREADS = 4
@@ -135,6 +136,7 @@ def _write_shards(
         ThreadPoolExecutor(_PACKING_THREADS, thread_name_prefix="ci2p-pack") as packers,
         ThreadPoolExecutor(1, thread_name_prefix="ci2p-write") as writer,
         progress(f"encode {spec.split}", num_items, "images", start=done_before) as advance,
+        signals.finishing(),
     ):
         writing: Future[None] | None = None
         done = _Encoded()
@@ -157,6 +159,7 @@ def _write_shards(
                     writing.result()
                 writing = writer.submit(_write_shard, split, spec, split_dir, each, done, recorded)
                 done = _Encoded()
+            signals.end_if_told()  # a shard that is being written is finished first
         if writing is not None:
             writing.result()
 

@@ -20,6 +20,7 @@ from pipeline.baselines.pixel_spec import PixelSpec, is_pixels
 from pipeline.baselines.pixels import open_pixel_data
 from pipeline.encode.decoding import OnError, default_workers
 from pipeline.encode.encoder import resolve_device
+from pipeline.encode.pixel_limit import MAX_PIXELS
 from pipeline.evaluate.held_out import ChosenImages, choose_images, refuse_changed
 from pipeline.evaluate.images import Rendering, open_images, open_rendering, predict_split
 from pipeline.evaluate.inputs import find_inputs
@@ -145,6 +146,7 @@ def evaluate(
     batch_size: int,
     workers: int | None,
     on_error: OnError = "stop",
+    max_pixels: int = MAX_PIXELS,
 ) -> EvalReport:
     """Measures a run (the newest under runs/ by default) on a cache or on raw images; by default on its own data.
 
@@ -177,6 +179,7 @@ def evaluate(
             workers=threads,
             on_error=on_error,
             tta=tta,
+            max_pixels=max_pixels,
             launched=launched,
         )
     else:
@@ -208,6 +211,7 @@ def predict(
     device: str,
     batch_size: int = 64,
     workers: int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> PredictReport:
     """Classifies images by a run (the newest under runs/ by default). Those that cannot be used are in `failures`.
 
@@ -229,6 +233,7 @@ def predict(
             batch_size=batch_size,
             workers=threads if len(images.keys) > batch_size else 0,
             on_error="skip",
+            max_pixels=max_pixels,
         ):
             refuse_no_number(part, images.keys)
             parts.append(part)

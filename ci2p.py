@@ -195,6 +195,7 @@ def encode(
     shard_size: _Count = 1024,
     seed: int = 0,
     on_error: Literal["stop", "skip"] = "stop",
+    max_pixels: _Count = 178_956_970,
 ) -> Cache:
     """Encodes images into a cache of latents, or goes on where the same call stopped; `ci2p encode`, by its options.
 
@@ -251,6 +252,7 @@ def encode(
             device=device,
             precision=precision,
             engine=engine,
+            max_pixels=max_pixels,
             found=found,
         )
     written = [split.split for split in report.splits]
@@ -658,7 +660,8 @@ class Model:
     @_public
     def __init__(self, run: _Path | None = None, *, weights: _Path = "bundled", device: str = "auto"):
         from pipeline.encode.encoder import resolve_device
-        from pipeline.train.run_folder import load_model, newest_run
+        from pipeline.train.run_folder import newest_run
+        from pipeline.train.trained_model import load_model
 
         self.path = newest_run() if run is None else Path(run)
         module, config = load_model(self.path)
@@ -767,6 +770,7 @@ def evaluate(
     batch_size: _Count = 64,
     workers: _Whole | None = None,
     on_error: Literal["stop", "skip"] = "stop",
+    max_pixels: _Count = 178_956_970,
 ) -> Evaluation:
     """Measures a run (the newest under runs/ by default) on a split of a cache, its own by default, or on raw `images`.
 
@@ -790,6 +794,7 @@ def evaluate(
         batch_size=batch_size,
         workers=workers,
         on_error=on_error,
+        max_pixels=max_pixels,
     )
     scores, made = report.scores, report.predictions
     none = np.empty((0, len(scores.per_class)), np.float32)

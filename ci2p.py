@@ -196,6 +196,7 @@ def encode(
     shard_size: _Count = 1024,
     seed: int = 0,
     on_error: Literal["stop", "skip"] = "stop",
+    max_pixels: _Count = 178_956_970,
 ) -> Cache:
     """Encodes images into a cache of latents, or goes on where the same call stopped; `ci2p encode`, by its options.
 
@@ -252,6 +253,7 @@ def encode(
             device=device,
             precision=precision,
             engine=engine,
+            max_pixels=max_pixels,
             found=found,
         )
     written = [split.split for split in report.splits]
@@ -783,6 +785,7 @@ def evaluate(
     batch_size: _Count = 64,
     workers: _Whole | None = None,
     on_error: Literal["stop", "skip"] = "stop",
+    max_pixels: _Count = 178_956_970,
 ) -> Evaluation:
     """Measures a run (the newest under runs/ by default) on a split of a cache, its own by default, or on raw `images`.
 
@@ -806,6 +809,7 @@ def evaluate(
         batch_size=batch_size,
         workers=workers,
         on_error=on_error,
+        max_pixels=max_pixels,
     )
     scores, made = report.scores, report.predictions
     none = np.empty((0, len(scores.per_class)), np.float32)

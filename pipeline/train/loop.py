@@ -157,19 +157,19 @@ def train(
 
             # Evaluate.
             epoch, started = progress.epoch + 1, time.monotonic()
-            top1 = top5 = None
+            found = None
             is_best = False
             if epoch % recipe.eval_every == 0 or epoch == recipe.epochs:
                 learner.share_statistics()
-                top1, top5 = validate(fabric, learner.evaluated, val_batches)
+                found = validate(fabric, learner.evaluated, val_batches)
                 told = agreed(fabric)
                 if told:  # the whole evaluation comes again
                     save(progress)
                     break
-                is_best = top1 > progress.best_top1
-                progress = replace(progress, last_top1=top1)
+                is_best = found.top1 > progress.best_top1
+                progress = replace(progress, last_top1=found.top1)
                 if is_best:
-                    progress = replace(progress, best_top1=top1, best_epoch=epoch)
+                    progress = replace(progress, best_top1=found.top1, best_epoch=epoch)
             eval_seconds = time.monotonic() - started
 
             # Record. Metrics and best weights before the checkpoint: a kill in between repeats the epoch and writes
@@ -178,8 +178,9 @@ def train(
                 epoch=epoch,
                 step=epoch * steps_per_epoch,
                 train_loss=progress.loss_sum / progress.step,
-                val_top1=top1,
-                val_top5=top5,
+                val_top1=None if found is None else found.top1,
+                val_top5=None if found is None else found.top5,
+                val_loss=None if found is None else found.loss,
                 lr=learner.lr,
                 images_per_s=progress.step * images_per_step / progress.epoch_seconds,
                 seconds=progress.epoch_seconds + eval_seconds,

@@ -32,10 +32,12 @@ from pipeline.train.run_folder import (
     ModelBuilder,
     build_model,
     check_run,
+    read_known_images,
     resolve_config,
     write_config,
     writing_to,
 )
+from pipeline.train.starting_point import remember_ancestor, start_from
 from pipeline.train.trained_model import check_best, save_best
 from pipeline.train.validation import validate
 from pipeline.train.window import windowed
@@ -96,6 +98,8 @@ def train(
     newest = newest_checkpoint(run)
     checkpoint, is_previous = newest or (None, False)
     model = build_model(config, build, pretrained=recipe.pretrained if checkpoint is None else False)
+    if recipe.init_from and checkpoint is None:
+        start_from(model, config)
     drop_tokens(model, recipe.token_drop)
     params = sum(parameter.numel() for parameter in model.parameters())
     images_per_step = min(recipe.batch_size, data.num_train)
@@ -116,7 +120,8 @@ def train(
             sweep(run)
             if is_previous:
                 take_previous(run)
-        write_config(run, config, data)
+        known = read_known_images(run) if recipe.init_from and checkpoint is not None else None
+        write_config(run, config, known or remember_ancestor(data.known_images(), recipe.init_from))
     steps_per_epoch = train_batches.steps_per_epoch
     learner = Learner(fabric, model, recipe, steps_per_epoch=steps_per_epoch, num_classes=len(data.classes))
     if checkpoint is not None:

@@ -81,6 +81,8 @@ class Recipe(BaseModel):
     """Which view a sample shows: plain and mirrored in turn (the paper: a coin each time), or always the plain one."""
     pretrained: bool | str = False
     """Starts a timm model from timm's published weights, all but PatchReshape; a string names a file of them."""
+    init_from: str = ""
+    """A run, or the file of its weights, to start from; with a new head where the classes are others."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Of the weights, the order, the views and all augmentation."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
@@ -116,6 +118,8 @@ class Recipe(BaseModel):
                 f"window = {self.window} does not halve into tokens of 2 x 2 cells; give an even side, "
                 f"such as {self.window + 1}"
             )
+        if self.init_from and self.pretrained:
+            raise ValueError("init_from and pretrained both say what to start from; give one of them")
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr = {self.min_lr:g} is above lr = {self.lr:g}; lower min_lr or raise lr")
         return self

@@ -142,10 +142,10 @@ def check_run(run: Path, config: RunConfig) -> None:
         refuse_other_run(run, read_config(run), config)
 
 
-def write_config(run: Path, config: RunConfig, data: TrainingData) -> None:
+def write_config(run: Path, config: RunConfig, known: KnownImages) -> None:
     """Publishes config.json, and images.npz before it."""
     with writing_to(run):
-        publish(run / IMAGES, dump_known_images(data.known_images()))
+        publish(run / IMAGES, dump_known_images(known))
         publish(run / CONFIG, (config.model_dump_json(indent=2) + "\n").encode())
 
 
@@ -182,6 +182,11 @@ def refuse_other_run(run: Path, theirs: RunConfig, ours: RunConfig) -> None:
     pairs.append(("data", f"{theirs.data.path} {theirs.data.fingerprint}", f"{ours.data.path} {ours.data.fingerprint}"))
     for field, there, here in pairs:
         same = theirs.data.fingerprint == ours.data.fingerprint if field == "data" else there == here
+        if not same and field == "epochs":
+            raise InputError(
+                f"{run} has a schedule of {there} epochs, which ends where it ends; for more, train from its weights: "
+                f"--init-from {run} --epochs {here} and another --out"
+            )
         if not same:
             raise InputError(
                 f"{run} holds another run: {field} is {there!r} there and {here!r} in this command; "

@@ -13,6 +13,7 @@ from pipeline.commands.options import (
     device_option,
     gpus_option,
     json_option,
+    max_pixels_option,
     on_error_option,
     weights_option,
 )
@@ -32,6 +33,7 @@ from pipeline.commands.output import print_line, printable_lines, report, write_
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--workers", type=click.IntRange(0), help="Decoding threads, or processes for --images.")
 @on_error_option
+@max_pixels_option
 @json_option
 def evaluate(
     checkpoint: str | None,
@@ -46,6 +48,7 @@ def evaluate(
     batch_size: int,
     workers: int | None,
     on_error: Any,
+    max_pixels: int,
     json_file: str | None,
 ) -> None:
     """Measure a trained model, on a cache or on raw images.
@@ -74,6 +77,7 @@ def evaluate(
         batch_size=batch_size,
         workers=workers,
         on_error=on_error,
+        max_pixels=max_pixels,
     )
     if is_first():
         if table is not None:
@@ -95,6 +99,7 @@ def evaluate(
 @device_option
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images a batch.")
 @click.option("--workers", type=click.IntRange(0), help="Decoding processes. Default: one a core, 16 at most.")
+@max_pixels_option
 @json_option
 def predict(
     inputs: tuple[str, ...],
@@ -105,6 +110,7 @@ def predict(
     device: str,
     batch_size: int,
     workers: int | None,
+    max_pixels: int,
     json_file: str | None,
 ) -> None:
     """Classes and probabilities of images.
@@ -121,7 +127,13 @@ def predict(
     if table is not None:
         refuse_no_file(table, "--csv")
     predicted = predict_images(
-        checkpoint, inputs, weights=weights, device=device, batch_size=batch_size, workers=workers
+        checkpoint,
+        inputs,
+        weights=weights,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        max_pixels=max_pixels,
     )
     if table is not None:
         predicted.write_csv(table, top)

@@ -103,7 +103,7 @@ def test_a_value_that_is_refused_says_where_it_came_from() -> None:
 def test_all_that_ci2p_reads_is_known() -> None:
     """A variable that is named in the code is an option's, or among OTHERS: else whoever sets it is told off."""
     known = OTHERS | {str(option.envvar) for command in cli.main.commands.values() for option in command.params}
-    for folder in ("ci2p_cache", "pipeline", "tests", "benchmarks", "."):
+    for folder in ("ci2p_cache", "pipeline", "."):
         for file in (REPOSITORY / folder).glob("*.py" if folder == "." else "**/*.py"):
             if file.name != Path(__file__).name:
                 named = set(re.findall(r"\bCI2P_[A-Z_]*[A-Z]\b", file.read_text(encoding="utf-8")))

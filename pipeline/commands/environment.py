@@ -10,7 +10,9 @@ from ci2p_cache.printable import printable
 
 PREFIX = "CI2P_"
 # What is read from the environment besides: of web servers, of --gpus, and in the tests.
-OTHERS = frozenset({"CI2P_NETWORK_TIMEOUT", "CI2P_PROCESS_STARTED", "CI2P_RENEW_GOLDEN", "CI2P_TEST_DATA"})
+OTHERS = frozenset(
+    {"CI2P_NETWORK_TIMEOUT", "CI2P_PROCESS_STARTED", "CI2P_RENEW_GOLDEN", "CI2P_TEST_DATA", "CI2P_DAMAGES"}
+)
 
 
 def variable_of(command: str, option: click.Option) -> str:

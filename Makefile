@@ -25,8 +25,9 @@ demo: $(READY)
 	$(BIN)/ci2p train --shards demo/cache --recipe quick --out demo/run
 	$(BIN)/ci2p eval --checkpoint demo/run
 
+# One process a core: each of them computes on one thread, and a file's tests stay together, for they share what they make.
 test: $(READY)
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 lint: $(READY)
 	$(BIN)/ruff check .

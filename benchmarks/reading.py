@@ -3,12 +3,13 @@
     python benchmarks/reading.py --shards caches/folder [--tars caches/folder-tars] [--data-dir IMAGES] [--mds-python P]
 
 One process, one core (torch, Blosc and our reader with one thread each), page cache warm, batches of 256; ours once
-more with two threads. The limit is Blosc decompressing the same views, with nothing around it. Peers: zarr-python's own
-indexing, one view at a time and a whole shard at a time; plain webdataset on our tars, and holding one compressed
-view a sample, in order and through a shuffle buffer; LMDB and MDS holding one compressed view each (LMDB where `lmdb`
-is installed, MDS in the interpreter that --mds-python names: see reading_mds.py); PIL decoding, cropping at random and
-normalising the images, as they are and enlarged to 465 x 395, about ImageNet's mean. Prints a table and, with --json,
-writes the figures.
+more with two threads, and as users have it: `Cache.loader`, and `Cache.dataset` in torch's DataLoader. The limit is
+Blosc decompressing the same views, with nothing around it. Peers: zarr-python's own indexing, a view, a batch or a
+whole shard at a time, and by its fused pipeline where it has one (3.3 and newer); plain webdataset on our tars, and
+holding one compressed view a sample, in order and through a shuffle buffer; LMDB and MDS holding one compressed view
+each (LMDB where `lmdb` is installed, MDS in the interpreter that --mds-python names: see reading_mds.py); PIL decoding,
+cropping at random and normalising the images, as they are and enlarged to 465 x 395, about ImageNet's mean. Prints a
+table and, with --json, writes the figures.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,6 +36,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from rounds import measure
 
+import ci2p
 from ci2p_cache.cache import Cache, open_cache
 from ci2p_cache.codecs import stored_dtype, unpack
 from ci2p_cache.loader import BatchLoader, load_resident
@@ -47,6 +50,7 @@ OURS = "ours, random order"
 _IMAGES = 200  # whose files PIL decodes over and over, from memory
 _MEAN, _STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
 BATCH = 256
+_FUSED = "FusedCodecPipeline"  # zarr's from 3.3 on, beside its default
 
 
 def random_views(cache: Cache) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
@@ -65,6 +69,23 @@ def ours(path: str, threads: int = 1) -> Iterator[int]:
     for positions, views in random_views(cache):
         out = reader.read(positions, views, out)
         yield BATCH
+
+
+def api_loader(path: str) -> Iterator[int]:
+    """Batches of floats with their labels, straight from the shards, decoded by one thread."""
+    loader = ci2p.open(path).loader(batch_size=BATCH, workers=1, resident="off")
+    for epoch in itertools.count():
+        for _, labels in loader.epoch(epoch):
+            yield len(labels)
+
+
+def api_dataset(path: str) -> Iterator[int]:
+    """The same through torch's own DataLoader, in this process."""
+    dataset = ci2p.open(path).dataset()
+    for epoch in itertools.count():
+        dataset.set_epoch(epoch)
+        for _, labels in torch.utils.data.DataLoader(dataset, batch_size=BATCH, shuffle=True):
+            yield len(labels)
 
 
 def decompressing(path: str) -> Iterator[int]:
@@ -111,6 +132,17 @@ def zarr_shard_by_shard(path: str) -> Iterator[int]:
     for begin in itertools.cycle(range(0, array.shape[0], size)):
         views = array[begin : begin + size]
         yield len(views) * array.shape[1]
+
+
+def zarr_batches(path: str, fused: bool = False) -> Iterator[int]:
+    """All views of as many images as make a batch, drawn anew: so many can be asked for in one selection."""
+    pipeline = {"codec_pipeline.path": f"zarr.core.codec_pipeline.{_FUSED}"} if fused else {}
+    with zarr.config.set(pipeline):
+        array = zarr.open_group(f"{path}/train/latents.zarr", mode="r")["latents"]
+        rng = np.random.default_rng(0)
+        while True:
+            images = np.sort(rng.choice(array.shape[0], BATCH // array.shape[1], replace=False))
+            yield len(array.oindex[images]) * array.shape[1]
 
 
 def plain_webdataset(path: str) -> Iterator[int]:
@@ -228,15 +260,20 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     shards, tars, images = arguments.shards, arguments.tars, arguments.data_dir
+    has_fused = hasattr(import_module("zarr.core.codec_pipeline"), _FUSED)
     sources = {
         OURS: (ours, shards),
         "ours, tars": (ours, tars),
         "ours, two threads": (partial(ours, threads=2), shards),
         "ours, resident, integers": (ours_resident, shards),
         "ours, resident, floats": (ours_resident_floats, shards),
+        "ours, Cache.loader, floats": (api_loader, shards),
+        "ours, Cache.dataset, DataLoader": (api_dataset, shards),
         "limit: decompressing alone": (decompressing, shards),
         "zarr-python, one view at a time": (zarr_one_by_one, shards),
         "zarr-python, a shard at a time": (zarr_shard_by_shard, shards),
+        "zarr-python, a batch at a time": (zarr_batches, shards),
+        "zarr-python, a batch, fused": (partial(zarr_batches, fused=True), shards if has_fused else None),
         "webdataset, our tars, in order": (plain_webdataset, tars),
         "webdataset, a view a sample, in order": (webdataset_of_views, shards),
         "webdataset, a view a sample, shuffled": (partial(webdataset_of_views, shuffle=1000), shards),

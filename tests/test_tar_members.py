@@ -40,7 +40,7 @@ def test_joined_tars_are_read_to_their_end(tmp_path: Path) -> None:
         (tar_of({"a": b""}) + bytes(512) + b"x" * 512, "goes on at byte 10752"),
         (tar_of({"a": b""}) + tar_of({"b": b"x"})[:1024], "is cut short or damaged at byte 11264"),
         (tar_of({"a": b""}) + tar_of({"a": b""}), "holds a twice"),
-        (gzip.compress(tar_of({"a": b""})), "is compressed (gzip), .*decompress it first: gunzip x.tar"),
+        (gzip.compress(tar_of({"a": b""}), mtime=0), "is compressed (gzip), .*decompress it first: gunzip x.tar"),
         (bz2.compress(tar_of({"a": b""})), "bunzip2 x.tar"),
         (lzma.compress(tar_of({"a": b""})), "unxz x.tar"),
         (b"\x28\xb5\x2f\xfd" + bytes(600), "unzstd x.tar"),

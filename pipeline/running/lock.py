@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from logging import getLogger
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.process import Process, parse_process, state_of, this_process
@@ -40,6 +40,10 @@ class _Found:
     def owner(self) -> Process | None:
         """None where the text is none of ours, or not all there."""
         return parse_process(self.text.partition(" ")[0])
+
+    @property
+    def owner_state(self) -> Literal["running", "gone", "unknown"]:
+        return "unknown" if self.owner is None else state_of(self.owner)
 
     def __str__(self) -> str:
         """Who has it, in words."""
@@ -66,7 +70,7 @@ class Lock:
             if found is not None:
                 if not _is_given_up(path, found, work):
                     raise InputError(f"{work} is being done by {found}; {way_out}")
-                _remove(path, found.text)
+                _clear(path, found.text)
         self._ended = threading.Event()
         threading.Thread(target=self._beat, name="ci2p-lock", daemon=True).start()
 
@@ -131,9 +135,8 @@ def _look(path: Path) -> _Found | None:
 
 def _is_given_up(path: Path, found: _Found, work: str) -> bool:
     """Whether a lock's owner is gone; watches one that only its silence can tell of."""
-    state = "unknown" if found.owner is None else state_of(found.owner)
-    if state != "unknown":
-        return state == "gone"
+    if found.owner_state != "unknown":
+        return found.owner_state == "gone"
     begin = time.monotonic()
     while (silent_s := max(_now(path) - found.touched, time.monotonic() - begin)) < _SILENT_S:
         if time.monotonic() - begin < _LOOK_S:
@@ -147,17 +150,25 @@ def _is_given_up(path: Path, found: _Found, work: str) -> bool:
     return True
 
 
-def _remove(path: Path, text: str) -> None:
-    """Removes the lock with this text, and puts back what another has put there since it was read."""
-    aside = _aside(path)
-    try:
-        path.rename(aside)
-    except FileNotFoundError:
+def _clear(path: Path, text: str) -> None:
+    """Removes the lock with this text, whose owner is gone; or does nothing, and is to be called again.
+
+    Under a guard, which is a lock of some milliseconds: of two that found the same dead owner, the later one would
+    remove what the earlier one has put there.
+    """
+    guard = path.with_name(f".{path.name}.guard")
+    if not _create(guard, f"{this_process()} \n"):
+        found = _look(guard)
+        if found is not None and (found.owner_state == "gone" or _now(path) - found.touched > _SILENT_S):
+            guard.unlink(missing_ok=True)
+        time.sleep(_LOOK_S / 20)
         return
-    if aside.read_text(errors="replace") != text:
-        with contextlib.suppress(OSError):
-            os.link(aside, path)
-    aside.unlink(missing_ok=True)
+    try:
+        found = _look(path)
+        if found is not None and found.text == text:
+            path.unlink(missing_ok=True)
+    finally:
+        guard.unlink(missing_ok=True)
 
 
 def _now(path: Path) -> float:

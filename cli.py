@@ -21,6 +21,7 @@ from pipeline.commands.fit_encoder import fit_encoder
 from pipeline.commands.gpus import STARTED_BY_GPUS
 from pipeline.commands.output import printable_lines
 from pipeline.commands.train import baseline, train
+from pipeline.running import signals
 
 
 class _Door(click.Group):
@@ -31,7 +32,8 @@ class _Door(click.Group):
         given = args[0] if args else kwargs.get("args")
         kwargs["obj"] = sys.argv[1:] if given is None else list(given)  # what --gpus runs again
         try:
-            status = super().main(*args, **kwargs)
+            with signals.ending_by_signals():
+                status = super().main(*args, **kwargs)
         except Ci2pError as error:
             _fail(str(error), error.exit_status)
         except click.exceptions.Exit as error:
@@ -41,6 +43,8 @@ class _Door(click.Group):
             _fail(f"{error.format_message()} See `{path} --help`.", 2)
         except click.ClickException as error:
             _fail(error.format_message(), 1)
+        except signals.Ended as error:
+            _fail(str(error), error.exit_status)
         except (click.Abort, KeyboardInterrupt):
             _fail("interrupted; run the same command again to continue", 1)
         except OSError as error:

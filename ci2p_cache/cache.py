@@ -3,17 +3,16 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import fsspec
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from ci2p_cache.codecs import stored_dtype
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.items import Contents, ItemList, read_contents, read_item_list
-from ci2p_cache.manifest import Manifest, Marker, parse_marker, read_marker
+from ci2p_cache.manifest import Manifest, Marker, parse_manifest, parse_marker, read_marker
 from ci2p_cache.packed_strings import PackedStrings
-from ci2p_cache.remote import fetch, reading
+from ci2p_cache.remote import cannot_read, fetch
+from ci2p_cache.remote_files import describe, entries, exists, file_size, read_file
 from ci2p_cache.spec import CacheSpec
 
 
@@ -51,7 +50,7 @@ class Cache:
     def read_items(self) -> ItemList:
         """What the split is made of, in the order of the positions; its keys for one. Raises WorkError when damaged."""
         if self.spec.format_version > 1:
-            return read_item_list(self.split_dir)
+            return read_item_list(self.split_dir, self.manifest.files)
         markers = [_read_marker(self.split_dir, shard) for shard in range(len(self.manifest.shards))]
         labels = np.array([label for marker in markers for label in marker.labels], dtype=np.int32)
         keys = PackedStrings(key for marker in markers for key in marker.keys)
@@ -68,7 +67,7 @@ class Cache:
         """What each image file held, in the order of the positions; None of format version 1, which kept no hashes."""
         if self.spec.format_version == 1:
             return None
-        return read_contents(self.split_dir, self.manifest.num_items)
+        return read_contents(self.split_dir, self.manifest.num_items, self.manifest.files)
 
     @property
     def resident_bytes(self) -> int:
@@ -81,30 +80,30 @@ def open_cache(path: str | Path, split: str) -> Cache:
     """Opens one split; costs one manifest and a look at every shard's size.
 
     Raises InputError for a folder that is no cache, a split that is not there or not finished, and WorkError for a
-    shard that is missing or truncated (promise C6), or what a remote cache's server refuses.
+    manifest that is damaged, a shard that is missing or truncated (promise C6), or what a remote server refuses.
     """
     path = str(path).rstrip("/")
     split_dir = f"{path}/{split}"
     try:
-        filesystem, root = fsspec.core.url_to_fs(split_dir)
-    except (ImportError, ValueError) as error:  # fsspec finds s3://, gs:// and http:// through packages of their own
-        raise InputError(f"--shards {path} cannot be opened: {error}") from error
-    if not filesystem.exists(f"{root}/manifest.json"):
-        raise InputError(_why_not(filesystem, path, split, root))
-    try:
-        with reading(f"{split_dir}/manifest.json"):
-            manifest = Manifest.model_validate_json(filesystem.cat_file(f"{root}/manifest.json"))
-    except ValidationError as error:
-        newer = any(complaint["loc"][-1:] == ("format_version",) for complaint in error.errors())
-        reason = "was made by a newer ci2p" if newer else f"is not a manifest ({error.error_count()} fields differ)"
-        way_out = "upgrade ci2p" if newer else "encode the cache again"
-        raise InputError(f"{split_dir}/manifest.json {reason}; {way_out}") from error
+        data = read_file(f"{split_dir}/manifest.json")
+    except (ImportError, ValueError) as error:  # fsspec finds s3:// and gs:// through packages of their own
+        raise InputError(f"--shards {path} cannot be opened: {describe(error)}") from error
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(_why_not(path, split)) from error
+    except OSError as error:
+        raise cannot_read(f"{split_dir}/manifest.json", error) from error
+    manifest = parse_manifest(data, f"{split_dir}/manifest.json")
     for shard in manifest.shards:
-        with reading(f"{split_dir}/{shard.file}"):
-            size = _size(filesystem, f"{root}/{shard.file}")
-        if size != shard.bytes:
-            state = "is missing" if size is None else f"has {size} bytes instead of {shard.bytes}"
-            raise WorkError(f"{split_dir}/{shard.file} {state}; run the same `ci2p encode` again to restore it")
+        url = f"{split_dir}/{shard.file}"
+        try:
+            size = file_size(url)
+            state = f"has {size} bytes instead of {shard.bytes}"
+        except FileNotFoundError:
+            size, state = -1, "is missing"
+        except OSError as error:
+            raise cannot_read(url, error) from error
+        if size is not None and size != shard.bytes:  # None: the server does not say; it shows when it is fetched
+            raise WorkError(f"{url} {state}; run the same `ci2p encode` again to restore it")
     labels = np.asarray(manifest.labels, dtype=np.int64)
     positions = np.flatnonzero(labels >= 0)
     if not len(positions):
@@ -115,25 +114,23 @@ def open_cache(path: str | Path, split: str) -> Cache:
 def _read_marker(split_dir: str, shard: int) -> Marker:
     url = f"{split_dir}/shards/{shard:06d}.json"
     if "://" in url:
-        return parse_marker(bytes(fetch(url)), url)
+        return parse_marker(bytes(fetch(url)), url, shard)
     marker = read_marker(Path(split_dir), shard)
     if marker is None:
         raise WorkError(f"{split_dir} lacks the marker of shard {shard}; run `ci2p verify`")
     return marker
 
 
-def _size(filesystem: fsspec.AbstractFileSystem, path: str) -> int | None:
-    """One request a file, for a remote cache has thousands; None when there is no such file."""
+def _why_not(path: str, split: str) -> str:
+    split_dir = f"{path}/{split}"
     try:
-        return int(filesystem.size(path))
-    except FileNotFoundError:
-        return None
-
-
-def _why_not(filesystem: fsspec.AbstractFileSystem, path: str, split: str, root: str) -> str:
-    if filesystem.exists(f"{root}/spec.json"):
-        done = len(filesystem.glob(f"{root}/shards/*.json"))
-        return f"the cache {path}/{split} is not finished ({done} shards done); run the same `ci2p encode` again"
-    if not filesystem.exists(path if "://" not in path else filesystem._strip_protocol(path)):
-        return f"--shards {path} does not exist; make it with `ci2p encode --out {path}`"
+        if exists(f"{split_dir}/spec.json"):
+            done = sum(name.endswith(".json") for name in entries(f"{split_dir}/shards")[1])
+            return f"the cache {split_dir} is not finished ({done} shards done); run the same `ci2p encode` again"
+        if not exists(path):
+            return f"--shards {path} does not exist; make it with `ci2p encode --out {path}`"
+    except FileNotFoundError:  # no shards yet, or a server that lists nothing
+        return f"the cache {split_dir} is not finished; run the same `ci2p encode` again"
+    except OSError as error:
+        raise cannot_read(split_dir, error) from error
     return f"--shards {path} holds no {split}/manifest.json, so it is no ci2p cache with a split {split!r}"

@@ -9,14 +9,23 @@ from typing import Literal
 import numpy as np
 
 from ci2p_cache.cache import open_cache
+from ci2p_cache.claim import check_claim, claim_folder
 from ci2p_cache.codecs import Store
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.items import has_item_list, write_item_list
 from ci2p_cache.manifest import Manifest, read_marker
 from ci2p_cache.plan import num_shards
 from ci2p_cache.reader import read_rows
-from ci2p_cache.shard import ShardContents, finish_split, is_written, reopen_split, write_shard
-from ci2p_cache.spec import FORMAT_VERSION, RECORD_IMAGES, check_claim, claim_folder, latent_difference, read_spec
+from ci2p_cache.shard import (
+    ShardContents,
+    finish_split,
+    hold_against_seals,
+    is_written,
+    reopen_split,
+    write_shard,
+)
+from ci2p_cache.spec import FORMAT_VERSION, RECORD_IMAGES, latent_difference, read_spec
+from ci2p_cache.verify import find_damages
 
 
 def convert_split(
@@ -51,7 +60,12 @@ def convert_split(
             f"encode the images with --store {spec.store}"
         )
     check_claim(target, spec)
+    damages = find_damages(source, split)
+    if damages:  # what is made of it would pass for sound
+        more = f" and {len(damages) - 1} more" if len(damages) > 1 else ""
+        raise WorkError(f"{source} is damaged: {damages[0]}{more}; `ci2p verify {source}` lists it all")
     split_dir = target / split
+    hold_against_seals(split_dir)
     if not has_item_list(split_dir):
         write_item_list(split_dir, cache.read_items())
     claim_folder(target, spec)

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from ci2p_cache.items import Contents, ItemList, has_contents, read_contents
 from ci2p_cache.packed_strings import PackedStrings
+from ci2p_cache.seals import MANIFEST, FileSeal, unseal_json
 
 _KEYS_KEPT = 10
 # Which splits are looked through for images of one: it is those held out that should not have been trained on.
@@ -70,12 +71,20 @@ def splits_after(split: str) -> tuple[str, ...]:
 
 
 def _read_hashes(split_dir: Path) -> NDArray[np.void] | None:
-    """Of the stored images of a finished split; None where it is not, or is of format version 1, which knows none."""
-    path = split_dir / "manifest.json"
+    """Of the stored images of a finished split; None where it is not, or is of format version 1, which knows none.
+
+    A split whose manifest is damaged is not finished; once it is again, this is looked for again too.
+    """
+    path = split_dir / MANIFEST
     if not path.exists() or not has_contents(split_dir):
         return None
-    labels = np.asarray(json.loads(path.read_bytes())["labels"])
-    contents = read_contents(split_dir, len(labels))
+    body = unseal_json(path.read_bytes())
+    if body is None:
+        return None
+    manifest = json.loads(body)
+    labels = np.asarray(manifest["labels"])
+    seals = {name: FileSeal(*seal) for name, seal in manifest["files"].items()}
+    contents = read_contents(split_dir, len(labels), seals)
     return _as_scalars(contents)[contents.known & (labels >= 0)]
 
 

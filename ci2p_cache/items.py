@@ -26,10 +26,12 @@ from ci2p_cache.errors import WorkError
 from ci2p_cache.packed_strings import PackedStrings
 from ci2p_cache.publish import publish
 from ci2p_cache.remote import fetch
+from ci2p_cache.seals import Seals, check_seal
 
 HASH_BYTES = 16
 NO_BYTES = -1  # the size of an image file that was not read
 FOLDER = "items"
+LIST_FILES = tuple(f"{FOLDER}/{name}" for name in ("classes.json", "keys.npy", "key_bounds.npy", "labels.npy"))
 
 
 @dataclass(frozen=True)
@@ -90,15 +92,17 @@ def write_item_list(split_dir: Path, items: ItemList) -> None:
     publish(folder / "labels.npy", _npy(items.labels.astype(np.int32)))
 
 
-def write_contents(split_dir: Path, contents: Contents) -> None:
-    """Publishes what the image files of a split held."""
-    publish(split_dir / FOLDER / "num_bytes.npy", _npy(contents.num_bytes))
-    publish(split_dir / FOLDER / "hashes.npy", _npy(contents.hashes))
+def contents_files(contents: Contents) -> dict[str, bytes]:
+    """The files, by their path in a split's folder, that say what its image files held."""
+    return {
+        f"{FOLDER}/num_bytes.npy": _npy(contents.num_bytes),
+        f"{FOLDER}/hashes.npy": _npy(contents.hashes),
+    }
 
 
 def has_item_list(split_dir: Path) -> bool:
     """Whether a split has begun, in the format of today."""
-    return (split_dir / FOLDER / "labels.npy").exists()
+    return all((split_dir / name).exists() for name in LIST_FILES)
 
 
 def has_contents(split_dir: Path) -> bool:
@@ -106,12 +110,13 @@ def has_contents(split_dir: Path) -> bool:
     return (split_dir / FOLDER / "hashes.npy").exists()
 
 
-def read_item_list(split_dir: str | Path) -> ItemList:
-    """The list of a split, local or remote. Raises WorkError when it is damaged or missing."""
+def read_item_list(split_dir: str | Path, seals: Seals | None = None) -> ItemList:
+    """The list of a split, local or remote. Raises WorkError when it is damaged or missing, or not what was sealed."""
     where = f"{split_dir}/{FOLDER}"
-    labels = _array(where, "labels.npy", np.int32, 1)
-    keys, bounds = _array(where, "keys.npy", np.uint8, 1), _array(where, "key_bounds.npy", np.int64, 1)
-    classes = _classes(where)
+    labels = _array(split_dir, "labels.npy", np.int32, 1, seals)
+    keys = _array(split_dir, "keys.npy", np.uint8, 1, seals)
+    bounds = _array(split_dir, "key_bounds.npy", np.int64, 1, seals)
+    classes = _classes(split_dir, seals)
     block = keys.tobytes()
     whole = len(bounds) == len(labels) + 1 and bounds[0] == 0 and bounds[-1] == len(block)
     if not whole or np.any(np.diff(bounds) < 0) or np.any(labels < -1) or np.any(labels >= len(classes)):
@@ -119,10 +124,12 @@ def read_item_list(split_dir: str | Path) -> ItemList:
     return ItemList(classes, PackedStrings.from_block(block, bounds), labels)
 
 
-def read_contents(split_dir: str | Path, num_items: int) -> Contents:
-    """What the image files of a finished split held. Raises WorkError when it is damaged or missing."""
+def read_contents(split_dir: str | Path, num_items: int, seals: Seals | None = None) -> Contents:
+    """What the image files of a finished split held. Raises WorkError as `read_item_list` does."""
     where = f"{split_dir}/{FOLDER}"
-    contents = Contents(_array(where, "num_bytes.npy", np.int64, 1), _array(where, "hashes.npy", np.uint8, 2))
+    contents = Contents(
+        _array(split_dir, "num_bytes.npy", np.int64, 1, seals), _array(split_dir, "hashes.npy", np.uint8, 2, seals)
+    )
     if len(contents.num_bytes) != num_items or contents.hashes.shape != (num_items, HASH_BYTES):
         raise WorkError(f"{where} is damaged: its arrays do not fit together; encode the split again")
     return contents
@@ -153,8 +160,10 @@ def _npy(array: NDArray[Any]) -> bytes:
     return stream.getvalue()
 
 
-def _array(where: str, name: str, dtype: type[np.generic], dimensions: int) -> NDArray[Any]:
-    data = _read(f"{where}/{name}")
+def _array(
+    split_dir: str | Path, name: str, dtype: type[np.generic], dimensions: int, seals: Seals | None
+) -> NDArray[Any]:
+    where, data = f"{split_dir}/{FOLDER}", _read(split_dir, name, seals)
     try:
         array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:
@@ -164,9 +173,10 @@ def _array(where: str, name: str, dtype: type[np.generic], dimensions: int) -> N
     return array
 
 
-def _classes(where: str) -> tuple[str, ...]:
+def _classes(split_dir: str | Path, seals: Seals | None) -> tuple[str, ...]:
+    where, data = f"{split_dir}/{FOLDER}", _read(split_dir, "classes.json", seals)
     try:
-        classes = json.loads(_read(f"{where}/classes.json"))
+        classes = json.loads(data)
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
             raise ValueError
     except (ValueError, RecursionError) as error:
@@ -174,11 +184,15 @@ def _classes(where: str) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def _read(path: str) -> bytes:
-    """Raises WorkError for a file that is not there or cannot be read."""
+def _read(split_dir: str | Path, name: str, seals: Seals | None) -> bytes:
+    """Raises WorkError for a file that is not there, cannot be read or is not what was sealed."""
+    path = f"{split_dir}/{FOLDER}/{name}"
     if "://" in path:
-        return bytes(fetch(path))
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise WorkError(f"{path} cannot be read ({error.strerror}); run `ci2p verify`") from error
+        data = bytes(fetch(path))
+    else:
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise WorkError(f"{path} cannot be read ({error.strerror}); run `ci2p verify`") from error
+    check_seal(data, f"{FOLDER}/{name}", seals, split_dir)
+    return data

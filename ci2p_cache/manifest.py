@@ -9,10 +9,11 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from ci2p_cache.duplicates import NO_DUPLICATES, Duplicates
-from ci2p_cache.errors import WorkError
+from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.escapes import Escape
 from ci2p_cache.left_out import LeftOut
 from ci2p_cache.publish import publish
+from ci2p_cache.seals import MANIFEST, FileSeal, seal_json, unseal_json
 from ci2p_cache.spec import CacheSpec
 
 NO_LABEL = -1  # the label of a position whose image failed
@@ -94,14 +95,20 @@ class Manifest(BaseModel):
     contents_sha256: str | None = None  # of every key, label, size and hash: see `hash_contents`
     left_out: tuple[LeftOut, ...] = ()  # what the data set holds and this split, or the whole of it, left out
     duplicates: Duplicates = NO_DUPLICATES
+    files: dict[str, FileSeal] | None = None  # every file of the split but this one; None of version 1, which knew none
 
     @property
     def num_escapes(self) -> int:
         return sum(shard.num_escapes for shard in self.shards)
 
 
+def marker_file(shard: int) -> str:
+    """Where a marker lies, relative to the split's folder."""
+    return f"shards/{shard:06d}.json"
+
+
 def marker_path(split_dir: Path, shard: int) -> Path:
-    return split_dir / "shards" / f"{shard:06d}.json"
+    return split_dir / marker_file(shard)
 
 
 def hash_bytes(data: bytes) -> str:
@@ -115,26 +122,36 @@ def hash_escapes(escapes: list[Escape]) -> str:
 
 def write_marker(split_dir: Path, marker: Marker) -> None:
     """The last step of writing a shard."""
-    publish(marker_path(split_dir, marker.shard), marker.model_dump_json(exclude_none=True).encode())
+    publish(marker_path(split_dir, marker.shard), dump_marker(marker))
+
+
+def dump_marker(marker: Marker) -> bytes:
+    """What its file holds."""
+    return seal_json(marker.model_dump_json(exclude_none=True).encode())
 
 
 def read_marker(split_dir: Path, shard: int) -> Marker | None:
     """The marker of a shard, or None when the shard does not exist. Raises WorkError when the marker is damaged."""
     path = marker_path(split_dir, shard)
     try:
-        return parse_marker(path.read_bytes(), path)
+        return parse_marker(path.read_bytes(), path, shard)
     except FileNotFoundError:
         return None
 
 
-def parse_marker(data: bytes, path: Path | str) -> Marker:
-    """Raises WorkError, naming the `path` that the bytes came from, when they are no marker."""
+def parse_marker(data: bytes, path: Path | str, shard: int) -> Marker:
+    """Raises WorkError, naming the `path` that the bytes came from, when they are no marker of this shard."""
+    body = unseal_json(data)
     try:
-        return Marker.model_validate_json(data)
+        # Those of format version 1 have no seal; what is left of a seal that does not hold is no field of a marker.
+        marker = Marker.model_validate_json(data if body is None else body)
     except ValidationError as error:
         raise WorkError(
             f"{path} is damaged ({error.error_count()} fields); delete it and run the same command again"
         ) from error
+    if marker.shard != shard:
+        raise WorkError(f"{path} is that of shard {marker.shard}; delete it and run the same command again")
+    return marker
 
 
 def make_manifest(
@@ -145,6 +162,7 @@ def make_manifest(
     contents_sha256: str | None,
     left_out: tuple[LeftOut, ...],
     duplicates: Duplicates,
+    files: dict[str, FileSeal] | None = None,
 ) -> Manifest:
     """The manifest of a split whose markers are all there, in order."""
     stored = [marker.value_range for marker in markers if marker.record.num_samples]
@@ -173,21 +191,44 @@ def make_manifest(
         contents_sha256=contents_sha256,
         left_out=left_out,
         duplicates=duplicates,
+        files=files,
     )
 
 
 def read_manifest(split_dir: Path) -> Manifest:
-    """The manifest of a finished split. Raises FileNotFoundError, and WorkError when it is damaged."""
-    path = split_dir / "manifest.json"
+    """The manifest of a finished split. Raises FileNotFoundError, and as `parse_manifest` does."""
+    path = split_dir / MANIFEST
+    return parse_manifest(path.read_bytes(), path)
+
+
+def read_seals(split_dir: Path) -> dict[str, FileSeal] | None:
+    """What every file of a split was when it was finished; None where it is not, or the manifest is of no use."""
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        return read_manifest(split_dir).files
+    except (FileNotFoundError, WorkError, InputError):
+        return None
+
+
+def parse_manifest(data: bytes, path: Path | str) -> Manifest:
+    """Raises WorkError, naming the `path` that the bytes came from, unless they are a manifest as it was written, and
+    InputError where that was by a ci2p of another time."""
+    body = unseal_json(data)
+    try:
+        manifest = Manifest.model_validate_json(data if body is None else body)
     except ValidationError as error:
-        raise WorkError(f"{path} is damaged ({error.error_count()} fields); run `ci2p verify`") from error
+        if body is not None and any(complaint["loc"][-1:] == ("format_version",) for complaint in error.errors()):
+            raise InputError(f"{path} was made by a newer ci2p; upgrade ci2p") from error
+        raise WorkError(
+            f"{path} is damaged ({error.error_count()} fields differ); run the same `ci2p encode` again to restore it"
+        ) from error
+    if manifest.spec.format_version > 1 and (body is None or manifest.files is None):
+        raise InputError(f"{path} was made by a ci2p that did not seal its files yet; encode the images again")
+    return manifest
 
 
 def dump_manifest(manifest: Manifest) -> bytes:
-    return manifest.model_dump_json().encode()
+    return seal_json(manifest.model_dump_json().encode())
 
 
 def write_manifest(split_dir: Path, manifest: Manifest) -> None:
-    publish(split_dir / "manifest.json", dump_manifest(manifest))
+    publish(split_dir / MANIFEST, dump_manifest(manifest))

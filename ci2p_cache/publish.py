@@ -86,6 +86,11 @@ def remove_leftovers(path: Path) -> None:
     _sweep(path.parent, f".{path.name}.")
 
 
+def is_aside(path: Path) -> bool:
+    """Whether a file is one that a process writes aside, by its name."""
+    return path.name.startswith(".") and path.name.endswith(".tmp") and parse_process(path.name[:-4]) is not None
+
+
 def fsync_folder(folder: Path) -> None:
     """A rename is durable only once its folder is; some network file systems refuse this, and need it less."""
     descriptor = os.open(folder, os.O_RDONLY)

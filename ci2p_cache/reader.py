@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 from ci2p_cache import codecs, tar_store, zarr_store
 from ci2p_cache.errors import WorkError
 from ci2p_cache.escapes import Escapes, collect_escapes
-from ci2p_cache.manifest import NO_LABEL, Manifest, Marker, hash_bytes, hash_escapes, parse_marker
+from ci2p_cache.manifest import NO_LABEL, Manifest, Marker, hash_bytes, hash_escapes, marker_file, parse_marker
 from ci2p_cache.order import window_shards
 from ci2p_cache.rans import ShardCoder
 from ci2p_cache.remote import RemoteShards, fetch
+from ci2p_cache.seals import check_seal
 from ci2p_cache.spec import CacheSpec
 
 Unpack = Callable[[memoryview, NDArray[np.generic]], None]
@@ -154,7 +155,7 @@ class ViewReader:
 
     def _load(self, number: int) -> _Shard:
         record = self._manifest.shards[number]
-        data = self._fetch(record.file)
+        data = self._fetch(record.file, record.bytes)
         if len(data) != record.bytes:
             raise WorkError(
                 f"{self._split_dir}/{record.file} has {len(data)} bytes instead of {record.bytes}; "
@@ -163,12 +164,14 @@ class ViewReader:
         return _open_shard(data, self._spec, partial(self._marker, number))
 
     def _marker(self, number: int) -> Marker:
-        name = f"shards/{number:06d}.json"
-        return parse_marker(bytes(self._fetch(name)), f"{self._split_dir}/{name}")
+        name = marker_file(number)
+        data = bytes(self._fetch(name))
+        check_seal(data, name, self._manifest.files, self._split_dir)
+        return parse_marker(data, f"{self._split_dir}/{name}", number)
 
-    def _fetch(self, name: str) -> memoryview:
+    def _fetch(self, name: str, num_bytes: int | None = None) -> memoryview:
         if not self.is_local:
-            return fetch(f"{self._split_dir}/{name}")
+            return fetch(f"{self._split_dir}/{name}", num_bytes)
         with (Path(self._split_dir) / name).open("rb") as file:
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 

@@ -3,57 +3,43 @@
 URL  --threads, as `prefetch` names them-->  shards held, the least recently used making way  --get-->  reader
 """
 
-import sys
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from typing import Generic, TypeVar
 
-import fsspec
-
 from ci2p_cache.errors import WorkError
+from ci2p_cache.remote_files import TooLong, describe, read_file
 
 ShardT = TypeVar("ShardT")
 
 _FETCH_THREADS = 4
-# What the packages behind fsspec let through that is no OSError, a status of 500, say: module -> base class.
-_CLIENT_ERRORS = {
-    "aiohttp": "ClientError",
-    "azure.core.exceptions": "AzureError",
-    "botocore.exceptions": "BotoCoreError",
-    "gcsfs.retry": "HttpError",
-}
 
 
-def client_errors() -> tuple[type[Exception], ...]:
-    """Base classes of the errors of those clients that are loaded; one that is not loaded raises nothing."""
-    return tuple(getattr(sys.modules[module], name) for module, name in _CLIENT_ERRORS.items() if module in sys.modules)
-
-
-def _read_errors() -> tuple[type[Exception], ...]:
-    return (OSError, *client_errors())
-
-
-@contextmanager
-def reading(url: str) -> Iterator[None]:
-    """Turns what reading `url` may raise into a WorkError of one line."""
+def fetch(url: str, num_bytes: int | None = None) -> memoryview:
+    """The bytes of one file, which has `num_bytes` if given. Raises WorkError when it cannot be had so."""
     try:
-        yield
-    except _read_errors() as error:
-        missing = isinstance(error, FileNotFoundError)
-        reason = "it is missing" if missing else " ".join(f"{type(error).__name__}: {error}".split())
+        data = read_file(url, num_bytes)
+        found = len(data)
+    except OSError as error:
+        if num_bytes is None or not isinstance(error, TooLong):
+            raise cannot_read(url, error) from error
+        found = error.num_bytes
+    if num_bytes is not None and found != num_bytes:
         raise WorkError(
-            f"{url} cannot be read ({reason}); see that it is there and can be reached, and run the same command again"
-        ) from error
+            f"{url} has {found} bytes instead of {num_bytes}; "
+            "copy it there again, or run the same `ci2p encode` to restore it"
+        )
+    return memoryview(data)
 
 
-def fetch(url: str) -> memoryview:
-    """The bytes of one file. Raises WorkError when it is missing or cannot be reached."""
-    with reading(url):
-        filesystem, path = fsspec.core.url_to_fs(url)  # fsspec keeps one per process and address
-        return memoryview(filesystem.cat_file(path))
+def cannot_read(url: str, error: OSError) -> WorkError:
+    """What reading `url` raised, in one line."""
+    reason = "it is missing" if isinstance(error, FileNotFoundError) and not error.strerror else describe(error)
+    return WorkError(
+        f"{url} cannot be read ({reason}); see that it is there and can be reached, and run the same command again"
+    )
 
 
 class RemoteShards(Generic[ShardT]):

@@ -3,6 +3,7 @@
 Both formats are written here and nowhere else, by stage one and by `convert` alike (promises C2 and C5).
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,16 +13,18 @@ import numpy as np
 
 from ci2p_cache import rans, tar_store, zarr_store
 from ci2p_cache.duplicates import find_duplicates, splits_after
+from ci2p_cache.errors import WorkError
 from ci2p_cache.escapes import Escape
 from ci2p_cache.items import (
+    LIST_FILES,
     NO_BYTES,
     Contents,
+    contents_files,
     contents_of,
     has_contents,
     hash_contents,
     read_contents,
     read_item_list,
-    write_contents,
 )
 from ci2p_cache.left_out import LeftOut
 from ci2p_cache.manifest import (
@@ -34,14 +37,22 @@ from ci2p_cache.manifest import (
     hash_bytes,
     hash_escapes,
     make_manifest,
+    marker_file,
+    marker_path,
+    parse_marker,
     read_manifest,
     read_marker,
+    read_seals,
     write_manifest,
     write_marker,
 )
 from ci2p_cache.plan import num_shards
 from ci2p_cache.publish import publish, remove_leftovers
-from ci2p_cache.spec import CacheSpec
+from ci2p_cache.refused import forget_refused
+from ci2p_cache.seals import FileSeal, find_damage, seal_of
+from ci2p_cache.spec import SPEC, CacheSpec, dump_spec
+
+logger = logging.getLogger("ci2p")
 
 
 @dataclass(frozen=True)
@@ -110,16 +121,40 @@ def write_shard(split_dir: Path, spec: CacheSpec, shard: int, contents: ShardCon
     write_marker(split_dir, marker)
 
 
+def hold_against_seals(split_dir: Path) -> None:
+    """Raises WorkError when the item list or a marker of a finished split is not as it was written.
+
+    Whatever is missing is no error here: it is written anew.
+    """
+    for name, seal in (read_seals(split_dir) or {}).items():
+        if name in LIST_FILES or name.startswith("shards/"):
+            damage = find_damage(split_dir, name, seal)
+            if damage not in (None, "missing"):
+                raise WorkError(f"{split_dir}/{name}: {damage}; delete it and run the same command again")
+
+
 def finish_split(cache: Path, spec: CacheSpec, left_out: tuple[LeftOut, ...]) -> Manifest | None:
-    """The manifest, written unless it is there already; None while a marker is missing. The item list must be there."""
+    """The manifest, written unless it is there already; None while a marker is missing. The item list must be there.
+
+    Other files of a finished split that are gone or changed, and follow from these, are written again, with a warning.
+    """
     split_dir = cache / spec.split
+    seals = read_seals(split_dir) or {}
     items = read_item_list(split_dir)
     markers: list[Marker] = []
+    files = {name: seal_of((split_dir / name).read_bytes()) for name in LIST_FILES}
     for shard in range(num_shards(len(items.labels), spec.shard_size)):
-        marker = read_marker(split_dir, shard)
-        if marker is None:
+        path = marker_path(split_dir, shard)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
             return None
+        marker = parse_marker(data, path, shard)
+        files[marker_file(shard)] = seal_of(data)
+        files[marker.record.file] = FileSeal(marker.record.sha256, marker.record.bytes)
         markers.append(marker)
+    if items.keys != [key for marker in markers for key in marker.keys]:
+        raise WorkError(f"{split_dir}/items has other keys than the shards; delete it and run the same command again")
     contents = contents_of_markers(markers)
     manifest = make_manifest(
         spec,
@@ -131,10 +166,21 @@ def finish_split(cache: Path, spec: CacheSpec, left_out: tuple[LeftOut, ...]) ->
             cache, spec.split, items, contents, np.array([label for marker in markers for label in marker.labels])
         ),
     )
+    derived = {SPEC: dump_spec(spec)} | contents_files(contents)
+    if spec.format == "zarr":
+        derived |= zarr_store.metadata_files(manifest)
+    for name, data in derived.items():
+        if name in seals and find_damage(split_dir, name, seals[name]) is None:
+            files[name] = seals[name]  # as another version of zarr-python may have written it
+            continue
+        files[name] = seal_of(data)
+        if find_damage(split_dir, name, files[name]) is not None:
+            if seals:
+                logger.warning("%s/%s is missing or has changed; it is written anew", split_dir, name)
+            publish(split_dir / name, data)
+    manifest = manifest.model_copy(update={"files": dict(sorted(files.items()))})
+    forget_refused(split_dir)
     if not _holds(split_dir, manifest):
-        if spec.format == "zarr":
-            zarr_store.write_metadata(split_dir, manifest)
-        write_contents(split_dir, contents)
         write_manifest(split_dir, manifest)
         for later in splits_after(spec.split):
             _look_for_duplicates_again(cache, later)
@@ -152,8 +198,8 @@ def _look_for_duplicates_again(cache: Path, split: str) -> None:
     if not (split_dir / "manifest.json").exists() or not has_contents(split_dir):
         return
     manifest = read_manifest(split_dir)
-    items = read_item_list(split_dir)
-    contents = read_contents(split_dir, len(items.labels))
+    items = read_item_list(split_dir, manifest.files)
+    contents = read_contents(split_dir, len(items.labels), manifest.files)
     duplicates = find_duplicates(cache, split, items, contents, np.asarray(manifest.labels))
     if duplicates != manifest.duplicates:
         write_manifest(split_dir, manifest.model_copy(update={"duplicates": duplicates}))

@@ -9,14 +9,13 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 from ci2p_cache.errors import InputError
-from ci2p_cache.publish import publish
-from ci2p_cache.views import whole_views
 
 FORMAT_VERSION: Literal[2] = 2  # 1 is read, and `convert` brings it over
 LATENT_CHANNELS = 192
 # A tar spends a kilobyte on a file of its own; 64 images to one cost 2 % of that.
 RECORD_IMAGES: dict[str, int | None] = {"zarr": None, "webdataset": 64}
 ENCODER_STRIDE = 16
+SPEC = "spec.json"
 
 
 class CacheSpec(BaseModel):
@@ -91,7 +90,7 @@ def hash_items(keys: Iterable[str], labels: Iterable[int], classes: Iterable[str
 
 
 # What may differ between the splits of one cache.
-_OF_ONE_SPLIT = frozenset({"split", "items_sha256"})
+OF_ONE_SPLIT = frozenset({"split", "items_sha256"})
 # What says which images and views are there and how they lie on disk, and leaves each latent as it is.
 _OF_THE_LAYOUT = frozenset(
     {
@@ -106,24 +105,6 @@ _OF_THE_LAYOUT = frozenset(
         "format_version",
     }
 )
-# Which option sets a field; a field that is not here is set by what was given to --dataset and --data-dir.
-_OPTIONS = {
-    "format_version": "the version of ci2p",
-    "val_fraction": "--val-fraction",
-    "image_size": "--image-size",
-    "short_edge": "--short-edge",
-    "resize_mode": "--resize-mode",
-    "jpeg_decode": "--jpeg-decode",
-    "weights_sha256": "--weights",
-    "views": "--views and --crops",
-    "crop_scale": "--crop-scale",
-    "format": "--format",
-    "store": "--store",
-    "step": "--step",
-    "shard_size": "--shard-size",
-    "record_images": "the version of ci2p",
-    "seed": "--seed",
-}
 
 
 def first_difference(ours: CacheSpec, theirs: CacheSpec, *, ignoring: frozenset[str] = frozenset()) -> str | None:
@@ -136,40 +117,12 @@ def first_difference(ours: CacheSpec, theirs: CacheSpec, *, ignoring: frozenset[
 
 def latent_difference(ours: CacheSpec, theirs: CacheSpec) -> str | None:
     """The first field in which two specs' latents differ in kind: encoder, preprocessing or rounding; or None."""
-    return first_difference(_as_read(ours), _as_read(theirs), ignoring=_OF_ONE_SPLIT | _OF_THE_LAYOUT)
+    return first_difference(_as_read(ours), _as_read(theirs), ignoring=OF_ONE_SPLIT | _OF_THE_LAYOUT)
 
 
-def check_claim(cache: Path, spec: CacheSpec) -> None:
-    """Sees to it that a split may be written into a cache: it is of the spec that is there, if one is (promise C3).
-
-    The other splits of the cache must agree in all but their items and crops. Raises InputError naming the first
-    field that differs, both values and the way out.
-    """
-    for other in sorted(cache.glob("*/spec.json")):
-        theirs = read_spec(other)
-        if theirs.format_version != spec.format_version:
-            raise InputError(
-                f"{other.parent} is of format version {theirs.format_version}, which is read and no longer written; "
-                f"give another --out, or bring it over with `ci2p convert {cache} TARGET`"
-            )
-        if other.parent.name == spec.split:
-            field = first_difference(spec, theirs)
-        else:
-            field = first_difference(_without_crops(spec), _without_crops(theirs), ignoring=_OF_ONE_SPLIT)
-        if field is not None:
-            raise InputError(
-                f"{other.parent} holds another cache: {field} is {getattr(theirs, field)!r} there and "
-                f"{getattr(spec, field)!r} in this run ({_OPTIONS.get(field, '--dataset and --data-dir')}); "
-                "give another --out, or the same settings to continue it"
-            )
-
-
-def claim_folder(cache: Path, spec: CacheSpec) -> None:
-    """Writes the spec of a split into its folder, once it is known that it may. Raises InputError as `check_claim`."""
-    check_claim(cache, spec)
-    own = cache / spec.split / "spec.json"
-    if not own.exists():
-        publish(own, spec.model_dump_json(indent=1).encode())
+def dump_spec(spec: CacheSpec) -> bytes:
+    """What spec.json holds."""
+    return spec.model_dump_json(indent=1).encode()
 
 
 def _as_read(spec: CacheSpec) -> CacheSpec:
@@ -177,14 +130,14 @@ def _as_read(spec: CacheSpec) -> CacheSpec:
     return spec.model_copy(update={"store": "int"}) if spec.store == "rans" else spec
 
 
-def _without_crops(spec: CacheSpec) -> CacheSpec:
-    return spec.model_copy(update={"views": whole_views(spec.views), "crop_scale": None})
-
-
 def read_spec(path: Path) -> CacheSpec:
     """Raises InputError when the file is no spec that this version reads."""
     try:
         return CacheSpec.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); run the same `ci2p encode` again to restore it"
+        ) from error
     except ValueError as error:
         raise InputError(
             f"{path} is not a cache spec of this version of ci2p ({str(error).splitlines()[0]}); "

@@ -6,9 +6,8 @@ from typing import Any
 
 from ci2p_cache.codecs import INT_LIMIT
 from ci2p_cache.duplicates import Duplicates, describe_duplicates
-from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOut, describe_left_out
-from ci2p_cache.manifest import Manifest
+from ci2p_cache.manifest import Manifest, read_manifest
 from ci2p_cache.plan import num_shards
 from ci2p_cache.spec import read_spec
 from ci2p_cache.views import describe_views
@@ -28,7 +27,7 @@ def size_figures(manifest: Manifest) -> dict[str, float]:
 def summarise_split(cache: Path, split: str) -> dict[str, Any]:
     """The figures of one split, as JSON types; of an unfinished one its spec and how far it is.
 
-    Raises InputError when the manifest is not of this version.
+    Raises WorkError when the manifest is damaged, and InputError when it is not of this version.
     """
     split_dir = cache / split
     path = split_dir / "manifest.json"
@@ -36,10 +35,7 @@ def summarise_split(cache: Path, split: str) -> dict[str, Any]:
     base = {"split": split, "finished": path.exists(), "spec_id": spec.spec_id, "spec": spec.model_dump(mode="json")}
     if not path.exists():
         return base | {"num_shards_done": len(list((split_dir / "shards").glob("*.json")))}
-    try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
-    except ValueError as error:
-        raise InputError(f"{path} is not a manifest of this version of ci2p; run `ci2p verify {cache}`") from error
+    manifest = read_manifest(split_dir)
     images = Counter(label for label in manifest.labels if label >= 0)
     return base | {
         "num_images": manifest.num_images,

@@ -1,73 +1,121 @@
-"""Recount and rehash a cache, and say what is wrong (promise C6)."""
+"""Hold a cache against its seals, recount it, and say what is wrong (promise C6)."""
 
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
 
-from ci2p_cache import zarr_store
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.items import hash_contents, read_contents, read_item_list
-from ci2p_cache.manifest import Manifest, hash_bytes, hash_escapes, read_marker
+from ci2p_cache.manifest import (
+    Manifest,
+    Marker,
+    hash_escapes,
+    marker_file,
+    read_manifest,
+    read_marker,
+    read_seals,
+)
 from ci2p_cache.plan import num_shards, shard_positions
+from ci2p_cache.seals import FileSeal, find_damage, unknown_files
 from ci2p_cache.shard import contents_of_markers
-from ci2p_cache.spec import hash_items
+from ci2p_cache.spec import SPEC, hash_items
+from ci2p_cache.zarr_store import GROUP
+
+# By any of these a split is known, whatever else of it is gone; an item list alone is that of one not begun.
+_TRACES = (SPEC, "manifest.json", "shards", GROUP, "items/num_bytes.npy", "items/hashes.npy")
 
 
 def find_splits(cache: Path) -> list[str]:
-    """The splits of a cache, finished or not. Raises InputError when there is none."""
+    """The splits of a cache, finished, damaged or not. Raises InputError when there is none."""
     if not cache.is_dir():
         raise InputError(f"the cache {cache} does not exist")
-    splits = sorted(path.parent.name for path in cache.glob("*/spec.json"))
+    splits = sorted({path.relative_to(cache).parts[0] for trace in _TRACES for path in cache.glob(f"*/{trace}")})
     if not splits:
-        raise InputError(f"{cache} is no ci2p cache: it holds no SPLIT/spec.json")
+        raise InputError(f"{cache} is no ci2p cache: it holds no SPLIT/{SPEC}")
     return splits
 
 
 def verify_split(cache: Path, split: str) -> list[str]:
-    """Everything that is wrong with one split, a line each; an empty list when every byte is as it was written."""
+    """Everything that is wrong with one split, a line each; an empty list when every byte is as it was written and
+    nothing else lies in its folder."""
+    seals = read_seals(cache / split)
+    unknown = [] if seals is None else unknown_files(cache / split, seals)
+    return find_damages(cache, split) + [f"{split}/{name}: no file of the cache; delete it" for name in unknown]
+
+
+def find_damages(cache: Path, split: str) -> list[str]:
+    """What is missing of a split or changed, a line each."""
     split_dir = cache / split
     try:
-        manifest = Manifest.model_validate_json((split_dir / "manifest.json").read_bytes())
+        manifest = read_manifest(split_dir)
     except FileNotFoundError:
         return [f"{split}: not finished (no manifest.json); run the same `ci2p encode` again"]
-    except ValidationError as error:
-        return [f"{split}/manifest.json: damaged ({error.error_count()} fields)"]
-    spec = manifest.spec
+    except (OSError, WorkError, InputError) as error:
+        return [str(error)]
+    seals = _seals_of_version_1(manifest) if manifest.files is None else manifest.files
+    damages = []
+    for name, seal in seals.items():
+        damage = find_damage(split_dir, name, seal)
+        if damage is not None:
+            damages.append(f"{split}/{name}: {damage}; {_way_out(damage, manifest)}")
+    return damages or _recount(split_dir, manifest)
+
+
+def _way_out(damage: str, manifest: Manifest) -> str:
+    if manifest.spec.format_version == 1:
+        return "encode the images again"
+    return f"{'' if damage == 'missing' else 'delete it and '}run the same `ci2p encode` again to restore it"
+
+
+def _seals_of_version_1(manifest: Manifest) -> dict[str, FileSeal]:
+    return {record.file: FileSeal(record.sha256, record.bytes) for record in manifest.shards}
+
+
+def _recount(split_dir: Path, manifest: Manifest) -> list[str]:
+    """What does not fit together in a split whose files are as they were sealed, as far as they were."""
+    name, spec = f"{split_dir.name}/manifest.json", manifest.spec
     problems = []
     if manifest.spec_id != spec.spec_id:
-        problems.append(f"{split}/manifest.json: spec_id {manifest.spec_id} is not that of its spec, {spec.spec_id}")
+        problems.append(f"{name}: spec_id {manifest.spec_id} is not that of its spec, {spec.spec_id}")
     if len(manifest.shards) != num_shards(manifest.num_items, spec.shard_size):
-        problems.append(f"{split}/manifest.json: {len(manifest.shards)} shards for {manifest.num_items} items")
-    for number, record in enumerate(manifest.shards):
-        problems += _verify_shard(split_dir, manifest, number, record.file)
+        problems.append(f"{name}: {len(manifest.shards)} shards for {manifest.num_items} items")
+    markers: list[Marker] = []
+    for number in range(len(manifest.shards)):
+        try:
+            marker = read_marker(split_dir, number)
+        except WorkError as error:
+            problems.append(str(error))
+            continue
+        if marker is None:
+            problems.append(f"{split_dir.name}/{marker_file(number)}: missing")
+            continue
+        problems += _recount_shard(split_dir, manifest, marker)
+        markers.append(marker)
     if spec.format_version > 1:
-        problems += _verify_items(split_dir, manifest)
+        problems += _recount_items(split_dir, manifest, markers)
+    elif spec.format == "zarr" and not (split_dir / GROUP / "zarr.json").exists():
+        problems.append(f"{split_dir.name}/{GROUP}/zarr.json: missing")
     stored = sum(record.num_samples for record in manifest.shards)
     if not stored == manifest.num_images == sum(label >= 0 for label in manifest.labels):
-        problems.append(f"{split}/manifest.json: {manifest.num_images} images, but its shards hold {stored}")
+        problems.append(f"{name}: {manifest.num_images} images, but its shards hold {stored}")
     if manifest.num_images + manifest.num_failed != manifest.num_items:
         problems.append(
-            f"{split}/manifest.json: {manifest.num_images} images and {manifest.num_failed} failures do not make "
+            f"{name}: {manifest.num_images} images and {manifest.num_failed} failures do not make "
             f"{manifest.num_items} items"
         )
-    if spec.format == "zarr" and not (split_dir / zarr_store.GROUP / "zarr.json").exists():
-        problems.append(f"{split}/{zarr_store.GROUP}: zarr.json is missing")
     return problems
 
 
-def _verify_items(split_dir: Path, manifest: Manifest) -> list[str]:
+def _recount_items(split_dir: Path, manifest: Manifest, markers: list[Marker]) -> list[str]:
     """Whether the item list is that of the plan and says the same as markers and manifest."""
     try:
         items = read_item_list(split_dir)
         contents = read_contents(split_dir, len(items.labels))
-        shards = range(len(manifest.shards))
-        markers = [marker for marker in (read_marker(split_dir, shard) for shard in shards) if marker is not None]
     except WorkError as error:
         return [str(error)]
     name = f"{split_dir.name}/items"
     problems = []
-    if len(markers) == len(shards):
+    if len(markers) == len(manifest.shards):
         if items.keys != [key for marker in markers for key in marker.keys]:
             problems.append(f"{name}: other keys than in the markers")
         if contents_of_markers(markers) != contents:
@@ -83,30 +131,18 @@ def _verify_items(split_dir: Path, manifest: Manifest) -> list[str]:
     return problems
 
 
-def _verify_shard(split_dir: Path, manifest: Manifest, number: int, file: str) -> list[str]:
-    record = manifest.shards[number]
-    name = f"{split_dir.name}/{file}"
-    try:
-        marker = read_marker(split_dir, number)
-    except WorkError as error:
-        return [str(error)]
-    if marker is None:
-        return [f"{name}: its marker is missing"]
+def _recount_shard(split_dir: Path, manifest: Manifest, marker: Marker) -> list[str]:
+    record, number = manifest.shards[marker.shard], marker.shard
+    name = f"{split_dir.name}/{marker_file(number)}"
     problems = []
     begin = number * manifest.spec.shard_size
     planned = shard_positions(number, manifest.num_items, manifest.spec.shard_size)
+    if marker.spec_id != manifest.spec_id:
+        problems.append(f"{name}: of another cache (spec_id)")
     if marker.record != record or marker.labels != manifest.labels[begin : begin + len(planned)]:
-        problems.append(f"{name}: its marker and the manifest disagree")
+        problems.append(f"{name}: it and the manifest disagree")
     if len(set(marker.keys)) != len(planned):
         problems.append(f"{name}: {len(set(marker.keys))} keys for {len(planned)} items")
     if (hash_escapes(marker.escapes) if marker.escapes else None) != record.escapes_sha256:
-        problems.append(f"{name}: the escapes in its marker have changed; delete both and encode again")
-    path = split_dir / file
-    if not path.exists():
-        return [*problems, f"{name}: missing"]
-    data = path.read_bytes()
-    if len(data) != record.bytes:
-        problems.append(f"{name}: {len(data)} bytes instead of {record.bytes}")
-    elif hash_bytes(data) != record.sha256:
-        problems.append(f"{name}: changed (its sha256 is not that of its marker); delete it and encode again")
+        problems.append(f"{name}: its escapes have changed; delete it and encode again")
     return problems

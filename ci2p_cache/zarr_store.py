@@ -15,7 +15,6 @@ labels and refuses the latents by that name, rather than returning something els
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import google_crc32c
 import numpy as np
@@ -28,7 +27,6 @@ from zarr.storage import MemoryStore
 from ci2p_cache.codecs import ESCAPE, INT_LIMIT, stored_dtype
 from ci2p_cache.errors import WorkError
 from ci2p_cache.manifest import NO_LABEL, Manifest
-from ci2p_cache.publish import publish
 from ci2p_cache.spec import CacheSpec
 
 GROUP = "latents.zarr"
@@ -73,8 +71,8 @@ def view_index(shard: memoryview, spec: CacheSpec) -> tuple[NDArray[np.int64], N
     return offsets, sizes
 
 
-def write_metadata(split_dir: Path, manifest: Manifest) -> None:
-    """Publishes the group's metadata and its labels, which make the shards a zarr that any reader opens."""
+def metadata_files(manifest: Manifest) -> dict[str, bytes]:
+    """The group's metadata and its labels, which make the shards a zarr that any reader opens, by path in the split."""
     spec, labels = manifest.spec, manifest.labels
     # A dict of ours, to be read without an event loop of its own: in a notebook one is running already.
     written: dict[str, Buffer] = {}
@@ -103,8 +101,7 @@ def write_metadata(split_dir: Path, manifest: Manifest) -> None:
     contents = {key: value.to_bytes() for key, value in written.items()}
     if spec.store == "rans":
         contents["latents/zarr.json"] = _with_rans(contents["latents/zarr.json"])
-    for key, data in contents.items():
-        publish(split_dir / GROUP / key, data)
+    return {f"{GROUP}/{key}": data for key, data in contents.items()}
 
 
 def _with_rans(metadata: bytes) -> bytes:

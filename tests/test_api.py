@@ -423,7 +423,7 @@ def test_a_model_takes_addresses(run: ci2p.Run, image_folder: Path, server: str)
     model = ci2p.load(run, device="cpu")
     assert model.predict(f"{server}/val/red/001.png") == model.predict(image_folder / "val" / "red" / "001.png")
     for url, kind, message in (
-        (f"{server}/none.png", ci2p.WorkError, "none.png cannot be read (HTTP Error 404"),
+        (f"{server}/none.png", ci2p.WorkError, "none.png cannot be read (the server answered 404"),
         ("http://127.0.0.1:9/x.png", ci2p.WorkError, "cannot be read"),
         ("s9://bucket/x.png", ci2p.InputError, "cannot be opened"),
     ):

@@ -14,9 +14,10 @@ import ci2p_cache.manifest
 import ci2p_cache.shard
 from ci2p_cache.cache import open_cache
 from ci2p_cache.errors import InputError, WorkError
-from ci2p_cache.manifest import marker_path, read_marker
+from ci2p_cache.manifest import marker_file, marker_path, read_marker
 from ci2p_cache.publish import publish
 from ci2p_cache.verify import verify_split
+from ci2p_cache.zarr_store import shard_file
 from tests.conftest import CLASSES, REPOSITORY, encode_folder, files_of, write_image_folder
 
 
@@ -30,14 +31,15 @@ def test_c2_the_marker_is_published_after_the_shard_and_the_manifest_last(
     published: list[str] = []
 
     def record(path: Path, data: bytes) -> None:
-        published.append(path.name if path.suffix == ".json" else "shard")
+        published.append(str(path.relative_to(tmp_path / "cache" / "train")))
         publish(path, data)
 
     monkeypatch.setattr(ci2p_cache.shard, "publish", record)
     monkeypatch.setattr(ci2p_cache.manifest, "publish", record)
     encode_folder(image_folder, tmp_path / "cache", splits=["train"])
-    expected = [name for number in range(6) for name in ("shard", f"{number:06d}.json")]
-    assert published == [*expected, "manifest.json"]
+    shards = [name for number in range(6) for name in (shard_file(number), marker_file(number))]
+    assert published[:12] == shards and published[-1] == "manifest.json"
+    assert not {*published[12:-1]} & {*shards, "manifest.json"}
 
 
 @pytest.mark.parametrize("format", ["zarr", "webdataset"])

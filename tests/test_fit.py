@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import zlib
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,14 @@ from ci2p_cache.errors import InputError, WorkError
 from pipeline.encode.codec import load_analysis
 from pipeline.encode.fit.crops import crop_batches, random_crop
 from pipeline.encode.fit.images import hash_names, list_images
+from pipeline.encode.fit.loop import _Figures
 from pipeline.encode.fit.quality import Quality, measure_quality
 from pipeline.encode.fit.run import FitReport, fit_encoder
 from pipeline.encode.fit.settings import FitSettings
 from pipeline.encode.psnr import psnr
 from pipeline.encode.whole_codec import new_codec
 from pipeline.running.checkpoint_file import read_checkpoint, write_checkpoint
+from pipeline.running.signals import Ended, ending_by_signals
 from tests.conftest import call_ci2p, encode_folder, files_of, run_ci2p, run_python, write_image
 
 SMALL = FitSettings(steps=4, batch_size=2, crop_size=32, final_crop_size=48, precision="float32", lr=2e-4)
@@ -103,6 +106,17 @@ def test_killed_and_resumed_equals_never_killed(pictures: Path, tmp_path: Path) 
     assert {name: data for name, data in files_of(tmp_path).items() if not name.endswith(".md")} == {
         name: data for name, data in finished.items() if not name.endswith(".md")
     }
+
+
+def test_a_signal_ends_it_after_its_step(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched, ending_by_signals(), pytest.raises(Ended, match=r"again to continue$"):
+        add = _Figures.add
+        patched.setattr(_Figures, "add", lambda *given: os.kill(os.getpid(), signal.SIGTERM) or add(*given))
+        fit(pictures, tmp_path / "parts.pth.tar")
+    assert [file.name for file in tmp_path.iterdir()] == ["parts.ckpt"]
+    for name in ("parts", "whole"):
+        fit(pictures, tmp_path / f"{name}.pth.tar")
+    assert (tmp_path / "parts.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
 
 
 def test_more_steps_may_be_asked_for_until_the_decay(pictures: Path, tmp_path: Path) -> None:

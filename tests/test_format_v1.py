@@ -11,6 +11,7 @@ import pytest
 from ci2p_cache.cache import Cache, open_cache
 from ci2p_cache.errors import InputError
 from ci2p_cache.reader import ViewReader
+from ci2p_cache.seals import seal_json, unseal_json
 from ci2p_cache.verify import verify_split
 from tests.conftest import call_ci2p, encode_folder, files_of, write_image_folder
 
@@ -106,8 +107,10 @@ def test_encoding_into_version_1_is_refused_with_a_way_out(tmp_path: Path) -> No
 def test_a_version_of_the_future_is_refused(tmp_path: Path, zarr_cache: Path) -> None:
     shutil.copytree(zarr_cache, tmp_path / "cache")
     manifest = tmp_path / "cache" / "val" / "manifest.json"
-    content = json.loads(manifest.read_bytes())
+    body = unseal_json(manifest.read_bytes())
+    assert body is not None
+    content = json.loads(body)
     content["spec"]["format_version"] = 3
-    manifest.write_text(json.dumps(content))
+    manifest.write_bytes(seal_json(json.dumps(content).encode()))
     with pytest.raises(InputError, match="newer ci2p"):
         open_cache(tmp_path / "cache", "val")

@@ -144,7 +144,7 @@ def test_urls(pictures: Path, server: str) -> None:
     shares = json.loads((pictures / "p.json").read_text())
     assert list(shares) == [f"{server}/three.png", "memory:///shots/x.png"]
     assert shares[f"{server}/three.png"] == shares["memory:///shots/x.png"]
-    assert f"{server}/none.png: cannot be read: HTTP Error 404" in finished.stderr
+    assert f"{server}/none.png: cannot be read: the server answered 404" in finished.stderr
 
 
 def test_predictions_of_eval_agree_with_its_scores(trained: Path) -> None:

@@ -43,9 +43,9 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each file was fetched."""
     counts: Counter[str] = Counter()
 
-    def counted(url: str) -> memoryview:
+    def counted(url: str, num_bytes: int | None = None) -> memoryview:
         counts[url.partition("/train/")[2]] += 1
-        return fetch(url)
+        return fetch(url, num_bytes)
 
     fetch = reader.fetch
     monkeypatch.setattr(reader, "fetch", counted)

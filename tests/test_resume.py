@@ -182,7 +182,7 @@ def test_verify_holds_a_cache_against_its_images(tmp_path: Path) -> None:
     found = call_ci2p("verify", "cache", "--data-dir", images, cwd=tmp_path)
     assert found.returncode == 1
     assert "val: image red/001 has changed since it was encoded" in found.stdout
-    assert "train: every shard is as it was written" in found.stdout
+    assert "train: every file is as it was written" in found.stdout
 
 
 def test_a_dry_run_estimates_and_writes_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 # B batch, C latent channels (8), H=W latent grid (4)
 
+import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,7 +53,7 @@ class ToyBatches:
     batch_size: int
     share: Share
     seed: int | None
-    fault: tuple[str, int, int] | None  # ("kill" or "nan", epoch, step)
+    fault: tuple[str, int, int] | None  # ("kill", "nan" or "SIGTERM" ..., epoch, step)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -67,6 +69,9 @@ class ToyBatches:
         for step in range(first_step, self.steps_per_epoch):
             if self.fault == ("kill", epoch, step):
                 raise Killed
+            if self.fault is not None and self.fault[0].startswith("SIG") and self.fault[1:] == (epoch, step):
+                for name in self.fault[0].split():
+                    os.kill(os.getpid(), signal.Signals[name])
             mine = order[step * self.batch_size : (step + 1) * self.batch_size][
                 self.share.rank :: self.share.world_size
             ]
@@ -81,6 +86,7 @@ class ToyData:
     """40 training and 21 validation samples; a class is a direction among the channels, under noise."""
 
     fault: tuple[str, int, int] | None = None
+    in_validation: bool = False
     fingerprint: str = "toy"
     path: str = "caches/toy"
     classes: tuple[str, ...] = CLASSES
@@ -96,10 +102,12 @@ class ToyData:
         return KnownImages("name", ids, HeldOut(PackedStrings(["val"]), as_ids([0])))
 
     def train_batches(self, share: Share, *, batch_size: int, seed: int, flip: bool) -> ToyBatches:
-        return ToyBatches(*_samples(self.num_train, 1, self.input_shape), batch_size, share, seed, self.fault)
+        fault = None if self.in_validation else self.fault
+        return ToyBatches(*_samples(self.num_train, 1, self.input_shape), batch_size, share, seed, fault)
 
     def val_batches(self, share: Share, *, batch_size: int) -> ToyBatches:
-        return ToyBatches(*_samples(21, 2, self.input_shape), batch_size, share, None, None)
+        fault = self.fault if self.in_validation else None
+        return ToyBatches(*_samples(21, 2, self.input_shape), batch_size, share, None, fault)
 
 
 def _samples(count: int, seed: int, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,6 @@
 """What a model may be asked about: paths, URLs, pictures in memory, folders and lists of them -> bytes, one by one."""
 
-import http.client
 import os
-import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,13 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from ci2p_cache.errors import InputError, WorkError
+from ci2p_cache.errors import InputError
+from ci2p_cache.printable import printable
 from ci2p_cache.remote import fetch
+from ci2p_cache.remote_files import describe
 from pipeline.encode.formats import is_image_name
 from pipeline.encode.image_values import IMAGE_TYPES, image_bytes, is_image_value
-
-_PATIENCE_S = 30
-_MOST_BYTES = 2**30  # of an answer; no image file that is decoded is larger
 
 
 @dataclass(frozen=True)
@@ -76,22 +73,10 @@ def _read(path: str) -> bytes:
 
 
 def _download(url: str) -> bytes:
-    if url.partition("://")[0].lower() not in ("http", "https"):
-        try:
-            return bytes(fetch(url))
-        except (ImportError, ValueError) as error:  # fsspec finds s3:// and others through packages of their own
-            raise InputError(f"{url} cannot be opened: {' '.join(str(error).split())}") from error
     try:
-        request = urllib.request.Request(url, headers={"User-Agent": "ci2p"})  # some servers answer no nameless client
-        with urllib.request.urlopen(request, timeout=_PATIENCE_S) as answer:
-            data: bytes = answer.read(_MOST_BYTES)
-            return data
-    except (OSError, http.client.HTTPException) as error:
-        raise WorkError(
-            f"{url} cannot be read ({' '.join(str(error).split())[:120]}); see that it can be reached"
-        ) from error
-    except ValueError as error:
-        raise InputError(f"{url} is no URL ({error}); give one such as https://example.org/cat.jpg") from error
+        return bytes(fetch(url))
+    except (ImportError, ValueError) as error:  # fsspec finds s3:// and others through packages of their own
+        raise InputError(f"{printable(url)} cannot be opened: {describe(error)}") from error
 
 
 def _shown(path: object) -> str:

@@ -64,7 +64,7 @@ def verify(cache: Path, data_dir: str | None, json_file: str | None) -> None:
     from ci2p_cache.verify import find_splits, verify_split
 
     problems = {split: verify_split(cache, split) for split in find_splits(cache)}
-    sound = "every shard is as it was written"
+    sound = "every file is as it was written"
     if data_dir is not None:
         from pipeline.encode.source_check import check_source
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ci2p_cache.errors import InputError
 from ci2p_cache.items import ItemList, has_item_list, read_item_list, write_item_list
 from ci2p_cache.left_out import LeftOut
+from ci2p_cache.manifest import read_seals
 from ci2p_cache.packed_strings import PackedStrings
 from ci2p_cache.plan import plan_order
 from pipeline.encode.datasets import SPLITS, ImageDataset, ImageSplit
@@ -80,7 +81,11 @@ def keep_items(opened: ImageDataset, cache: Path, *, seed: int) -> None:
 
 
 def _kept_lists(cache: Path) -> dict[str, ItemList]:
-    return {split: read_item_list(cache / split) for split in SPLITS if has_item_list(cache / split)}
+    return {
+        split: read_item_list(cache / split, read_seals(cache / split))
+        for split in SPLITS
+        if has_item_list(cache / split)
+    }
 
 
 def _drawn(opened: ImageDataset, kept: Mapping[str, ItemList]) -> Mapping[str, ImageSplit]:

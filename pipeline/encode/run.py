@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from ci2p_cache import codecs
+from ci2p_cache.claim import check_claim
 from ci2p_cache.errors import InputError
-from ci2p_cache.spec import RECORD_IMAGES, CacheSpec, check_claim, hash_items
+from ci2p_cache.spec import RECORD_IMAGES, CacheSpec, hash_items
 from ci2p_cache.views import view_names
 from pipeline.encode.codec import ENCODER
 from pipeline.encode.crops import NO_CROPS, Crops, random_crops

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ci2p_cache import codecs
+from ci2p_cache.claim import claim_folder
 from ci2p_cache.errors import WorkError
 from ci2p_cache.items import ImageContent
 from ci2p_cache.left_out import LeftOut
 from ci2p_cache.manifest import NO_LABEL, Failure, Manifest, Marker, marker_path
 from ci2p_cache.reader import read_rows
-from ci2p_cache.shard import ShardContents, finish_split, reopen_split, write_shard
-from ci2p_cache.spec import CacheSpec, claim_folder
+from ci2p_cache.refused import note_refused, read_refused
+from ci2p_cache.shard import ShardContents, finish_split, hold_against_seals, reopen_split, write_shard
+from ci2p_cache.spec import CacheSpec
 from ci2p_cache.views import Flips
 from pipeline.encode.crops import crops_of
 from pipeline.encode.datasets.split import ImageSplit
@@ -26,9 +28,9 @@ from pipeline.encode.decoding import OnError, decode_batches
 from pipeline.encode.encoder import Encoder
 from pipeline.encode.kept_items import GONE
 from pipeline.encode.preprocess import Preprocessing
-from pipeline.encode.refused import forget_refused, note_refused, read_refused
 from pipeline.encode.resume import ShardWork, find_work
 from pipeline.encode.rows import Row, encode_views, pack_row, unpack_row
+from pipeline.running import signals
 from pipeline.running.progress import progress
 
 _PACKING_THREADS = 4
@@ -95,12 +97,11 @@ def encode_split(
     claim_folder(cache, spec)
     split_dir = cache / spec.split
     begin = time.monotonic()
+    hold_against_seals(split_dir)
     work = find_work(split, spec, split_dir, rank=rank, world_size=world_size)
     if work:
         _write_shards(split, spec, pre, encoder, split_dir, options, work)
     manifest = finish_split(cache, spec, left_out)
-    if manifest is not None:
-        forget_refused(split_dir)
     return SplitReport(spec.split, manifest, sum(len(each.todo) for each in work), time.monotonic() - begin)
 
 
@@ -135,6 +136,7 @@ def _write_shards(
         ThreadPoolExecutor(_PACKING_THREADS, thread_name_prefix="ci2p-pack") as packers,
         ThreadPoolExecutor(1, thread_name_prefix="ci2p-write") as writer,
         progress(f"encode {spec.split}", num_items, "images", start=done_before) as advance,
+        signals.finishing(),
     ):
         writing: Future[None] | None = None
         done = _Encoded()
@@ -157,6 +159,7 @@ def _write_shards(
                     writing.result()
                 writing = writer.submit(_write_shard, split, spec, split_dir, each, done, recorded)
                 done = _Encoded()
+            signals.end_if_told()  # a shard that is being written is finished first
         if writing is not None:
             writing.result()
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from ci2p_cache.cache import open_cache
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.items import has_item_list, hash_content, read_item_list
+from ci2p_cache.manifest import read_seals
 from pipeline.encode.datasets import ImageSplit, open_pool
 from pipeline.running.progress import progress
 
@@ -53,7 +54,8 @@ def check_source(cache_dir: Path, split: str, data_dir: str) -> list[str]:
 
 
 def _keys(cache_dir: Path, split: str) -> set[str]:
-    return set(read_item_list(cache_dir / split).keys) if has_item_list(cache_dir / split) else set()
+    split_dir = cache_dir / split
+    return set(read_item_list(split_dir, read_seals(split_dir)).keys) if has_item_list(split_dir) else set()
 
 
 def _hashes(pool: ImageSplit, indices: Sequence[int], split: str) -> Iterator[str]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ci2p_cache.errors import Ci2pError, WorkError
+from pipeline.running import signals
 from pipeline.running.launched import launched_as
 
 logger = logging.getLogger("ci2p")
@@ -57,6 +58,7 @@ def compute_ahead(
         num_workers=workers,
         prefetch_factor=ahead if workers else None,
         pin_memory=pin,
+        worker_init_fn=_end_by_parent_alone,
     )
     others = set(multiprocessing.active_children())
     iterator = _started(loader, workers)
@@ -151,6 +153,27 @@ def _started(loader: DataLoader[T], workers: int) -> Iterator[T]:
     if before is not None:
         signal.signal(signal.SIGCHLD, before)
     return iterator
+
+
+def _end_by_parent_alone(worker: int) -> None:
+    """A signal to the whole job is for the process that wants the items, and may finish its work with them first.
+
+    SIGTERM from that one, who ends what hangs by it, is obeyed; where the system does not say who sent it, from all.
+    """
+    for number in signals.HEEDED:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # of the threads that it starts, too
+        threading.Thread(target=_await_parent, args=(os.getppid(),), daemon=True).start()
+    else:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _await_parent(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def _explained(error: Exception, processes: set[BaseProcess], place: str) -> WorkError | None:

@@ -5,31 +5,26 @@ An explicit file that is missing or no image stays among the images, so that it 
 
 import errno
 import glob
-import http.client
 import os
 import stat
 import sys
-import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ci2p_cache.errors import InputError, WorkError
+from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOut, LeftOutFiles
 from ci2p_cache.printable import printable
-from ci2p_cache.remote import client_errors, fetch
+from ci2p_cache.remote_files import MOST_BYTES, client_errors, describe, filesystem_of, read_file
 from pipeline.encode.datasets.listing import NO_IMAGES, UNREAD, image_files
 from pipeline.encode.datasets.path_patterns import expand_braces, has_pattern
 from pipeline.encode.datasets.split import UNKNOWN_STAMP, Stamp
 from pipeline.encode.formats import is_image_name, looks_like_image
 
 STANDARD_INPUT = "-"
-_PATIENCE_S = 30
-_MOST_BYTES = 2**30  # of one image; none that is decoded has more
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,17 +108,16 @@ def _of_url(url: str, left_out: LeftOutFiles) -> list[str]:
     if url.lower().startswith(("http://", "https://")):
         return [url]
     try:
-        filesystem, path = fsspec.core.url_to_fs(url)
-        if has_pattern(path) and not filesystem.exists(path):
-            found = [name for each in expand_braces(path) for name in filesystem.glob(each)]
-        elif filesystem.isdir(path):
-            found = filesystem.find(path)
-        else:
-            return [url]
+        filesystem, path = filesystem_of(url)
+        with client_errors(url):
+            if has_pattern(path) and not filesystem.exists(path):
+                found = [name for each in expand_braces(path) for name in filesystem.glob(each)]
+            elif filesystem.isdir(path):
+                found = filesystem.find(path)
+            else:
+                return [url]
         names = _by_name([filesystem.unstrip_protocol(name) for name in sorted(found)], left_out)
     except (OSError, ImportError, ValueError) as error:
-        complaint: Exception = error
-    except client_errors() as error:
         complaint = error
     else:
         if names:
@@ -131,8 +125,7 @@ def _of_url(url: str, left_out: LeftOutFiles) -> list[str]:
         raise InputError(f"INPUT {printable(url)}: there is no image file; mend it")
     if not has_pattern(url):
         return [url]  # it fails by its name when it is read, and the others do not
-    reason = " ".join(str(complaint).split())
-    raise InputError(f"INPUT {printable(url)}: cannot be looked up: {reason}; mend it") from complaint
+    raise InputError(f"INPUT {printable(url)}: cannot be looked up: {describe(complaint)}; mend it") from complaint
 
 
 def _by_name(names: Sequence[str], left_out: LeftOutFiles) -> list[str]:
@@ -154,7 +147,7 @@ def _identity(key: str) -> str:
 
 def _read_standard_input() -> bytes:
     try:
-        return sys.stdin.buffer.read(_MOST_BYTES)
+        return sys.stdin.buffer.read(MOST_BYTES)
     except (AttributeError, OSError) as error:  # it is closed
         raise InputError("INPUT -: standard input cannot be read; send an image to it, as in `< cat.jpg`") from error
 
@@ -170,11 +163,6 @@ def _read_file(path: str) -> bytes:
 def _read_url(url: str) -> bytes:
     """Raises OSError, whatever the reason."""
     try:
-        if not url.lower().startswith(("http://", "https://")):
-            return bytes(fetch(url))
-        request = urllib.request.Request(url, headers={"User-Agent": "ci2p"})  # some servers answer no nameless client
-        with urllib.request.urlopen(request, timeout=_PATIENCE_S) as answer:
-            data: bytes = answer.read(_MOST_BYTES)
-            return data
-    except (OSError, WorkError, ImportError, ValueError, http.client.HTTPException) as error:
-        raise OSError(errno.EIO, " ".join(str(error).split())[:160]) from error
+        return read_file(url)
+    except (OSError, ImportError, ValueError) as error:
+        raise OSError(errno.EIO, describe(error)) from error

@@ -2,13 +2,15 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from torch import Tensor
 
 from ci2p_cache.errors import InputError
+from pipeline.running import signals
 from pipeline.running.bfloat16 import warn_of_slow_bfloat16
 from pipeline.running.launched import launched_as
 
@@ -58,6 +60,14 @@ def _resolve(device: str) -> str:
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         raise InputError(f"--device {device}: torch finds {torch.cuda.device_count()} CUDA devices; use --device auto")
     return device
+
+
+def agreed(fabric: Fabric) -> int | None:
+    """The signal that any of the processes was told to end by, the same on all."""
+    each = torch.tensor(signals.told_each(), dtype=torch.int64, device=fabric.device)
+    if fabric.world_size > 1:
+        each = cast(Tensor, fabric.all_reduce(each, reduce_op="sum"))
+    return signals.first_of([bool(count) for count in each.tolist()])
 
 
 def step_seed(seed: int, epoch: int, step: int, rank: int) -> int:

@@ -17,12 +17,13 @@ from lightning_fabric import Fabric
 from ci2p_cache.errors import InputError
 from pipeline.models import create_model
 from pipeline.models.token_drop import drop_tokens
+from pipeline.running import signals
 from pipeline.running.deadlines import Deadlines
 from pipeline.running.lock import Lock
 from pipeline.running.progress import progress as show_progress
 from pipeline.train.checkpoint import Progress, newest_checkpoint, refuse_non_finite, save_checkpoint, take_previous
 from pipeline.train.data import Batches, Share, TrainingData
-from pipeline.train.launch import deterministic_on_cpu, launch, step_seed
+from pipeline.train.launch import agreed, deterministic_on_cpu, launch, step_seed
 from pipeline.train.learner import Learner
 from pipeline.train.loss_log import LossLog
 from pipeline.train.metrics_log import EpochMetrics, MetricsLog
@@ -75,7 +76,7 @@ def train(
     """Trains until the recipe's last epoch or `max_minutes`, from the run folder's checkpoint if it has one.
 
     Rank 0 calls each of `callbacks` when an epoch and its checkpoint are written; one that returns True ends the run as
-    the clock would.
+    the clock would. A signal that the command line heeds ends it likewise, and raises Ended.
 
     Under torchrun every process calls this; rank 0 writes. Raises InputError for a run folder that holds another
     run or is being trained into, a batch that does not divide by the processes, a device that is not there, a window
@@ -147,26 +148,27 @@ def _train(
         deadlines.saved()
 
     with ExitStack() as stack:
+        stack.enter_context(signals.finishing())
         stack.enter_context(deterministic_on_cpu(share.device))
         steps_done = progress.epoch * steps_per_epoch + progress.step
         log = stack.enter_context(MetricsLog(run, progress.epoch, steps_done)) if is_writer else None
         num_steps = recipe.epochs * steps_per_epoch
         advance = stack.enter_context(show_progress("train", num_steps, "steps", start=steps_done, quiet=not is_writer))
-        stop = False
+        stop, told = False, None
         while progress.epoch < recipe.epochs and not stop:
             # Train: the epoch's steps, with checkpoints between them.
             for exchange in _steps(fabric, learner, train_batches, recipe, progress, share, deadlines):
                 new_steps = exchange.progress.step - progress.step
-                progress, stop = exchange.progress, exchange.stop
+                progress, stop, told = exchange.progress, exchange.stop, exchange.told
                 rate = progress.step * images_per_step / progress.epoch_seconds
                 loss = progress.loss_sum / progress.step
                 advance(new_steps, f"epoch {progress.epoch + 1}, loss {loss:.3f}, {rate:.1f} images/s")
-                if progress.step < steps_per_epoch:
+                if progress.step < steps_per_epoch or told:
                     if exchange.checkpoint or stop:
                         save(progress)
                     if stop:
                         break
-            if progress.step < steps_per_epoch:
+            if progress.step < steps_per_epoch or told:
                 break
 
             # Evaluate.
@@ -176,6 +178,10 @@ def _train(
             if epoch % recipe.eval_every == 0 or epoch == recipe.epochs:
                 learner.share_statistics()
                 top1, top5 = validate(fabric, learner.evaluated, val_batches)
+                told = agreed(fabric)
+                if told:  # the whole evaluation comes again
+                    save(progress)
+                    break
                 is_best = top1 > progress.best_top1
                 progress = replace(progress, last_top1=top1)
                 if is_best:
@@ -206,6 +212,8 @@ def _train(
             if callbacks:
                 answers = [callback(metrics) for callback in callbacks] if is_writer else []  # every one is called
                 stop = fabric.broadcast(any(answers))
+    if told:
+        raise signals.ended_resumably(told)
     if is_writer and progress.epoch < recipe.epochs:
         logger.info("%s stopped in time in epoch %d; run the same command to go on", run, progress.epoch + 1)
     fabric.barrier()
@@ -214,11 +222,12 @@ def _train(
 
 @dataclass(frozen=True)
 class _Exchange:
-    """Where all ranks stand together: losses settled, and what rank 0's clock wants."""
+    """Where all ranks stand together: losses settled, what rank 0's clock wants, and what any of them was told."""
 
     progress: Progress
     checkpoint: bool
     stop: bool
+    told: int | None  # the signal that ends the run
 
 
 def _steps(
@@ -242,12 +251,15 @@ def _steps(
         every = recipe.checkpoint_every_steps
         is_due = every > 0 and (run_step + 1) % every == 0
         is_exchange = (step + 1) % _STEPS_PER_EXCHANGE[share.device.type] == 0
-        if not (is_due or is_exchange or step + 1 == num_steps):
+        is_told = share.world_size == 1 and signals.told() is not None
+        if not (is_due or is_exchange or is_told or step + 1 == num_steps):
             continue
-        by_clock, stop = losses.exchange(fabric, deadlines.checkpoint_is_due, deadlines.time_is_up)
+        wishes = deadlines.checkpoint_is_due, deadlines.time_is_up
+        by_clock, time_is_up, *signalled = losses.exchange(fabric, *wishes, of_any=signals.told_each())
+        told = signals.first_of(signalled)
         seconds = time.monotonic() - lap
         progress = progress.advance(losses.num_steps, losses.loss_sum, seconds)
-        yield _Exchange(progress, checkpoint=is_due or by_clock, stop=stop)
+        yield _Exchange(progress, checkpoint=is_due or by_clock, stop=time_is_up or told is not None, told=told)
         lap = time.monotonic()
 
 

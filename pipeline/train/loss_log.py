@@ -1,6 +1,7 @@
 """Loss log: the losses of an epoch, fetched from the device in groups, so that no step waits for the one before."""
 
 import math
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -23,15 +24,18 @@ class LossLog:
         """Takes a loss, float32 [], of a step counted from the run's beginning and its learning rate."""
         self._pending.append((loss.detach(), step, lr))
 
-    def exchange(self, fabric: Fabric, *wishes: bool) -> list[bool]:
-        """Averages the pending losses over the ranks and adds them up; returns rank 0's wishes to every rank.
+    def exchange(self, fabric: Fabric, *wishes: bool, of_any: Sequence[bool] = ()) -> list[bool]:
+        """Averages the pending losses over the ranks and adds them up; returns the wishes to every rank.
+
+        Of `wishes` those of rank 0, then `of_any` as one rank or more has them.
 
         One message for both, and the only wait for the device. Losses are added one by one in double precision, so
         that the sum does not depend on how the steps were grouped. Raises WorkError, on every rank, at the first
         loss that is not finite.
         """
         losses = torch.stack([loss for loss, _, _ in self._pending])
-        wanted = losses.new_tensor([float(wish and fabric.is_global_zero) for wish in wishes])
+        heard = [wish and fabric.is_global_zero for wish in wishes] + list(of_any)
+        wanted = losses.new_tensor([float(wish) for wish in heard])
         message = torch.cat([losses / fabric.world_size, wanted])
         if fabric.world_size > 1:
             message = cast(Tensor, fabric.all_reduce(message, reduce_op="sum"))

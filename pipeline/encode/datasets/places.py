@@ -4,13 +4,11 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import fsspec
-
+from ci2p_cache import remote_files
 from ci2p_cache.errors import InputError
 from ci2p_cache.printable import printable
-from ci2p_cache.remote import client_errors
 
 _LOCAL_URL = re.compile(r"(?:file|local)://", re.IGNORECASE)
 _WEB_URL = re.compile(r"https?://", re.IGNORECASE)
@@ -114,11 +112,8 @@ class RemotePlaces:
         if "/" not in path.partition("://")[2]:  # a bucket or a host
             return False
         try:
-            filesystem, name = fsspec.core.url_to_fs(path)
-            return bool(filesystem.exists(name))
+            return remote_files.exists(path)
         except PermissionError:  # who may read but not list cannot know, and no one calls a file {000..127}
-            return False
-        except client_errors():
             return False
         except (OSError, ImportError, ValueError) as error:
             raise _cannot_list(path, error) from error
@@ -133,30 +128,18 @@ class RemotePlaces:
         return False
 
     def entries(self, folder: str) -> tuple[list[str], list[str]]:
-        folders: set[str] = set()
-        files: set[str] = set()
         try:
-            filesystem, path = fsspec.core.url_to_fs(folder)
-            found: list[dict[str, Any]] = filesystem.ls(path, detail=True)
+            folders, files = remote_files.entries(folder)
         except (FileNotFoundError, NotADirectoryError):
             return [], []
         except (OSError, ImportError, ValueError) as error:
             raise _cannot_list(folder, error) from error
-        except client_errors() as error:
-            raise _cannot_list(folder, error) from error
-        for entry in found:
-            inside = str(entry["name"]).rstrip("/")
-            name = inside.rpartition("/")[2]
-            # A server's page of a folder has links that sort it; a store may list the folder itself.
-            if not name or name.startswith("?") or inside == str(path).rstrip("/"):
-                continue
-            (folders if entry["type"] == "directory" else files).add(name)
         self._folders |= {f"{folder}/{name}" for name in folders}
-        return sorted(folders), sorted(files)
+        return folders, files
 
     def check(self, path: str, expected: str) -> None:
         pass
 
 
 def _cannot_list(path: str, error: Exception) -> InputError:
-    return InputError(f"--data-dir: cannot list {printable(path)}: {' '.join(str(error).split())}")
+    return InputError(f"--data-dir: cannot list {printable(path)}: {remote_files.describe(error)}")

@@ -7,12 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 
-import fsspec
-
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOut, LeftOutFiles, describe_left_out, merge_left_out
 from ci2p_cache.printable import printable
-from ci2p_cache.remote import client_errors
+from ci2p_cache.remote_files import describe, read_file
 from ci2p_cache.user_text import decode_text, names_of, read_text
 from pipeline.encode.datasets.found import WHOLE, FoundImages
 from pipeline.encode.datasets.labels import label_names
@@ -21,6 +19,8 @@ from pipeline.encode.datasets.split import SourceSplit, sorted_split
 from pipeline.encode.datasets.tar_members import TarMembers, is_url
 from pipeline.encode.datasets.tar_samples import TarSample, UnlabelledTarError, list_samples
 from pipeline.encode.datasets.tar_urls import CLASSES_FILE, LAYOUT, find_tars
+
+_MOST_TEXT_BYTES = 1 << 26  # of a classes.txt
 
 
 @dataclass
@@ -190,12 +190,9 @@ def _local_text(path: str, where: str) -> str | None:
 
 def _remote_text(url: str, where: str) -> str | None:
     try:
-        filesystem, path = fsspec.core.url_to_fs(url)
-        data: bytes = filesystem.cat_file(path)
+        data = read_file(url, _MOST_TEXT_BYTES)
     except (FileNotFoundError, IsADirectoryError):
         return None
     except (OSError, ImportError, ValueError) as error:
-        raise InputError(f"{where} cannot be read: {error}") from error
-    except client_errors() as error:
-        raise InputError(f"{where} cannot be read: {error}") from error
+        raise InputError(f"{where} cannot be read: {describe(error)}") from error
     return decode_text(data, where)

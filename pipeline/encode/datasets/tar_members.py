@@ -11,14 +11,13 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOutFiles
 from ci2p_cache.printable import printable
-from ci2p_cache.remote import client_errors
+from ci2p_cache.remote_files import describe, open_file, read_range
 from pipeline.encode.datasets.listing import HIDDEN
 from pipeline.encode.datasets.split import Stamp
 
@@ -57,7 +56,7 @@ class TarMembers:
 
     def read(self, row: int) -> bytes:
         tar, offset, size = self.tars[self.tar_of_row[row]], int(self.offsets[row]), int(self.sizes[row])
-        data = _read_remote(tar, offset, size) if is_url(tar) else self._read_local(tar, offset, size)
+        data = read_range(tar, offset, offset + size) if is_url(tar) else self._read_local(tar, offset, size)
         if len(data) != size:
             raise OSError(errno.EIO, f"{len(data)} of {size} bytes: the tar has changed since it was listed", tar)
         return data
@@ -115,9 +114,7 @@ def tar_headers(path: str) -> Iterator[tarfile.TarFile]:
             f"--data-dir: {shown} is cut short or is no uncompressed tar ({error}); copy or download it again"
         ) from error
     except OSError as error:
-        raise InputError(f"--data-dir: cannot read {shown}: {error.strerror or error}") from error
-    except client_errors() as error:
-        raise InputError(f"--data-dir: cannot read {shown}: {error}") from error
+        raise InputError(f"--data-dir: cannot read {shown}: {describe(error)}") from error
 
 
 def open_tar(file: IO[bytes] | None) -> tarfile.TarFile:
@@ -232,12 +229,7 @@ def _check_plain(member: tarfile.TarInfo, path: str) -> None:
 def _check_uncompressed(file: IO[bytes], path: str) -> None:
     """Raises InputError for what other programs unpack; leaves the file at its beginning."""
     begin = file.read(8)
-    try:
-        file.seek(0)
-    except ValueError as error:  # a web server that gives whole files alone
-        raise InputError(
-            f"--data-dir: {path} cannot be read by ranges of bytes ({error}); copy it to a disk"
-        ) from error
+    file.seek(0)
     for mark, (what, way_out) in _COMPRESSED.items():
         if begin.startswith(mark):
             raise InputError(
@@ -248,21 +240,9 @@ def _check_uncompressed(file: IO[bytes], path: str) -> None:
 
 def _open(path: str) -> AbstractContextManager[IO[bytes]]:
     if is_url(path):
-        remote: AbstractContextManager[IO[bytes]] = fsspec.open(path, "rb")
-        return remote
+        return open_file(path)
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
         raise OSError(errno.EINVAL, "it is no regular file", path)
     return file
-
-
-def _read_remote(url: str, offset: int, size: int) -> bytes:
-    filesystem, path = fsspec.core.url_to_fs(url)  # fsspec keeps one per process and address
-    try:
-        data: bytes = filesystem.cat_file(path, start=offset, end=offset + size)
-    except client_errors() as error:
-        raise OSError(
-            errno.EIO, f"the server answered {getattr(error, 'status', type(error).__name__)}", url
-        ) from error
-    return data

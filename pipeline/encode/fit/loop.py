@@ -22,6 +22,7 @@ from pipeline.encode.fit.images import Images, OnError
 from pipeline.encode.fit.optimizer import auxiliary_optimizer, rate_distortion_optimizer, set_lr
 from pipeline.encode.fit.settings import FitSettings
 from pipeline.encode.whole_codec import Codec, RateDistortionLoss
+from pipeline.running import signals
 from pipeline.running.deadlines import Deadlines
 from pipeline.running.progress import progress
 
@@ -83,18 +84,24 @@ def train_codec(codec: Codec, state: FitCheckpoint, run: FitRun) -> FitCheckpoin
 
     pin = run.device.type == "cuda"
     batches = crop_batches(run.images, settings, first_step=done, workers=run.workers, pin=pin, on_error=run.on_error)
-    with progress("fit-encoder", settings.steps, "steps", start=done) as advance, _compiler_errors():
+    with (
+        progress("fit-encoder", settings.steps, "steps", start=done) as advance,
+        _compiler_errors(),
+        signals.finishing(),
+    ):
         for pixels_B3SS, unusable in batches:
             failures |= {run.images.names[index]: reason for index, reason in unusable.items()}
             figures.add(*stepper.step(pixels_B3SS, done))
             done += 1
             advance(1, figures.note)
-            if deadlines.time_is_up:
+            if deadlines.time_is_up or signals.told() is not None:
                 break
             if deadlines.checkpoint_is_due:
                 save()
                 deadlines.saved()
-    return save() if done > state.step else state
+        reached = save() if done > state.step else state
+        signals.end_if_told()
+    return reached
 
 
 class _Stepper:

@@ -1,0 +1,136 @@
+"""Signals that end a command: SIGTERM (Slurm, Kubernetes, a spot machine's notice), SIGHUP, and SIGUSR1 as
+`sbatch --signal` sends it. Ctrl-C stays Python's own.
+
+The command line alone asks for them; a program that imports ci2p keeps its own handlers.
+"""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import FrameType
+
+HEEDED = tuple(signal.Signals[name] for name in ("SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
+# Slurm signals every process of a job, and whoever started one of several passes it on as well: that is one signal.
+_SAME_SIGNAL_S = 1.0
+
+
+class Ended(BaseException):
+    """A signal has ended the command; like KeyboardInterrupt no Exception, so that nobody takes it for a failure."""
+
+    def __init__(self, number: int, message: str | None = None) -> None:
+        super().__init__(message or f"ended by {signal.Signals(number).name}; run the same command again")
+        self.number = number
+
+    @property
+    def exit_status(self) -> int:
+        """As a shell says it: 143 for SIGTERM, 129 for SIGHUP, 138 for SIGUSR1."""
+        return 128 + self.number
+
+
+@dataclass
+class _State:
+    """Of this process, as signals are."""
+
+    finishing: int = 0  # how many `finishing` are open
+    told: int | None = None  # the first signal
+    told_at: float = 0.0
+    raised: bool = False
+    passed_on: Callable[[int], None] | None = None
+
+
+_state = _State()
+
+
+@contextmanager
+def ending_by_signals() -> Iterator[None]:
+    """Within it each of `HEEDED` raises Ended in the main thread, a second one while that unwinds ends the process.
+
+    A signal that is ignored (nohup) or handled already is left alone; in another thread than the main one, all are.
+    """
+    global _state
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = _state
+    _state = _State()
+    ours = [number for number in HEEDED if signal.getsignal(number) == signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, _handle)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+        _state = before
+
+
+@contextmanager
+def finishing() -> Iterator[None]:
+    """Within it the first signal is only noted, for the work to end where it can be gone on from; a second one raises.
+
+    Whoever opens it asks `told`, or `end_if_told`, often.
+    """
+    _state.finishing += 1
+    try:
+        yield
+    finally:
+        _state.finishing -= 1
+
+
+@contextmanager
+def passing_on(send: Callable[[int], None]) -> Iterator[None]:
+    """Within it every signal is `send`'s: of the processes that this one has started, which end by it."""
+    before, _state.passed_on = _state.passed_on, send
+    try:
+        yield
+    finally:
+        _state.passed_on = before
+
+
+def told() -> int | None:
+    """The signal that has told this process to end, if one has."""
+    return _state.told
+
+
+def told_each() -> list[bool]:
+    """Of each of `HEEDED`, whether it has told this process to end; to be put together with those of others."""
+    return [number == _state.told for number in HEEDED]
+
+
+def first_of(each: Sequence[bool]) -> int | None:
+    """The signal of `told_each`, put together."""
+    return next((int(number) for number, is_told in zip(HEEDED, each, strict=True) if is_told), None)
+
+
+def end_if_told() -> None:
+    """Raises Ended where a signal has been noted; what was done so far is kept, and the message says so."""
+    if _state.told is not None:
+        raise ended_resumably(_state.told)
+
+
+def ended_resumably(number: int) -> Ended:
+    """Of work that the same command goes on with."""
+    _state.raised = True
+    return Ended(number, f"ended by {signal.Signals(number).name}; run the same command again to continue")
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    now = time.monotonic()
+    if _state.passed_on is not None:
+        _state.told = number
+        _state.passed_on(number)
+        return
+    if _state.told is None:
+        _state.told, _state.told_at = number, now
+        if _state.finishing:
+            return
+    elif "RANK" in os.environ and now - _state.told_at < _SAME_SIGNAL_S:
+        return
+    if _state.raised:
+        os._exit(128 + number)
+    _state.raised = True
+    raise Ended(number)

@@ -658,7 +658,8 @@ class Model:
     @_public
     def __init__(self, run: _Path | None = None, *, weights: _Path = "bundled", device: str = "auto"):
         from pipeline.encode.encoder import resolve_device
-        from pipeline.train.run_folder import load_model, newest_run
+        from pipeline.train.run_folder import newest_run
+        from pipeline.train.trained_model import load_model
 
         self.path = newest_run() if run is None else Path(run)
         module, config = load_model(self.path)

@@ -27,7 +27,8 @@ from pipeline.train.checkpoint import load_checkpoint
 from pipeline.train.data import Batches, Share
 from pipeline.train.launch import step_seed
 from pipeline.train.recipe import Recipe
-from pipeline.train.run_folder import load_model, read_config
+from pipeline.train.run_folder import read_config
+from pipeline.train.trained_model import load_model
 from pipeline.train.weight_average import WeightAverage
 from pipeline.train.window import centre_window, random_windows, windowed
 from tests.conftest import call_ci2p, encode_folder

@@ -14,9 +14,9 @@ from ci2p_cache.process import Process, this_process
 from pipeline.running.checkpoint_file import DamagedCheckpoint, read_checkpoint, write_checkpoint
 from pipeline.train.checkpoint import load_checkpoint
 from pipeline.train.loop import train
-from pipeline.train.run_folder import load_model
+from pipeline.train.trained_model import load_model
 from tests.test_train import assert_same_run
-from tests.toy_training import Killed, ToyData, build_small, toy_recipe, train_toy
+from tests.toy_training import CLASSES, Killed, ToyData, build_small, toy_recipe, train_toy
 
 CONTENT = {"weights": {"a": torch.arange(300.0), "b": torch.ones(3, dtype=torch.bfloat16)}, "steps": 7, "name": "x"}
 
@@ -109,8 +109,10 @@ def test_two_damaged_checkpoints_end_the_run_with_both_names(run: Path) -> None:
         train_toy(run)
 
 
-def test_the_last_weights_of_a_damaged_run_are_those_before(run: Path) -> None:
-    (run / "best.safetensors").unlink()
+def test_the_last_weights_of_a_damaged_run_are_those_before(tmp_path: Path) -> None:
+    run = tmp_path
+    with pytest.raises(Killed):  # before its first evaluation
+        train_toy(run, ToyData(fault=("kill", 0, 4)), checkpoint_every_steps=1)
     flip(run / "last.ckpt")
     model, _ = load_model(run, build_small)
     before = load_checkpoint(run / "previous.ckpt")
@@ -177,3 +179,43 @@ def test_leftovers_of_the_killed_are_swept(run: Path) -> None:
         path.write_bytes(b"x")
     train(toy_recipe(), ToyData(), run, device="cpu", max_minutes=0, build=build_small)
     assert not gone.exists() and living.exists()
+
+
+def test_best_weights_stand_alone_and_every_byte_is_held(tmp_path: Path) -> None:
+    """Without config.json beside them they give the same model; with one of another model they are refused."""
+    run, alone = tmp_path / "run", tmp_path / "alone" / "mine.safetensors"
+    train_toy(run)
+    data = (run / "best.safetensors").read_bytes()
+    alone.parent.mkdir()
+    alone.write_bytes(data)
+    model, config = load_model(alone, build_small)
+    beside, told = load_model(run, build_small)
+    assert config == told and config.data.classes == CLASSES
+    assert all(torch.equal(value, beside.state_dict()[name]) for name, value in model.state_dict().items())
+    rng = random.Random(0)
+    for place in [8, 20, *(rng.randrange(len(data)) for _ in range(60))]:
+        changed = bytearray(data)
+        changed[place] ^= 1 << rng.randrange(8)
+        alone.write_bytes(changed)
+        with pytest.raises(WorkError, match=r"mine\.safetensors"):
+            load_model(alone, build_small)
+    text = (run / "config.json").read_text()
+    (run / "config.json").write_text(text.replace('"left"', '"right"', 1))
+    with pytest.raises(WorkError, match=r"config\.json has another classes than best\.safetensors"):
+        load_model(run, build_small)
+
+
+def test_lost_best_weights_are_missed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(Killed):
+        train_toy(tmp_path, ToyData(fault=("kill", 2, 3)))
+    best = tmp_path / "best.safetensors"
+    data = best.read_bytes()
+    best.write_bytes(data[:-1])
+    with pytest.raises(WorkError, match=r"damaged.*delete it to go on without the best weights so far"):
+        train_toy(tmp_path)
+    best.unlink()
+    with pytest.raises(WorkError, match=r"has lost its best\.safetensors; name .*last\.ckpt"):
+        load_model(tmp_path, build_small)
+    with caplog.at_level("WARNING", "ci2p"):
+        assert train_toy(tmp_path).best_top1 is not None
+    assert "the best of what follows is kept" in caplog.text and best.exists()

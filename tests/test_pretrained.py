@@ -14,7 +14,8 @@ from torch import nn
 from pipeline.models import create_model
 from pipeline.train.loop import TrainResult, train
 from pipeline.train.recipe import Recipe, load_recipe, parse_setting
-from pipeline.train.run_folder import load_model, read_config
+from pipeline.train.run_folder import read_config
+from pipeline.train.trained_model import load_model
 from tests.conftest import run_ci2p
 from tests.test_cli import refused
 from tests.toy_training import ToyData

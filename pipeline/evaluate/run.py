@@ -29,7 +29,8 @@ from pipeline.evaluate.scores import Scores, Scoring
 from pipeline.evaluate.tables import share, top_cells, top_columns, write_table
 from pipeline.running.launched import Launched, gather, launched_as
 from pipeline.running.progress import progress
-from pipeline.train.run_folder import DataRecord, RunConfig, load_model, newest_run, read_known_images
+from pipeline.train.run_folder import DataRecord, RunConfig, newest_run, read_known_images
+from pipeline.train.trained_model import load_model
 
 
 @dataclass(frozen=True)

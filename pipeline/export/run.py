@@ -20,7 +20,8 @@ from pipeline.export.onnx_file import onnx_bytes
 from pipeline.export.packages import TO_WRITE, require_packages
 from pipeline.export.record import ExportRecord, Reads, export_record
 from pipeline.export.torch_program import load_program, program_bytes
-from pipeline.train.run_folder import load_model, newest_run, writing_to
+from pipeline.train.run_folder import newest_run, writing_to
+from pipeline.train.trained_model import load_model
 
 Target = Literal["onnx", "torch"]
 Written = Callable[[nn.Module, Tensor, ExportRecord], bytes]

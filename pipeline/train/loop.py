@@ -33,10 +33,10 @@ from pipeline.train.run_folder import (
     ModelBuilder,
     build_model,
     resolve_config,
-    save_best,
     write_config,
     writing_to,
 )
+from pipeline.train.trained_model import check_best, save_best
 from pipeline.train.validation import validate
 from pipeline.train.window import windowed
 
@@ -121,6 +121,7 @@ def _train(
             logger.info("%s is finished: best top-1 %.2f %%; another --out or --seed begins another run", run, best)
         return _result(run, recipe, progress, images_per_step, params)
 
+    progress = check_best(run, progress)
     train_batches = data.train_batches(
         share, batch_size=recipe.batch_size, seed=recipe.seed, flip=recipe.flip != "none"
     )
@@ -205,7 +206,7 @@ def _train(
                 with writing_to(run):
                     log.write(metrics)
                     if is_best:
-                        save_best(run, learner.evaluated)
+                        save_best(run, learner.evaluated, config)
                 logger.info("%s", metrics.line(recipe.epochs))
             progress = progress.next_epoch(num_images=progress.step * images_per_step, eval_seconds=eval_seconds)
             save(progress)

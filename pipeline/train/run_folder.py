@@ -17,19 +17,15 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
 
-import safetensors.torch
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.known_images import KnownImages, dump_known_images, parse_known_images
 from ci2p_cache.publish import publish
 from pipeline.models import create_model
-from pipeline.train.checkpoint import NEWEST, load_checkpoint, newest_checkpoint
 from pipeline.train.data import TrainingData
 from pipeline.train.recipe import Recipe
-from pipeline.train.window import ThroughWindow
 
 logger = logging.getLogger("ci2p")
 
@@ -170,62 +166,3 @@ def writing_to(run: Path) -> Iterator[None]:
         raise WorkError(
             f"{run} cannot be written to ({error.strerror or error}); mend that and run the same command again"
         ) from error
-
-
-def save_best(run: Path, model: nn.Module) -> None:
-    """Publishes the weights as best.safetensors."""
-    # safetensors writes plain row-major tensors; the convolutions' weights lie channels-last.
-    weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    publish(run / BEST, safetensors.torch.save(weights))
-
-
-def load_model(run_or_file: str | Path, build: ModelBuilder = create_model) -> tuple[nn.Module, RunConfig]:
-    """The trained model of a run, on the CPU, in evaluation mode, and the run's config.
-
-    A folder gives its best weights; a run that was stopped before its first evaluation has none yet, and gives its
-    last ones, saying so. A file is `best.safetensors` or `last.ckpt` with its `config.json` beside it. Of a run with
-    averaged weights it is always these, and of one with a window the model takes the centre of what it is given.
-    Raises InputError when there is no such run or file, WorkError when the weights are damaged or do not fit.
-    """
-    path = Path(run_or_file)
-    if not path.exists():
-        raise InputError(f"{path} does not exist; train it with `ci2p train`")
-    run, weights_path = (path, path / BEST) if path.is_dir() else (path.parent, path)
-    config = read_config(run)
-    if path.is_dir() and not weights_path.exists():
-        logger.info("%s has not been evaluated yet; taking its last weights", run)
-        weights_path = run / NEWEST
-        weights = _last_weights(run)
-    else:
-        weights = _read_weights(weights_path)
-    model = build_model(config, build)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise WorkError(
-            f"{weights_path} does not fit {config.recipe.model}: {str(error).splitlines()[-1].strip()}"
-        ) from error
-    if config.recipe.window:
-        model = ThroughWindow(model, config.recipe.window)
-    return model.eval(), config
-
-
-def _last_weights(run: Path) -> dict[str, Tensor]:
-    newest = newest_checkpoint(run)
-    if newest is None:
-        raise InputError(f"{run} has no weights yet: it was stopped before its first checkpoint")
-    return newest[0].ema or newest[0].model
-
-
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        try:
-            return safetensors.torch.load_file(path)
-        except SafetensorError as error:
-            raise WorkError(f"{path} is damaged ({error})") from error
-        except OSError as error:
-            raise WorkError(f"{path} cannot be read ({error.strerror or error}); mend that and try again") from error
-    checkpoint = load_checkpoint(path)
-    if checkpoint is None:
-        raise InputError(f"{path} does not exist; train it with `ci2p train`")
-    return checkpoint.ema or checkpoint.model

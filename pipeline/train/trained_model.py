@@ -1,0 +1,108 @@
+"""The trained model of a run: its best weights as they are kept, checked and loaded again."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from ci2p_cache.errors import InputError, WorkError
+from pipeline.models import create_model
+from pipeline.train.checkpoint import NEWEST, Progress, load_checkpoint, newest_checkpoint
+from pipeline.train.run_folder import BEST, CONFIG, ModelBuilder, RunConfig, build_model, read_config
+from pipeline.train.weights_file import read_weights, write_weights
+from pipeline.train.window import ThroughWindow
+
+logger = logging.getLogger("ci2p")
+
+
+def save_best(run: Path, model: nn.Module, config: RunConfig) -> None:
+    """Publishes the weights as best.safetensors."""
+    write_weights(run / BEST, model.state_dict(), config.model_dump_json())
+
+
+def check_best(run: Path, progress: Progress) -> Progress:
+    """Sees to it that the best weights are still there and whole, in a run that is about to go on.
+
+    Where they are gone, the best of what follows is kept, which is said; where they are damaged, WorkError is raised.
+    """
+    if not progress.best_epoch:
+        return progress
+    if (run / BEST).exists():
+        try:
+            read_weights(run / BEST)
+        except WorkError as error:
+            raise WorkError(f"{error}; delete it to go on without the best weights so far") from error
+        return progress
+    logger.warning("%s has lost its %s of epoch %d: the best of what follows is kept", run, BEST, progress.best_epoch)
+    return replace(progress, best_epoch=0, best_top1=-1.0)
+
+
+def load_model(run_or_file: str | Path, build: ModelBuilder = create_model) -> tuple[nn.Module, RunConfig]:
+    """The trained model of a run, on the CPU, in evaluation mode, and the run's config.
+
+    A folder gives its best weights; a run that was stopped before its first evaluation has none yet, and gives its
+    last ones, saying so. A file is `best.safetensors`, which needs nothing beside it, or `last.ckpt` with its
+    `config.json`. Of a run with averaged weights it is always these, and of one with a window the model takes the
+    centre of what it is given. Raises InputError when there is no such run or file, WorkError when the weights are
+    damaged or lost, or do not fit.
+    """
+    path = Path(run_or_file)
+    if not path.exists():
+        raise InputError(f"{path} does not exist; train it with `ci2p train`")
+    run, weights_path = (path, path / BEST) if path.is_dir() else (path.parent, path)
+    if path.is_dir() and not weights_path.exists():
+        config, weights_path, weights = read_config(run), run / NEWEST, _last_weights(run)
+    elif weights_path.suffix == ".safetensors":
+        weights, told = read_weights(weights_path)
+        config = _config_of(weights_path, told)
+    else:
+        config, weights = read_config(run), _read_checkpoint(weights_path)
+    model = build_model(config, build)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise WorkError(
+            f"{weights_path} does not fit {config.recipe.model}: {str(error).splitlines()[-1].strip()}"
+        ) from error
+    if config.recipe.window:
+        model = ThroughWindow(model, config.recipe.window)
+    return model.eval(), config
+
+
+def _config_of(weights: Path, told: str | None) -> RunConfig:
+    """The config beside a weights file, or the one inside it. Raises WorkError where they are of different models."""
+    if told is None:
+        return read_config(weights.parent)
+    try:
+        inside = RunConfig.model_validate_json(told)
+    except ValidationError as error:
+        raise InputError(f"{weights} is not of this version of ci2p ({error.error_count()} fields)") from None
+    if not (weights.parent / CONFIG).exists():
+        return inside
+    beside = read_config(weights.parent)
+    for field in ("classes", "input_shape", "spec"):
+        if getattr(beside.data, field) != getattr(inside.data, field):
+            raise WorkError(f"{weights.parent / CONFIG} has another {field} than {weights.name}; one has been changed")
+    for field in ("model", "window"):
+        if getattr(beside.recipe, field) != getattr(inside.recipe, field):
+            raise WorkError(f"{weights.parent / CONFIG} has another {field} than {weights.name}; one has been changed")
+    return beside
+
+
+def _last_weights(run: Path) -> dict[str, Tensor]:
+    newest = newest_checkpoint(run)
+    if newest is None:
+        raise InputError(f"{run} has no weights yet: it was stopped before its first checkpoint")
+    if newest[0].progress.best_epoch:
+        raise WorkError(f"{run} has lost its {BEST}; name {run / NEWEST} to take the last weights")
+    logger.info("%s has not been evaluated yet; taking its last weights", run)
+    return newest[0].ema or newest[0].model
+
+
+def _read_checkpoint(path: Path) -> dict[str, Tensor]:
+    checkpoint = load_checkpoint(path)
+    if checkpoint is None:
+        raise InputError(f"{path} does not exist; train it with `ci2p train`")
+    return checkpoint.ema or checkpoint.model

@@ -98,6 +98,7 @@ __all__ = [
     "Model",
     "Run",
     "WorkError",
+    "check_resume",
     "create_model",
     "encode",
     "evaluate",
@@ -195,6 +196,7 @@ def encode(
     shard_size: _Count = 1024,
     seed: int = 0,
     on_error: Literal["stop", "skip"] = "stop",
+    max_pixels: _Count = 178_956_970,
 ) -> Cache:
     """Encodes images into a cache of latents, or goes on where the same call stopped; `ci2p encode`, by its options.
 
@@ -251,6 +253,7 @@ def encode(
             device=device,
             precision=precision,
             engine=engine,
+            max_pixels=max_pixels,
             found=found,
         )
     written = [split.split for split in report.splits]
@@ -491,6 +494,20 @@ class Loader:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": None}
+
+
+@_public
+def check_resume(make: Callable[[], Any], *, most_steps: _Count = 1000) -> int:
+    """Whether a loader goes on from a saved state as if it had never stopped, tried at every step: for your own tests.
+
+    `make()` gives a new one each time: anything that can be iterated and has `state_dict` and `load_state_dict`. It is
+    walked through once, for `most_steps` items at most; from every state on the way another is restored, and all that
+    follows compared to the bit. Returns how many states were tried. Raises WorkError naming the first state and item
+    that differ, InputError for what has no state.
+    """
+    from pipeline.api.resume_check import check_resume as check
+
+    return check(make, most_steps)
 
 
 @_public
@@ -768,6 +785,7 @@ def evaluate(
     batch_size: _Count = 64,
     workers: _Whole | None = None,
     on_error: Literal["stop", "skip"] = "stop",
+    max_pixels: _Count = 178_956_970,
 ) -> Evaluation:
     """Measures a run (the newest under runs/ by default) on a split of a cache, its own by default, or on raw `images`.
 
@@ -791,6 +809,7 @@ def evaluate(
         batch_size=batch_size,
         workers=workers,
         on_error=on_error,
+        max_pixels=max_pixels,
     )
     scores, made = report.scores, report.predictions
     none = np.empty((0, len(scores.per_class)), np.float32)

@@ -49,6 +49,8 @@ class _Door(click.Group):
             _fail("interrupted; run the same command again to continue", 1)
         except OSError as error:
             _fail(describe_system_error(error), 1)
+        except MemoryError:
+            _fail("not enough memory; allow it more (ulimit -v), or give a smaller --batch-size or fewer --workers", 1)
         sys.exit(status if isinstance(status, int) else 0)
 
 

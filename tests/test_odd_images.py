@@ -137,7 +137,10 @@ BAD = {
         encoded(Image.fromarray(np.full((40, 40), 1 << 20, np.int32)), "TIFF"),
         r"signed 32-bit integers from 1048576 to 1048576 have no defined white: save it as 8 or 16 bits",
     ),
-    "beyond a gigapixel": (png_header(40_000, 40_000), r"too large: 40000 x 40000 is more than 1073741824 pixels"),
+    "of 4 gigapixels": (
+        png_header(65_535, 65_535),
+        r"too large: 65535 x 65535 is more than 178956970 pixels \(--max-pixels\)",
+    ),
 }
 
 

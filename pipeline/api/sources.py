@@ -12,6 +12,7 @@ import torch
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.printable import printable
+from ci2p_cache.regular_file import read_regular
 from ci2p_cache.remote import fetch
 from ci2p_cache.remote_files import describe
 from pipeline.encode.formats import is_image_name
@@ -67,7 +68,7 @@ def _folder(folder: Path) -> Sources:
 
 def _read(path: str) -> bytes:
     try:
-        return Path(path).read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise InputError(f"{path}: {error.strerror or error}; give the path of an image file") from error
 

@@ -12,7 +12,7 @@ pictures that a CI2P-ViT sees the latents of.
 import hashlib
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -34,6 +34,7 @@ from pipeline.baselines.sound_images import without_failures
 from pipeline.encode.datasets import ImageSplit, open_dataset
 from pipeline.encode.datasets.description import describe_dataset, refuse_left_out_pictures
 from pipeline.encode.decoding import MEND_IT, OnError, decode_batches
+from pipeline.encode.pixel_limit import MAX_PIXELS
 from pipeline.encode.preprocess import Preprocessing, ResizeMode, preprocessing
 from pipeline.running.progress import progress
 from pipeline.train.data import Batch, Share
@@ -61,6 +62,7 @@ class PixelData:
     workers: int
     resident: Resident = "auto"
     failures: tuple[Failure, ...] = ()  # images that were left out because they cannot be decoded
+    max_pixels: int = MAX_PIXELS  # of an image
 
     @property
     def path(self) -> str:
@@ -122,7 +124,7 @@ class PixelData:
         source = _PixelSource(
             split,
             plan_order(split.keys, self.pixel_spec.data_seed),
-            self.pixel_spec.preprocessing,
+            replace(self.pixel_spec.preprocessing, max_pixels=self.max_pixels),
             self.workers,
             pin=share.device.type == "cuda",
         )
@@ -230,13 +232,14 @@ def open_pixel_data(
     data_seed: int = 0,
     resident: Resident = "auto",
     on_error: OnError = "stop",
+    max_pixels: int = MAX_PIXELS,
 ) -> PixelData:
     """Opens train and val of a data set; `data_seed` is stage one's --seed: of the order and of what is held out.
 
     Images are decoded when batches are asked for, or under `on_error` "skip" once before, to leave out those that
     cannot be. Raises InputError as `open_dataset` and `preprocessing` do.
     """
-    pre = preprocessing(image_size, short_edge, resize_mode)
+    pre = preprocessing(image_size, short_edge, resize_mode, max_pixels=max_pixels)
     opened = open_dataset(dataset, data_dir, splits=("train", "val"), val_fraction=val_fraction, seed=data_seed)
     for line in describe_dataset(opened):
         logger.info("%s", line)
@@ -255,4 +258,4 @@ def open_pixel_data(
         short_edge=pre.short_edge,
         resize_mode=pre.resize_mode,
     )
-    return PixelData(spec, splits["train"], splits["val"], workers, resident, failures)
+    return PixelData(spec, splits["train"], splits["val"], workers, resident, failures, max_pixels)

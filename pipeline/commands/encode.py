@@ -15,6 +15,7 @@ from pipeline.commands.options import (
     gpus_option,
     image_size_option,
     json_option,
+    max_pixels_option,
     on_error_option,
     resize_mode_option,
     short_edge_option,
@@ -64,6 +65,7 @@ from pipeline.commands.output import print_line, write_json
 @click.option("--shard-size", type=click.IntRange(1), default=1024, show_default=True, help="Images a shard.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the shuffle, --crops and --val-fraction.")
 @on_error_option
+@max_pixels_option
 @click.option("--dry-run", is_flag=True, help="Say what would be encoded, how large and how long, and stop.")
 @json_option
 def encode(
@@ -76,6 +78,7 @@ def encode(
     short_edge: int | None,
     resize_mode: Any,
     jpeg_decode: Any,
+    max_pixels: int,
     weights: str,
     device: str,
     precision: Any,
@@ -110,6 +113,7 @@ def encode(
         "short_edge": short_edge,
         "resize_mode": resize_mode,
         "jpeg_decode": jpeg_decode,
+        "max_pixels": max_pixels,
         "weights": weights,
         "device": device,
         "precision": precision,

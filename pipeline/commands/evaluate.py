@@ -11,6 +11,7 @@ from pipeline.commands.options import (
     device_option,
     gpus_option,
     json_option,
+    max_pixels_option,
     on_error_option,
     weights_option,
 )
@@ -30,6 +31,7 @@ from pipeline.commands.output import print_line, printable_lines, write_json
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
 @click.option("--workers", type=click.IntRange(0), help="Decoding threads, or processes for --images.")
 @on_error_option
+@max_pixels_option
 @json_option
 def evaluate(
     checkpoint: str | None,
@@ -44,6 +46,7 @@ def evaluate(
     batch_size: int,
     workers: int | None,
     on_error: Any,
+    max_pixels: int,
     json_file: str | None,
 ) -> None:
     """Measure a trained model, on a cache or on raw images.
@@ -72,6 +75,7 @@ def evaluate(
         batch_size=batch_size,
         workers=workers,
         on_error=on_error,
+        max_pixels=max_pixels,
     )
     if is_first():
         for line in report.lines():
@@ -90,6 +94,7 @@ def evaluate(
 @device_option
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images a batch.")
 @click.option("--workers", type=click.IntRange(0), help="Decoding processes. Default: one a core, 16 at most.")
+@max_pixels_option
 @json_option
 def predict(
     inputs: tuple[str, ...],
@@ -100,6 +105,7 @@ def predict(
     device: str,
     batch_size: int,
     workers: int | None,
+    max_pixels: int,
     json_file: str | None,
 ) -> None:
     """Classes and probabilities of images.
@@ -115,7 +121,15 @@ def predict(
 
     if table is not None:
         refuse_no_file(table, "--csv")
-    report = predict_images(checkpoint, inputs, weights=weights, device=device, batch_size=batch_size, workers=workers)
+    report = predict_images(
+        checkpoint,
+        inputs,
+        weights=weights,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        max_pixels=max_pixels,
+    )
     if table is None:
         for line in report.lines(top):
             print_line(json_file, line)

@@ -5,7 +5,13 @@ from typing import Any
 
 import click
 
-from pipeline.commands.options import device_option, json_option, max_minutes_option, on_error_option
+from pipeline.commands.options import (
+    device_option,
+    json_option,
+    max_minutes_option,
+    max_pixels_option,
+    on_error_option,
+)
 from pipeline.commands.output import print_line, write_json
 
 
@@ -27,6 +33,7 @@ from pipeline.commands.output import print_line, write_json
 @click.option("--compile/--no-compile", "compile_transforms", default=True, show_default=True)
 @click.option("--workers", type=click.IntRange(0), help="Decoding processes. Default: one a core, 16 at most.")
 @on_error_option
+@max_pixels_option
 @max_minutes_option
 @json_option
 def fit_encoder(
@@ -38,6 +45,7 @@ def fit_encoder(
     compile_transforms: bool,
     workers: int | None,
     on_error: Any,
+    max_pixels: int,
     max_minutes: float | None,
     json_file: str | None,
     **settings: Any,
@@ -62,6 +70,7 @@ def fit_encoder(
         workers=default_workers() if workers is None else workers,
         max_minutes=max_minutes,
         on_error=on_error,
+        max_pixels=max_pixels,
     )
     for line in report.lines():
         print_line(json_file, line)

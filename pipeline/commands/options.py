@@ -2,6 +2,8 @@
 
 import click
 
+from pipeline.encode.pixel_limit import MAX_PIXELS
+
 json_option = click.option("--json", "json_file", metavar="FILE", help="Write what was measured as JSON ('-': stdout).")
 
 
@@ -21,6 +23,14 @@ on_error_option = click.option(
     default="stop",
     show_default=True,
     help="skip: leave out images that cannot be used, and list them.",
+)
+
+max_pixels_option = click.option(
+    "--max-pixels",
+    type=click.IntRange(1),
+    default=MAX_PIXELS,
+    show_default=True,
+    help="Of an image; a larger one is not used.",
 )
 
 DATASETS = click.Choice(["sample", "folder", "animals10", "imagenet", "webdataset", "huggingface"])

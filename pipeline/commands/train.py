@@ -14,6 +14,7 @@ from pipeline.commands.options import (
     image_size_option,
     json_option,
     max_minutes_option,
+    max_pixels_option,
     on_error_option,
     resize_mode_option,
     short_edge_option,
@@ -131,6 +132,7 @@ def train(
 @click.option("--workers", type=click.IntRange(0), help="Decoding processes. Default: one a core, 16 at most.")
 @click.option("--resident", type=click.Choice(["auto", "cpu", "off"]), default="auto", show_default=True)
 @on_error_option
+@max_pixels_option
 def baseline(
     dataset: str,
     data_dir: str | None,
@@ -146,6 +148,7 @@ def baseline(
     workers: int | None,
     resident: Any,
     on_error: Any,
+    max_pixels: int,
     max_minutes: float | None,
     json_file: str | None,
     **overrides: Any,
@@ -171,5 +174,6 @@ def baseline(
         data_seed=data_seed,
         resident=resident,
         on_error=on_error,
+        max_pixels=max_pixels,
     )
     _train(resolved, data, data.path, out, device, max_minutes, json_file, num_failed=len(data.failures))

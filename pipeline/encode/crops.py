@@ -72,7 +72,8 @@ def load_renderings(data: bytes, key: str, preprocessing: Preprocessing, crops: 
     A crop is cut from the picture at its full size and resized as if nothing were around it, as torchvision does.
     Raises BadImage as `load_pixels` does.
     """
-    decoded, size = decode_scaled(data, preprocessing.least_side), preprocessing.image_size
+    decoded = decode_scaled(data, preprocessing.least_side, preprocessing.max_pixels)
+    size = preprocessing.image_size
     image = decoded.image
     with memory_for(decoded.size):
         renderings = [render_plain(decoded, preprocessing)]

@@ -21,9 +21,8 @@ from pipeline.encode.content import is_foreign, not_decoded
 from pipeline.encode.formats import FORMATS
 from pipeline.encode.grey import Scale, scale_of, to_rgb
 from pipeline.encode.metadata import without_metadata
+from pipeline.encode.pixel_limit import MAX_PIXELS
 from pipeline.encode.tiff import black_is_zero, scale_of_tiff, tiff_kind
-
-MAX_PIXELS = 2**30
 
 # What PIL's decoders let out for damaged files; none of these types says more than its text does.
 _DECODE_ERRORS = (
@@ -68,37 +67,38 @@ class _Damaged(BadImage):
     """A failure of the decoder, which may be due to what stands around the pixels."""
 
 
-def decode(data: bytes, least_side: int | None = None) -> Image.Image:
+def decode(data: bytes, least_side: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The upright RGB image of an encoded file, of the source's own size. Raises BadImage for what does not decode.
 
-    Of an animation the first frame is taken. A truncated file is refused, never padded with grey. `least_side` is as in
-    `decode_scaled`.
+    Of an animation the first frame is taken. A truncated file is refused, never padded with grey. `least_side` and
+    `max_pixels` are as in `decode_scaled`.
     """
-    return decode_scaled(data, least_side).image
+    return decode_scaled(data, least_side, max_pixels).image
 
 
-def decode_scaled(data: bytes, least_side: int | None) -> Decoded:
+def decode_scaled(data: bytes, least_side: int | None, max_pixels: int = MAX_PIXELS) -> Decoded:
     """As `decode`, at a scale that is told: a JPEG may come at a half, a quarter or an eighth of its size.
 
     It does if no side falls below `least_side`: the decoder then transforms fewer frequencies of each 8 x 8 block.
+    A picture that says it has more than `max_pixels` is refused before it is decoded, scaled or not.
     """
     if not data:
         raise BadImage("empty file")
     with _without_pixel_limit():
         try:
-            return _decode(data, least_side)
+            return _decode(data, least_side, max_pixels)
         except _Damaged as error:
             reason = error.reason
         file_format = _format_by_beginning(data)
         for stripped in without_metadata(data, file_format):
             try:
-                return _decode(stripped, least_side)
+                return _decode(stripped, least_side, max_pixels)
             except _Damaged as error:
                 reason = error.reason
         negative = black_is_zero(data) if file_format == "TIFF" else None
         if negative is not None:
             with suppress(_Damaged):
-                decoded = _decode(negative, least_side)
+                decoded = _decode(negative, least_side, max_pixels)
                 return replace(decoded, image=ImageOps.invert(decoded.image))
     raise BadImage(reason)
 
@@ -110,7 +110,7 @@ _limit_before: int | None = None
 
 @contextmanager
 def _without_pixel_limit() -> Iterator[None]:
-    """Lift PIL's limit on pixels while any thread is in here: MAX_PIXELS is checked instead, and nothing is printed.
+    """Lift PIL's limit on pixels while any thread is in here: `max_pixels` is checked instead, and nothing is printed.
 
     The limit belongs to the whole process and some decoders ask for it late, so it is counted in and out.
     """
@@ -128,11 +128,11 @@ def _without_pixel_limit() -> Iterator[None]:
                 Image.MAX_IMAGE_PIXELS = _limit_before
 
 
-def _decode(data: bytes, least_side: int | None) -> Decoded:
+def _decode(data: bytes, least_side: int | None, max_pixels: int) -> Decoded:
     image = _open(data)
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise BadImage(f"too large: {width} x {height} is more than {MAX_PIXELS} pixels")
+    if width * height > max_pixels:
+        raise BadImage(f"too large: {width} x {height} is more than {max_pixels} pixels (--max-pixels)")
     if width == 0 or height == 0:
         raise BadImage(f"no pixels: {width} x {height}")
     try:

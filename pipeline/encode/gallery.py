@@ -4,6 +4,7 @@ Legend: N images, V views, R renderings (views without the mirror images), S ima
 """
 
 import statistics
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -98,7 +99,7 @@ def _compare(
     cache: Cache, rows: NDArray[np.int64], pictures_NVSS3: NDArray[np.uint8], data_dir: str, on_error: OnError
 ) -> tuple[dict[str, float], list[Failure]]:
     spec = cache.spec
-    preprocessing = preprocessing_of(spec)
+    preprocessing = preprocessing_of(spec, max_pixels=sys.maxsize)  # which it passed as it was encoded
     pool = open_pool(spec.dataset, data_dir, spec.split, is_held_out=spec.val_fraction is not None, seed=spec.seed)
     index_of = {key: index for index, key in enumerate(pool.keys)}
     keys, contents = cache.read_items().keys, cache.read_contents()

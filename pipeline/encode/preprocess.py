@@ -25,6 +25,7 @@ from pipeline.encode.bad_image import memory_for
 from pipeline.encode.bad_image import unreadable as unreadable
 from pipeline.encode.decode import Decoded, decode_scaled
 from pipeline.encode.decode import decode as decode
+from pipeline.encode.pixel_limit import MAX_PIXELS
 
 ResizeMode = Literal["crop", "squash"]
 JpegDecode = Literal["full", "scaled"]
@@ -32,12 +33,12 @@ JpegDecode = Literal["full", "scaled"]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes a square of `image_size` pixels; every field changes the stored values.
+    """How an image becomes a square of `image_size` pixels; every field but the last changes the stored values.
 
     `short_edge` is what the short edge is resized to before the centre crop; `squash` resizes the whole picture to the
     square, whatever its shape, and does not look at it. `jpeg_decode` "scaled" lets the JPEG decoder leave out
-    frequencies that a much smaller picture would lose anyway: see `least_side`. Raises InputError for values outside of
-    their range.
+    frequencies that a much smaller picture would lose anyway: see `least_side`. An image of more than `max_pixels` is
+    not decoded. Raises InputError for values outside of their range.
     """
 
     image_size: int = 256
@@ -45,6 +46,7 @@ class Preprocessing:
     resize_mode: ResizeMode = "crop"
     interpolation: Literal["bicubic"] = "bicubic"
     jpeg_decode: JpegDecode = "full"
+    max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
         if self.image_size < 32 or self.image_size % 32:
@@ -60,6 +62,10 @@ class Preprocessing:
             raise InputError(f"--resize-mode {self.resize_mode}: choose one of {', '.join(get_args(ResizeMode))}")
         if self.interpolation != "bicubic":
             raise InputError(f"interpolation {self.interpolation}: bicubic is the only one there is")
+        if self.max_pixels < 1:
+            raise InputError(
+                f"--max-pixels {self.max_pixels}: give how many pixels an image may have, {MAX_PIXELS} say"
+            )
         if self.jpeg_decode not in get_args(JpegDecode):
             raise InputError(f"--jpeg-decode {self.jpeg_decode}: choose one of {', '.join(get_args(JpegDecode))}")
 
@@ -79,16 +85,17 @@ def preprocessing(
     short_edge: int | None = None,
     resize_mode: ResizeMode = "crop",
     jpeg_decode: JpegDecode = "full",
+    max_pixels: int = MAX_PIXELS,
 ) -> Preprocessing:
     """A checked `Preprocessing`; without `short_edge`, the paper's 292 for 256, in proportion."""
     if short_edge is None:
         short_edge = round(image_size * 292 / 256)
-    return Preprocessing(image_size, short_edge, resize_mode, jpeg_decode=jpeg_decode)
+    return Preprocessing(image_size, short_edge, resize_mode, jpeg_decode=jpeg_decode, max_pixels=max_pixels)
 
 
-def preprocessing_of(spec: CacheSpec) -> Preprocessing:
+def preprocessing_of(spec: CacheSpec, max_pixels: int = MAX_PIXELS) -> Preprocessing:
     """How the images of a cache were prepared."""
-    return Preprocessing(spec.image_size, spec.short_edge, spec.resize_mode, jpeg_decode=spec.jpeg_decode)
+    return preprocessing(spec.image_size, spec.short_edge, spec.resize_mode, spec.jpeg_decode, max_pixels)
 
 
 def load_pixels(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
@@ -97,7 +104,7 @@ def load_pixels(data: bytes, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     Of an animation the first frame is taken. Raises BadImage for what cannot be decoded in full: a truncated file is
     refused, never padded with grey.
     """
-    return render_plain(decode_scaled(data, preprocessing.least_side), preprocessing)
+    return render_plain(decode_scaled(data, preprocessing.least_side, preprocessing.max_pixels), preprocessing)
 
 
 def render_plain(decoded: Decoded, preprocessing: Preprocessing) -> NDArray[np.uint8]:

@@ -19,6 +19,7 @@ from pipeline.encode.datasets.found import FoundImages
 from pipeline.encode.encoder import Encoder, Engine, Precision, load_encoder
 from pipeline.encode.estimate import estimate
 from pipeline.encode.kept_items import fit_to_cache, keep_items
+from pipeline.encode.pixel_limit import MAX_PIXELS
 from pipeline.encode.preprocess import JpegDecode, Preprocessing, ResizeMode, preprocessing
 from pipeline.encode.report import EncodePlan, EncodeReport
 from pipeline.encode.shard_writer import EncodeOptions, encode_split
@@ -38,6 +39,7 @@ class Settings(TypedDict, total=False):
     short_edge: int | None
     resize_mode: ResizeMode
     jpeg_decode: JpegDecode
+    max_pixels: int
     weights: str
     device: str
     precision: Precision
@@ -108,6 +110,7 @@ def _prepare(
     short_edge: int | None = None,
     resize_mode: ResizeMode = "crop",
     jpeg_decode: JpegDecode = "full",
+    max_pixels: int = MAX_PIXELS,
     weights: str = "bundled",
     device: str = "auto",
     precision: Precision = "float32",
@@ -115,7 +118,7 @@ def _prepare(
     found: FoundImages | None = None,
 ) -> _Task:
     codecs.check_step(options.store, options.step)
-    pre = preprocessing(image_size, short_edge, resize_mode, jpeg_decode)
+    pre = preprocessing(image_size, short_edge, resize_mode, jpeg_decode, max_pixels)
     crops = random_crops(options.crops, options.crop_scale, options.seed)
     if crops.count and jpeg_decode == "scaled":
         raise InputError(

@@ -4,7 +4,7 @@ Legend: B images, V views, C, H, W of a latent; of a pixel baseline, C = 3 and H
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +22,7 @@ from pipeline.encode.datasets import ImageSplit, open_pool
 from pipeline.encode.datasets.split import SourceSplit
 from pipeline.encode.decoding import MEND_IT, OnError, decode_batches
 from pipeline.encode.encoder import Encoder, load_encoder, resolve_device
+from pipeline.encode.pixel_limit import MAX_PIXELS
 from pipeline.encode.preprocess import Preprocessing, preprocessing_of
 from pipeline.evaluate.predictions import Predictions, predict_inputs
 from pipeline.running.launched import ALONE, Launched
@@ -137,6 +138,7 @@ def predict_split(
     workers: int,
     on_error: OnError = "stop",
     tta: bool = False,
+    max_pixels: int = MAX_PIXELS,
     launched: Launched = ALONE,
 ) -> Iterator[Predictions]:
     """This process's share of a split's images, from file to model; all processes have every image once.
@@ -147,8 +149,8 @@ def predict_split(
     items = range(len(split.keys))
     batches = [items[start : start + batch_size] for start in range(0, len(items), batch_size)]
     batches = batches[launched.rank :: launched.world_size]
-    pin = rendering.device.type == "cuda"
-    for batch in decode_batches(split, rendering.preprocessing, batches, workers=workers, pin=pin):
+    preprocessing, pin = replace(rendering.preprocessing, max_pixels=max_pixels), rendering.device.type == "cuda"
+    for batch in decode_batches(split, preprocessing, batches, workers=workers, pin=pin):
         if batch.failures and on_error == "stop":
             raise WorkError(f"image {batch.failures[0].key}: {batch.failures[0].reason}; {MEND_IT}")
         failures += batch.failures

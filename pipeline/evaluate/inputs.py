@@ -6,7 +6,6 @@ An explicit file that is missing or no image stays among the images, so that it 
 import errno
 import glob
 import os
-import stat
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOut, LeftOutFiles
 from ci2p_cache.printable import printable
+from ci2p_cache.regular_file import read_regular
 from ci2p_cache.remote_files import MOST_BYTES, client_errors, describe, filesystem_of, read_file
 from pipeline.encode.datasets.listing import NO_IMAGES, UNREAD, image_files
 from pipeline.encode.datasets.path_patterns import expand_braces, has_pattern
@@ -45,7 +45,7 @@ class InputImages:
         key = self.keys[index]
         if key == STANDARD_INPUT:
             return self.standard_input
-        return _read_url(key) if "://" in key else _read_file(key)
+        return _read_url(key) if "://" in key else read_regular(key)
 
     def stamp(self, index: int) -> Stamp:
         return UNKNOWN_STAMP
@@ -150,14 +150,6 @@ def _read_standard_input() -> bytes:
         return sys.stdin.buffer.read(MOST_BYTES)
     except (AttributeError, OSError) as error:  # it is closed
         raise InputError("INPUT -: standard input cannot be read; send an image to it, as in `< cat.jpg`") from error
-
-
-def _read_file(path: str) -> bytes:
-    """Raises OSError, also for what is no regular file: opening a pipe might wait for ever."""
-    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "no regular file; give a file, or - for standard input")
-        return file.read()
 
 
 def _read_url(url: str) -> bytes:

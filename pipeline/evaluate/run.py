@@ -20,11 +20,12 @@ from pipeline.baselines.pixel_spec import PixelSpec, is_pixels
 from pipeline.baselines.pixels import open_pixel_data
 from pipeline.encode.decoding import OnError, default_workers
 from pipeline.encode.encoder import resolve_device
+from pipeline.encode.pixel_limit import MAX_PIXELS
 from pipeline.evaluate.held_out import ChosenImages, choose_images, refuse_changed
 from pipeline.evaluate.images import Rendering, open_images, open_rendering, predict_split
 from pipeline.evaluate.inputs import find_inputs
 from pipeline.evaluate.onnx_model import SUFFIX, ImageRendering, OnnxModel, open_onnx
-from pipeline.evaluate.predictions import Predictions, in_order, predict_cache, refuse_other_latents
+from pipeline.evaluate.predictions import Predictions, in_order, predict_cache, refuse_no_number, refuse_other_latents
 from pipeline.evaluate.scores import Scores, Scoring
 from pipeline.evaluate.tables import share, top_cells, top_columns, write_table
 from pipeline.running.launched import Launched, gather, launched_as
@@ -145,6 +146,7 @@ def evaluate(
     batch_size: int,
     workers: int | None,
     on_error: OnError = "stop",
+    max_pixels: int = MAX_PIXELS,
 ) -> EvalReport:
     """Measures a run (the newest under runs/ by default) on a cache or on raw images; by default on its own data.
 
@@ -177,6 +179,7 @@ def evaluate(
             workers=threads,
             on_error=on_error,
             tta=tta,
+            max_pixels=max_pixels,
             launched=launched,
         )
     else:
@@ -190,7 +193,7 @@ def evaluate(
             model, cache, batch_size=batch_size, device=target, tta=tta, workers=max(1, threads), launched=launched
         )
     begin = time.monotonic()
-    made = _run(predictions, len(keys), launched)
+    made = _run(predictions, keys, launched)
     if launched.world_size > 1:
         shares = gather((made, failures), launched)
         made = tuple(in_order([part for parts, _ in shares for part in parts], batch_size))
@@ -208,6 +211,7 @@ def predict(
     device: str,
     batch_size: int = 64,
     workers: int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> PredictReport:
     """Classifies images by a run (the newest under runs/ by default). Those that cannot be used are in `failures`.
 
@@ -229,7 +233,9 @@ def predict(
             batch_size=batch_size,
             workers=threads if len(images.keys) > batch_size else 0,
             on_error="skip",
+            max_pixels=max_pixels,
         ):
+            refuse_no_number(part, images.keys)
             parts.append(part)
             now = sum(len(each.labels) for each in parts) + len(failures)
             advance(now - done)
@@ -333,12 +339,16 @@ def _rendering(model: nn.Module, data: DataRecord, weights: str, device: torch.d
     return open_rendering(data.spec, weights, device)
 
 
-def _run(predictions: Iterable[Predictions], total: int, launched: Launched) -> tuple[Predictions, ...]:
-    """This process's predictions, made one after another. Rank 0 shows how far it is, as if all were as far."""
+def _run(predictions: Iterable[Predictions], keys: Sequence[str], launched: Launched) -> tuple[Predictions, ...]:
+    """This process's predictions, made one after another. Rank 0 shows how far it is, as if all were as far.
+
+    Raises WorkError for one that is no number.
+    """
     made = []
-    done = 0
+    done, total = 0, len(keys)
     with progress("evaluate", total, "images", quiet=launched.rank > 0) as advance:
         for batch in predictions:
+            refuse_no_number(batch, keys)
             made.append(batch)
             now = min(done + len(batch.labels) * launched.world_size, total)
             advance(now - done)

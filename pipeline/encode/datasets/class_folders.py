@@ -10,6 +10,7 @@ from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOut, LeftOutFiles, merge_left_out
 from ci2p_cache.packed_strings import PackedStrings
 from ci2p_cache.printable import printable
+from ci2p_cache.regular_file import read_regular
 from pipeline.encode.datasets.keys import item_keys
 from pipeline.encode.datasets.listing import image_files, leave_out_folder, list_folder
 from pipeline.encode.datasets.split import SourceSplit, Stamp, sorted_split
@@ -28,7 +29,7 @@ class FolderFiles:
     names: PackedStrings
 
     def read(self, row: int) -> bytes:
-        return Path(self.root, self.names[row]).read_bytes()
+        return read_regular(Path(self.root, self.names[row]))
 
     def stamp(self, row: int) -> Stamp:
         found = os.stat(os.path.join(self.root, self.names[row]))  # noqa: PTH116, PTH118  (a Path each costs more)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.printable import printable
+from ci2p_cache.regular_file import read_regular
 from pipeline.encode.datasets.found import WHOLE, FoundImages
 from pipeline.encode.datasets.labels import label_names
 from pipeline.encode.datasets.split import UNKNOWN_STAMP, SourceSplit, Stamp, sorted_split
@@ -39,7 +40,7 @@ class GivenImages:
     def read(self, row: int) -> bytes:
         path = self.paths[row]
         if path is not None:
-            return Path(path).read_bytes()
+            return read_regular(path)
         with Path(self.aside).open("rb") as file:
             file.seek(int(self.begins[row]))
             return file.read(int(self.begins[row + 1] - self.begins[row]))

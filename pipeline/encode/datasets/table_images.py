@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import os
-import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.printable import printable
+from ci2p_cache.regular_file import read_regular
 from pipeline.encode.datasets.keys import item_keys
 from pipeline.encode.datasets.split import Stamp
 from pipeline.running.progress import progress
@@ -34,10 +34,7 @@ class TableImages:
 
     def read(self, row: int) -> bytes:
         if self.sizes[row] < 0:
-            path = self._path(row)
-            if not stat.S_ISREG(os.stat(path).st_mode):  # noqa: PTH116  (a pipe would wait for ever)
-                raise OSError(errno.EINVAL, "it is no regular file", path)
-            return Path(path).read_bytes()
+            return read_regular(self._path(row))
         data: bytes = self.table[row][self.column]["bytes"]
         return data
 

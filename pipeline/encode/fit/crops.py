@@ -71,7 +71,7 @@ class _Batches(Dataset[Batch]):
         while True:
             if index not in failures:
                 try:
-                    return read_image(self.images.path(index))
+                    return read_image(self.images.path(index), self.images.max_pixels)
                 except BadImage as error:
                     if self.on_error == "stop":
                         raise unusable(self.images.path(index), error.reason) from error

@@ -5,7 +5,7 @@ import logging
 import os
 import zlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,9 @@ from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.left_out import LeftOutFiles, describe_left_out
 from ci2p_cache.packed_strings import PackedStrings
 from ci2p_cache.printable import printable
+from ci2p_cache.regular_file import read_regular
 from pipeline.encode.datasets.listing import image_files
+from pipeline.encode.pixel_limit import MAX_PIXELS
 from pipeline.encode.preprocess import BadImage, decode, unreadable
 
 logger = logging.getLogger("ci2p")
@@ -35,6 +37,7 @@ class Images:
 
     root: Path
     names: PackedStrings
+    max_pixels: int = MAX_PIXELS  # of an image that can be used
 
     def __len__(self) -> int:
         return len(self.names)
@@ -47,10 +50,10 @@ class Images:
         return printable(f"{self.root.name}/{name}")
 
     def subset(self, indices: Iterable[int]) -> "Images":
-        return Images(self.root, PackedStrings(self.names[index] for index in indices))
+        return replace(self, names=PackedStrings(self.names[index] for index in indices))
 
 
-def list_images(folder: str, option: str, on_error: OnError = "stop") -> Images:
+def list_images(folder: str, option: str, on_error: OnError = "stop", max_pixels: int = MAX_PIXELS) -> Images:
     """All image files below a folder, at any depth; what else lies there is counted in a warning.
 
     Raises InputError when there is none and, under "stop", for what looks like an image and would be left out.
@@ -71,7 +74,7 @@ def list_images(folder: str, option: str, on_error: OnError = "stop") -> Images:
         logger.warning("%s: %s", root, describe_left_out(left_out.listed()))
     if not names:
         raise InputError(f"{option} {folder}: no images below it; give a folder with images in it, at any depth")
-    return Images(root, PackedStrings(sorted(names)))
+    return Images(root, PackedStrings(sorted(names)), max_pixels)
 
 
 def hold_out(images: Images, seed: int) -> tuple[Images, Images]:
@@ -111,7 +114,7 @@ def as_begun(planned: PackedStrings, listed: Images, checkpoint: Path, on_error:
             f"--data-dir {listed.root}: {_are(len(gone))} gone since the checkpoint {checkpoint} ({shown(gone)}): put "
             f"{'it' if len(gone) == 1 else 'them'} back, or use --on-error skip to go on without"
         )
-    return Images(listed.root, planned)
+    return replace(listed, names=planned)
 
 
 def pack_names(names: Sequence[str]) -> bytes:
@@ -129,10 +132,10 @@ def hash_names(names: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()[:16]
 
 
-def read_image(path: Path) -> Image.Image:
+def read_image(path: Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """An RGB image of its own size. Raises BadImage when it cannot be used, or is not there."""
     try:
-        return decode(path.read_bytes())
+        return decode(read_regular(path), max_pixels=max_pixels)
     except (FileNotFoundError, NotADirectoryError):
         raise BadImage(GONE) from None
     except OSError as error:

@@ -42,7 +42,7 @@ def measure_quality(codec: Codec, images: Images, device: torch.device, on_error
     failures: dict[str, str] = {}
     for index in range(len(images)):
         try:
-            image = read_image(images.path(index))
+            image = read_image(images.path(index), images.max_pixels)
         except BadImage as error:
             if on_error == "stop":
                 raise unusable(images.path(index), error.reason) from error

@@ -34,6 +34,7 @@ from pipeline.encode.fit.loop import FitRun, train_codec
 from pipeline.encode.fit.model_card import model_card
 from pipeline.encode.fit.quality import Quality, measure_quality
 from pipeline.encode.fit.settings import FitSettings
+from pipeline.encode.pixel_limit import MAX_PIXELS
 from pipeline.encode.preprocess import BadImage
 from pipeline.encode.whole_codec import Codec, load_codec, new_codec
 from pipeline.running.bfloat16 import warn_of_slow_bfloat16
@@ -97,6 +98,7 @@ def fit_encoder(
     workers: int = 0,
     max_minutes: float | None = None,
     on_error: OnError = "stop",
+    max_pixels: int = MAX_PIXELS,
 ) -> FitReport:
     """Trains a factorized-prior codec on the images below `data_dir`, or goes on where the same call stopped.
 
@@ -110,8 +112,8 @@ def fit_encoder(
     target = resolve_device(device)
     warn_of_slow_bfloat16(target, settings.precision)
     checkpoint = stem.with_name(f"{stem.name}.ckpt")
-    listed = list_images(data_dir, "--data-dir", on_error)
-    eval_images = None if eval_dir is None else list_images(eval_dir, "--eval-dir", on_error)
+    listed = list_images(data_dir, "--data-dir", on_error, max_pixels)
+    eval_images = None if eval_dir is None else list_images(eval_dir, "--eval-dir", on_error, max_pixels)
     torch.manual_seed(settings.seed)
     codec = new_codec() if begin_from == "random" else load_codec(begin_from, option="--from")
     source = {
@@ -176,7 +178,7 @@ def _failures(images: Images, listed: Images, before: dict[str, str], on_error: 
     failures = {name: GONE for name in images.names if name not in found}
     for name, reason in before.items():
         try:
-            read_image(images.root / name)
+            read_image(images.root / name, images.max_pixels)
             failures[name] = reason if reason.endswith(_MENDED) else reason + _MENDED
         except BadImage as error:
             if on_error == "stop":

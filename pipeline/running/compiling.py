@@ -16,7 +16,8 @@ def compiler_errors() -> Iterator[None]:
         dynamo = sys.modules.get("torch._dynamo.exc")
         if dynamo is None or not isinstance(error, dynamo.TorchDynamoException):
             raise
-        said = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        lines = [line.strip() for line in str(error).splitlines()]
+        said = next((line for line in lines if line and not line.endswith("raised:")), type(error).__name__)
         raise InputError(
             f"torch.compile failed ({said[:120]}); install a C++ compiler, or give --no-compile"
         ) from error

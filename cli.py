@@ -13,6 +13,7 @@ import click
 from ci2p_cache.errors import Ci2pError, describe_system_error
 from ci2p_cache.printable import printable
 from pipeline.commands.caches import convert, inspect, verify
+from pipeline.commands.checks import checks
 from pipeline.commands.complexity import complexity
 from pipeline.commands.encode import encode
 from pipeline.commands.environment import came_from, unknown_variables
@@ -21,6 +22,7 @@ from pipeline.commands.export import export
 from pipeline.commands.fit_encoder import fit_encoder
 from pipeline.commands.gpus import STARTED_BY_GPUS
 from pipeline.commands.output import printable_lines
+from pipeline.commands.recipes import recipes
 from pipeline.commands.train import baseline, train
 from pipeline.running import signals
 
@@ -104,6 +106,8 @@ for _command in (
     export,
     baseline,
     fit_encoder,
+    recipes,
+    checks,
     complexity,
 ):
     main.add_command(_command)

@@ -108,7 +108,7 @@ def _train(
     """`train`, in a folder that is its own; the `lock` is on rank 0, which writes."""
     is_writer = lock is not None
     torch.manual_seed(recipe.seed)
-    config = resolve_config(recipe, data, device=str(share.device), world_size=share.world_size)
+    config = resolve_config(recipe, data, run=run, device=str(share.device), world_size=share.world_size)
     check_run(run, config)
     newest = newest_checkpoint(run)
     checkpoint, is_previous = newest or (None, False)

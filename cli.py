@@ -95,7 +95,7 @@ def main() -> None:
 
     \b
     ci2p encode --dataset folder --data-dir DIR    images -> a cache of latents, once
-    ci2p train --shards caches/folder              the cache -> a model, as often as you like
+    ci2p train caches/DIR                          the cache -> a model, as often as you like
     ci2p eval                                      the newest model -> its accuracy
 
     Every option can also be set by the environment: CI2P_ENCODE_BATCH_SIZE=64 is `ci2p encode --batch-size 64`.

@@ -29,7 +29,9 @@ from pipeline.commands.output import report
 @click.command(cls=Command)
 @click.option("--dataset", type=DATASETS, required=True, help="What --data-dir holds; `sample` is built in.")
 @data_dir_option
-@click.option("--out", type=click.Path(path_type=Path), metavar="CACHE", help="Default: caches/DATASET.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="CACHE", help="Default: caches/ and the name of the data."
+)
 @click.option("--split", "splits", multiple=True, help="Only this split; may be repeated. Default: all there are.")
 @val_fraction_option
 @click.option("--format", type=click.Choice(["zarr", "webdataset"]), default="zarr", show_default=True)
@@ -100,12 +102,13 @@ def encode(
     if not dry_run and runs_elsewhere(gpus, device):
         return
     from pipeline.encode.decoding import default_workers
+    from pipeline.encode.default_cache import default_cache
     from pipeline.encode.report import merge_reports
     from pipeline.encode.run import encode_dataset, plan_encoding
     from pipeline.encode.shard_writer import EncodeOptions
     from pipeline.running.launched import gather, launched_as
 
-    out = out or Path("caches") / dataset
+    out = out or default_cache(dataset, data_dir)
     encode_options = EncodeOptions(workers=default_workers() if workers is None else workers, **options)
     settings: Any = {
         "splits": splits or None,

@@ -206,7 +206,8 @@ def encode(
     [0, 1]); labels are strings, or indices into `classes`. Without `val_items`, `val_fraction` of each class (0.1) is
     held out for validation. Pictures in memory are set down in a temporary file of their full size on the way.
 
-    `out` is by default caches/ and the name of the data: of `data_dir`, or of a set that has one; caches/items. Returns the split "train", or the first of `splits`.
+    `out` is by default caches/ and the name of the data: `data_dir`'s, the set's, or items. Returns the split "train",
+    or the first of `splits`.
     Raises InputError for wrong settings, before anything is written, and WorkError for an image that cannot be used
     (`on_error="skip"` leaves such images out), a damaged cache or a full disk.
     """

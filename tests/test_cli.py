@@ -126,7 +126,7 @@ def test_inspect_and_verify(journey: Path, tmp_path: Path) -> None:
     summary = json.loads((journey / "inspect.json").read_text())
     assert summary["train"]["classes"] == {"blue": 8, "green": 8, "red": 8}
     assert call_ci2p("verify", "caches/images", cwd=journey).returncode == 0
-    damaged = shutil.copytree(journey / "caches" / "folder", tmp_path / "damaged")
+    damaged = shutil.copytree(journey / "caches" / "images", tmp_path / "damaged")
     shard = damaged / "val" / "latents.zarr" / "latents" / "c" / "1" / "0" / "0" / "0" / "0"
     shard.write_bytes(shard.read_bytes()[:-1] + b"!")
     found = call_ci2p("verify", damaged, cwd=tmp_path)
@@ -214,7 +214,7 @@ def test_the_official_weights_offline_say_what_to_do(journey: Path) -> None:
 
 
 def test_an_unfinished_cache_is_refused(journey: Path, tmp_path: Path) -> None:
-    cache = shutil.copytree(journey / "caches" / "folder", tmp_path / "unfinished")
+    cache = shutil.copytree(journey / "caches" / "images", tmp_path / "unfinished")
     (cache / "val" / "manifest.json").unlink()
     message = refused(call_ci2p("train", "--shards", cache, cwd=tmp_path))
     assert "not finished (2 shards done); run the same `ci2p encode` again" in message
@@ -234,7 +234,7 @@ def test_a_full_disk_loses_nothing(journey: Path, tmp_path: Path) -> None:
         assert not list(disk.rglob("*.tmp"))
         subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
         assert call_ci2p(*command, cwd=journey).returncode == 0
-        assert files_of(disk / "cache") == files_of(journey / "caches" / "folder")
+        assert files_of(disk / "cache") == files_of(journey / "caches" / "images")
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
@@ -261,7 +261,7 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path) -> None:
     assert process.returncode == 1 and "Traceback" not in errors
     assert errors.strip().endswith("Error: interrupted; run the same command again to continue")
     assert not list(tmp_path.rglob("*.tmp"))
-    assert not (tmp_path / "caches" / "folder" / "train" / "manifest.json").exists()
+    assert not (tmp_path / "caches" / "images" / "train" / "manifest.json").exists()
 
 
 def test_eval_refuses_another_encoder(journey: Path, tmp_path: Path, image_folder: Path) -> None:

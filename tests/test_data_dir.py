@@ -65,7 +65,7 @@ def test_a_folder_is_absolute_and_links_are_kept(tmp_path: Path, monkeypatch: py
         ("folder", "pictures/cats and dogs/", "cats-and-dogs"),
         ("folder", "/", "folder"),
         ("folder", "..", Path.cwd().parent.name),
-        ("webdataset", "s3://bucket/shards-{000..099}.tar", "shards-000..099-.tar"),
+        ("webdataset", "s3://bucket/shards-{000..099}.tar", "shards--000..099-.tar"),
         ("webdataset", "https://host/set", "set"),
         ("huggingface", "owner/beans", "beans"),
     ],

@@ -34,8 +34,8 @@ def test_two_processes_do_what_one_does(home: Path) -> None:
     assert json.loads((home / "encode.json").read_text())["train"]["num_encoded"] == 27
     assert encoded.stdout.count("train: 27 images") == 1 and encoded.stdout.count("cache:") == 1
     alone = run_ci2p(*ENCODE, "--out", "alone", cwd=home)
-    assert alone.returncode == 0 and files_of(home / "caches" / "folder").keys() == files_of(home / "alone").keys()
-    assert _latents(home / "caches" / "folder") == _latents(home / "alone")
+    assert alone.returncode == 0 and files_of(home / "caches" / "images").keys() == files_of(home / "alone").keys()
+    assert _latents(home / "caches" / "images") == _latents(home / "alone")
 
     trained = run_ci2p(*TRAIN, "--epochs", "1", "--json", "train.json", cwd=home, CI2P_TRAIN_GPUS="2")
     assert trained.returncode == 0, trained.stderr

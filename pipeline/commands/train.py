@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ci2p_cache.errors import InputError
 from ci2p_cache.printable import counted
 from pipeline.commands.command import Command
 from pipeline.commands.gpus import is_first, runs_elsewhere
@@ -13,6 +14,7 @@ from pipeline.commands.options import (
     data_dir_option,
     dataset_option,
     device_option,
+    given_once,
     gpus_option,
     image_size_option,
     json_option,
@@ -129,7 +131,8 @@ def _train(
 
 
 @click.command(cls=Command, groups=_TRAIN_GROUPS, short_help="Stage two: a cache -> a model.")
-@click.option("--shards", required=True, metavar="CACHE", help="A finished cache: a folder, or an fsspec URL.")
+@click.argument("cache", required=False)
+@click.option("--shards", metavar="CACHE", help="A finished cache: a folder, or an fsspec URL; or give it plainly.")
 @click.option("--model", help="ci2p_vit_base, _ds, _large, _small, _tiny, or a ViT of timm's. Default: the recipe's.")
 @click.option(
     "--init-from", metavar="RUN|FILE", help="Start from a run of your own, under a new head for other classes."
@@ -146,7 +149,8 @@ def _train(
     help="Where the whole cache is held; auto: in memory if it fits.",
 )
 def train(
-    shards: str,
+    cache: str | None,
+    shards: str | None,
     recipe: str,
     out: Path | None,
     settings: tuple[str, ...],
@@ -162,13 +166,16 @@ def train(
 
     Run the same command again to resume. Several machines: torchrun --no-python ci2p train ...
     """
+    path = given_once(cache, shards, "--shards")
+    if path is None:
+        raise InputError("train from what? give a cache: ci2p train caches/NAME, or --shards")
     if runs_elsewhere(gpus, device):
         return
     from pipeline.train.data import open_training_data
 
     resolved = _resolve_recipe(recipe, settings, overrides)
-    data = open_training_data(shards, workers=workers, resident=resident)
-    _train(resolved, data, shards, out, device, max_minutes, json_file)
+    data = open_training_data(path, workers=workers, resident=resident)
+    _train(resolved, data, path, out, device, max_minutes, json_file)
 
 
 @click.command(cls=Command, groups=_BASELINE_GROUPS, short_help="Train a model that reads pixels, to compare.")

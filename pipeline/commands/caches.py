@@ -12,7 +12,7 @@ from pipeline.commands.options import STORES, device_option, json_option, on_err
 from pipeline.commands.output import report
 
 
-@click.command(cls=Command, short_help="What is in a cache or a run, and how it looks.")
+@click.command(cls=Command, short_help="What is in a cache or a run.")
 @click.argument("cache", metavar="CACHE|RUN", type=click.Path(path_type=Path))
 @click.option("--images", "grid", type=click.Path(path_type=Path), metavar="PNG", help="Draw decoded latents into it.")
 @click.option("--split", default="val", show_default=True, metavar="NAME", help="Which part to draw --images of.")

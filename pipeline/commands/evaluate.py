@@ -21,7 +21,7 @@ from pipeline.commands.options import (
 from pipeline.commands.output import print_line, printable_lines, report, write_json
 
 
-@click.command("eval", cls=Command)
+@click.command("eval", cls=Command, short_help="Measure a trained model, on a cache or images.")
 @click.argument("run", required=False)
 @checkpoint_option
 @click.option("--shards", metavar="CACHE", help="Default: the cache that the model was trained from.")

@@ -16,6 +16,7 @@ from ci2p_cache.known_images import HeldOut, KnownImages, held_out_of, known_ima
 from ci2p_cache.left_out import LeftOut, describe_left_out
 from ci2p_cache.manifest import Failure
 from ci2p_cache.spec import CacheSpec
+from ci2p_cache.views import MIRROR
 from pipeline.baselines.pixel_spec import PixelSpec, is_pixels
 from pipeline.baselines.pixels import open_pixel_data
 from pipeline.encode.decoding import OnError, default_workers
@@ -185,6 +186,11 @@ def evaluate(
     else:
         cache = open_cache(shards or data.path, split)
         refuse_other_latents(data, cache)
+        if tta and MIRROR not in cache.spec.views:
+            raise InputError(
+                f"--tta: {cache.split_dir} holds no mirror images (it was encoded with --views plain); "
+                "give --images DIR, whose mirror images are encoded, or leave --tta out"
+            )
         measured_on = cache.split_dir
         keys = _StoredKeys(cache)
         if split == "train":

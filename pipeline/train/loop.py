@@ -32,10 +32,12 @@ from pipeline.train.recipe import Recipe
 from pipeline.train.run_folder import (
     ModelBuilder,
     build_model,
+    read_known_images,
     resolve_config,
     write_config,
     writing_to,
 )
+from pipeline.train.starting_point import remember_ancestor, start_from
 from pipeline.train.trained_model import check_best, save_best
 from pipeline.train.validation import validate
 from pipeline.train.window import windowed
@@ -111,6 +113,8 @@ def _train(
     checkpoint, is_previous = newest_checkpoint(run) or (None, False)
     check_checkpoint(run, checkpoint, config)
     model = build_model(config, build, pretrained=recipe.pretrained if checkpoint is None else False)
+    if recipe.init_from and checkpoint is None:
+        start_from(model, config)
     drop_tokens(model, recipe.token_drop)
     params = sum(parameter.numel() for parameter in model.parameters())
     images_per_step = min(recipe.batch_size, data.num_train)
@@ -131,7 +135,8 @@ def _train(
         if is_previous:
             with writing_to(run):
                 take_previous(run)
-        write_config(run, config, data)
+        known = read_known_images(run) if recipe.init_from and checkpoint is not None else None
+        write_config(run, config, known or remember_ancestor(data.known_images(), recipe.init_from))
     steps_per_epoch = train_batches.steps_per_epoch
     learner = Learner(fabric, model, recipe, steps_per_epoch=steps_per_epoch, num_classes=len(data.classes))
     if checkpoint is not None:
@@ -174,19 +179,19 @@ def _train(
 
             # Evaluate.
             epoch, started = progress.epoch + 1, time.monotonic()
-            top1 = top5 = None
+            found = None
             is_best = False
             if epoch % recipe.eval_every == 0 or epoch == recipe.epochs:
                 learner.share_statistics()
-                top1, top5 = validate(fabric, learner.evaluated, val_batches)
+                found = validate(fabric, learner.evaluated, val_batches)
                 told = agreed(fabric)
                 if told:  # the whole evaluation comes again
                     save(progress)
                     break
-                is_best = top1 > progress.best_top1
-                progress = replace(progress, last_top1=top1)
+                is_best = found.top1 > progress.best_top1
+                progress = replace(progress, last_top1=found.top1)
                 if is_best:
-                    progress = replace(progress, best_top1=top1, best_epoch=epoch)
+                    progress = replace(progress, best_top1=found.top1, best_epoch=epoch)
             eval_seconds = time.monotonic() - started
 
             # Record. Metrics and best weights before the checkpoint: a kill in between repeats the epoch and writes
@@ -195,8 +200,9 @@ def _train(
                 epoch=epoch,
                 step=epoch * steps_per_epoch,
                 train_loss=progress.loss_sum / progress.step,
-                val_top1=top1,
-                val_top5=top5,
+                val_top1=None if found is None else found.top1,
+                val_top5=None if found is None else found.top5,
+                val_loss=None if found is None else found.loss,
                 lr=learner.lr,
                 images_per_s=progress.step * images_per_step / progress.epoch_seconds,
                 seconds=progress.epoch_seconds + eval_seconds,

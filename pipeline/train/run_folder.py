@@ -156,10 +156,10 @@ def build_model(config: RunConfig, build: ModelBuilder = create_model, *, pretra
     )
 
 
-def write_config(run: Path, config: RunConfig, data: TrainingData) -> None:
+def write_config(run: Path, config: RunConfig, known: KnownImages) -> None:
     """Publishes config.json, and images.npz before it."""
     with writing_to(run):
-        publish(run / IMAGES, dump_known_images(data.known_images()))
+        publish(run / IMAGES, dump_known_images(known))
         publish(run / CONFIG, (config.model_dump_json(indent=2) + "\n").encode())
 
 

@@ -95,7 +95,7 @@ def test_t3_from_the_checkpoint_of_every_step(whole_run: Path, tmp_path: Path, m
     def keep(run: Path, checkpoint: Checkpoint) -> None:
         save_checkpoint(run, checkpoint)
         states.append(tmp_path / f"state{len(states)}")
-        shutil.copytree(run, states[-1], ignore=shutil.ignore_patterns("run.lock"))
+        shutil.copytree(run, states[-1], ignore=shutil.ignore_patterns("*.lock"))
 
     with monkeypatch.context() as patch:
         patch.setattr(pipeline.train.loop, "save_checkpoint", keep)

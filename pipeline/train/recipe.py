@@ -234,6 +234,8 @@ def _shown(value: object) -> str:
         text = repr(value)
     except ValueError:  # an integer of thousands of digits, which Python does not write out
         return "a number of thousands of digits"
+    except RecursionError:
+        return "a value that is nested too deeply"
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 

@@ -6,7 +6,7 @@ every CRC-32C of a shard, its keys, labels and tables  -->  BLAKE2b-128, the id:
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 CHECKSUM_BYTES = 4
 ID_BYTES = 16
-Data = bytes | memoryview | NDArray[np.uint8]
-_RESIDUE = 0x48674BC7  # the CRC-32C of any data with their own behind it, little-endian
+# Without a copy it takes numpy's arrays, and no memoryview; on an x86 core 8,000 bytes take it a microsecond.
+crc32c: Callable[[NDArray[np.uint8]], int] = google_crc32c.value
+RESIDUE = 0x48674BC7  # the CRC-32C of any data with their own behind it, little-endian
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,9 @@ class PackedShard:
         return hashlib.blake2b(json.dumps(listed).encode(), digest_size=ID_BYTES).digest()
 
 
-def checksum(data: Data) -> int:
-    """Its CRC-32C, at 20 GB/s on an x86 core."""
-    value: int = google_crc32c.value(_as_array(data))
-    return value
+def checksum(data: bytes | memoryview) -> int:
+    """Its CRC-32C."""
+    return crc32c(np.frombuffer(data, np.uint8))
 
 
 def with_checksum(data: bytes) -> bytes:
@@ -52,11 +52,6 @@ def with_checksum(data: bytes) -> bytes:
     return data + checksum(data).to_bytes(CHECKSUM_BYTES, "little")
 
 
-def is_whole(data: Data) -> bool:
+def is_whole(data: bytes | memoryview) -> bool:
     """Whether these are data of `with_checksum`."""
-    return bool(google_crc32c.value(_as_array(data)) == _RESIDUE)
-
-
-def _as_array(data: Data) -> NDArray[np.uint8]:
-    """What google_crc32c takes without a copy, which it does not a memoryview."""
-    return data if isinstance(data, np.ndarray) else np.frombuffer(data, np.uint8)
+    return checksum(data) == RESIDUE

@@ -13,15 +13,19 @@ import click
 from ci2p_cache.errors import Ci2pError, describe_system_error
 from ci2p_cache.printable import printable
 from pipeline.commands.caches import convert, inspect, verify
+from pipeline.commands.checks import checks
 from pipeline.commands.complexity import complexity
 from pipeline.commands.encode import encode
+from pipeline.commands.environment import came_from, unknown_variables
 from pipeline.commands.evaluate import evaluate, predict
 from pipeline.commands.export import export
 from pipeline.commands.fit_encoder import fit_encoder
 from pipeline.commands.gpus import STARTED_BY_GPUS
 from pipeline.commands.output import printable_lines
+from pipeline.commands.recipes import recipes
 from pipeline.commands.train import baseline, train
 from pipeline.running import signals
+from pipeline.running.memory import is_out_of_memory
 
 
 class _Door(click.Group):
@@ -40,18 +44,30 @@ class _Door(click.Group):
             sys.exit(error.exit_code)
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else "ci2p"
-            _fail(f"{error.format_message()} See `{path} --help`.", 2)
+            origin = came_from(error) if isinstance(error, click.BadParameter) else ""
+            _fail(f"{error.format_message()}{origin} See `{path} --help`.", 2)
         except click.ClickException as error:
             _fail(error.format_message(), 1)
         except signals.Ended as error:
             _fail(str(error), error.exit_status)
         except (click.Abort, KeyboardInterrupt):
             _fail("interrupted; run the same command again to continue", 1)
-        except OSError as error:
+        except (OSError, MemoryError, RuntimeError, ImportError) as error:
+            if is_out_of_memory(error):
+                _fail(self._short_of_memory(kwargs["obj"]), 1)
+            if not isinstance(error, OSError):
+                raise
             _fail(describe_system_error(error), 1)
-        except MemoryError:
-            _fail("not enough memory; allow it more (ulimit -v), or give a smaller --batch-size or fewer --workers", 1)
         sys.exit(status if isinstance(status, int) else 0)
+
+    def _short_of_memory(self, given: list[str]) -> str:
+        """What a command that ran out of it can be asked to do with less."""
+        command = next((self.commands[word] for word in given if word in self.commands), None)
+        names = {parameter.name for parameter in command.params} if command else set()
+        options = {"batch_size": "a smaller --batch-size", "workers": "fewer --workers", "resident": "--resident off"}
+        ways = [way for name, way in options.items() if name in names]
+        lower = f", or give {' or '.join(ways)}" if ways else ""
+        return f"not enough memory; allow it more (ulimit -v){lower}"
 
 
 def _fail(message: str, status: int) -> NoReturn:
@@ -72,7 +88,7 @@ class _StandardError(logging.Handler):
         click.echo(printable_lines(self.format(record)), err=True)
 
 
-@click.group(cls=_Door, context_settings={"auto_envvar_prefix": "CI2P", "help_option_names": ["-h", "--help"]})
+@click.group(cls=_Door, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ci2p")
 def main() -> None:
     """Train Vision Transformers from learned-codec latents.
@@ -86,6 +102,9 @@ def main() -> None:
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_StandardError()], force=True)
     logging.getLogger("ci2p").setLevel(logging.INFO)
+    if STARTED_BY_GPUS not in os.environ:
+        for line in unknown_variables(main.commands.values()):
+            click.echo(line, err=True)
 
 
 for _command in (
@@ -99,6 +118,8 @@ for _command in (
     export,
     baseline,
     fit_encoder,
+    recipes,
+    checks,
     complexity,
 ):
     main.add_command(_command)

@@ -131,7 +131,20 @@ def test_inspect_and_verify(journey: Path, tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-1] + b"!")
     found = call_ci2p("verify", damaged, cwd=tmp_path)
     assert "val/latents.zarr/latents/c/1/0/0/0/0: changed" in found.stdout
-    assert "1 problems" in refused(found, status=1)
+    assert "has 1 problem, listed above" in refused(found, status=1)
+
+
+@pytest.mark.parametrize("command", [("eval", "--device", "cpu"), ("inspect", "caches/folder")])
+def test_the_json_is_written_for_readers_that_go_away(journey: Path, tmp_path: Path, command: tuple[str, ...]) -> None:
+    """As in `ci2p eval --json FILE | head -1`."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    arguments = [sys.executable, "-m", "ci2p", *command, "--json", str(tmp_path / "figures.json")]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    finished = subprocess.run(arguments, cwd=journey, stdout=writes, stderr=subprocess.PIPE, env=environment, text=True)
+    os.close(writes)
+    assert json.loads((tmp_path / "figures.json").read_text())
+    assert "Traceback" not in finished.stderr
 
 
 def test_the_environment_sets_options(journey: Path) -> None:
@@ -274,3 +287,30 @@ def test_larger_images_go_the_whole_way(image_size: int, tmp_path: Path) -> None
         assert finished.returncode == 0, finished.stderr
     config = json.loads((tmp_path / "timm" / "config.json").read_text())
     assert config["data"]["input_shape"] == [192, image_size // 16, image_size // 16]
+
+
+def test_cache_and_run_may_be_given_plainly(journey: Path) -> None:
+    run = "runs/ci2p_vit_tiny-folder-0"
+    same = call_ci2p(
+        *("train", "caches/folder", "--model", "ci2p_vit_tiny", "--epochs", "3", "--batch-size", "8"),
+        *("--set", "lr=1e-3", "--device", "cpu"),
+        cwd=journey,
+    )
+    assert same.returncode == 0 and "is finished" in same.stderr
+    by_option, plainly = (
+        json.loads(call_ci2p("eval", *given, "--device", "cpu", "--json", "-", cwd=journey).stdout)
+        for given in (("--checkpoint", run), (run,))
+    )
+    assert by_option["confusion"] == plainly["confusion"]
+    assert "say the same thing twice" in refused(call_ci2p("eval", run, "--checkpoint", run, cwd=journey))
+    assert "train from what?" in refused(call_ci2p("train", cwd=journey))
+
+
+def test_inspect_knows_a_run(journey: Path) -> None:
+    run = journey / "runs" / "ci2p_vit_tiny-folder-0"
+    finished = call_ci2p("inspect", run, "--json", "-", cwd=journey)
+    said = json.loads(finished.stdout)
+    assert said["finished"] and said["epochs_done"] == 3 and said["classes"] == list(CLASSES)
+    assert said["best_top1"] == max(json.loads(line)["val_top1"] for line in (run / "metrics.jsonl").open())
+    assert "3 of 3 epochs, finished; best top-1" in finished.stderr and "lr 0.001" in finished.stderr
+    assert "is a run" in refused(call_ci2p("inspect", run, "--images", "x.png", cwd=journey))

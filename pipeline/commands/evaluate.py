@@ -5,20 +5,24 @@ from typing import Any
 import click
 
 from ci2p_cache.errors import InputError
+from ci2p_cache.printable import counted
+from pipeline.commands.command import Command
 from pipeline.commands.gpus import is_first, runs_elsewhere
 from pipeline.commands.options import (
     checkpoint_option,
     device_option,
+    given_once,
     gpus_option,
     json_option,
     max_pixels_option,
     on_error_option,
     weights_option,
 )
-from pipeline.commands.output import print_line, printable_lines, write_json
+from pipeline.commands.output import print_line, printable_lines, report, write_json
 
 
-@click.command("eval")
+@click.command("eval", cls=Command)
+@click.argument("run", required=False)
 @checkpoint_option
 @click.option("--shards", metavar="CACHE", help="Default: the cache that the model was trained from.")
 @click.option("--images", metavar="DIR", help="Raw images instead, through the encoder that made the cache.")
@@ -34,6 +38,7 @@ from pipeline.commands.output import print_line, printable_lines, write_json
 @max_pixels_option
 @json_option
 def evaluate(
+    run: str | None,
     checkpoint: str | None,
     shards: str | None,
     images: str | None,
@@ -49,13 +54,14 @@ def evaluate(
     max_pixels: int,
     json_file: str | None,
 ) -> None:
-    """Measure a trained model, on a cache or on raw images.
+    """Measure a trained model, on a cache or on raw images: RUN, or by default the newest under runs/.
 
     Of --images that the cache was made from, exactly those of --split are measured; of another folder all, unless the
     model was trained on some of them.
     """
     if table == "-" and json_file == "-":
         raise InputError("--predictions - and --json -: both want standard output; give one of them a file")
+    checkpoint = given_once(run, checkpoint, "--checkpoint")
     if runs_elsewhere(gpus, device):
         return
     from pipeline.evaluate.run import evaluate as evaluate_model
@@ -64,7 +70,7 @@ def evaluate(
     if table is not None:
         refuse_no_file(table, "--predictions")
 
-    report = evaluate_model(
+    measured = evaluate_model(
         checkpoint,
         shards=shards,
         images=images,
@@ -78,14 +84,17 @@ def evaluate(
         max_pixels=max_pixels,
     )
     if is_first():
-        for line in report.lines():
-            print_line("-" if table == "-" else json_file, line)
         if table is not None:
-            report.write_csv(table)
-        write_json(json_file, report.measured())
+            measured.write_csv(table)
+        if table == "-":
+            write_json(json_file, measured.measured())
+            for line in measured.lines():
+                print_line("-", line)
+        else:
+            report(json_file, measured.lines(), measured.measured())
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @checkpoint_option
 @click.option("--csv", "table", metavar="FILE", help="Write key, class, probability, then those of the next --top.")
@@ -121,7 +130,7 @@ def predict(
 
     if table is not None:
         refuse_no_file(table, "--csv")
-    report = predict_images(
+    predicted = predict_images(
         checkpoint,
         inputs,
         weights=weights,
@@ -130,15 +139,12 @@ def predict(
         workers=workers,
         max_pixels=max_pixels,
     )
-    if table is None:
-        for line in report.lines(top):
-            print_line(json_file, line)
-    else:
-        report.write_csv(table, top)
-    write_json(json_file, report.measured())
-    notes = report.notes()
+    if table is not None:
+        predicted.write_csv(table, top)
+    report(json_file, predicted.lines(top) if table is None else (), predicted.measured())
+    notes = predicted.notes()
     if table not in (None, "-"):
-        notes.append(f"{table}: predictions of {len(report.keys)} images")
+        notes.append(f"{table}: predictions of {counted(len(predicted.keys), 'image')}")
     for note in notes:
         click.echo(printable_lines(note), err=True)
-    report.check()
+    predicted.check()

@@ -1,15 +1,20 @@
 """`ci2p train`, and `ci2p baseline`, which differs in its data alone."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ci2p_cache.errors import InputError
+from ci2p_cache.printable import counted
+from pipeline.commands.command import Command
 from pipeline.commands.gpus import is_first, runs_elsewhere
 from pipeline.commands.options import (
     DATASETS,
     data_dir_option,
     device_option,
+    given_once,
     gpus_option,
     image_size_option,
     json_option,
@@ -20,7 +25,14 @@ from pipeline.commands.options import (
     short_edge_option,
     val_fraction_option,
 )
-from pipeline.commands.output import print_line, write_json
+from pipeline.commands.output import report
+
+
+class Settings(click.types.StringParamType):
+    """KEY=VALUE, several of which the environment gives with blanks between them; a value may hold blanks, too."""
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        return re.split(r"\s+(?=[A-Za-z_]+\s*=)", rv.strip())
 
 
 def recipe_options(command: Any) -> Any:
@@ -34,7 +46,14 @@ def recipe_options(command: Any) -> Any:
         click.option("--seed", type=int),
         click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"])),
         click.option("--compile/--no-compile", default=None, help="torch.compile the model."),
-        click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Anything else in the recipe."),
+        click.option(
+            "--set",
+            "settings",
+            type=Settings(),
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Anything else in the recipe.",
+        ),
         device_option,
         max_minutes_option,
         json_option,
@@ -71,8 +90,10 @@ def _train(
     if is_first():
         best = "not evaluated yet" if result.best_top1 is None else f"best top-1 {100 * result.best_top1:.2f} %"
         state = "finished" if result.finished else "not finished; run the same command to go on"
-        print_line(json_file, f"{best}, {result.epochs} epochs in {result.seconds:.0f} s ({state})")
-        print_line(json_file, f"run: {result.run}")
+        lines = [
+            f"{best}, {counted(result.epochs, 'epoch')} in {result.seconds:.0f} s ({state})",
+            f"run: {result.run}",
+        ]
         measured = {
             "best_top1": result.best_top1,
             "final_top1": result.final_top1,
@@ -82,19 +103,24 @@ def _train(
             "params": result.params,
             "run": str(result.run),
         } | figures
-        write_json(json_file, measured)
+        report(json_file, lines, measured)
 
 
-@click.command()
-@click.option("--shards", required=True, metavar="CACHE", help="A finished cache: a folder, or an fsspec URL.")
+@click.command(cls=Command)
+@click.argument("cache", required=False)
+@click.option("--shards", metavar="CACHE", help="A finished cache: a folder, or an fsspec URL; or give it plainly.")
 @click.option("--model", help="ci2p_vit_base, _ds, _large, _small, _tiny, or a ViT of timm's. Default: the recipe's.")
+@click.option(
+    "--init-from", metavar="RUN|FILE", help="Start from a run of your own, under a new head for other classes."
+)
 @click.option("--pretrained/--no-pretrained", default=None, help="Start a ViT of timm's from its published weights.")
 @recipe_options
 @gpus_option
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Decoding threads.")
 @click.option("--resident", type=click.Choice(["auto", "cpu", "cuda", "off"]), default="auto", show_default=True)
 def train(
-    shards: str,
+    cache: str | None,
+    shards: str | None,
     recipe: str,
     out: Path | None,
     settings: tuple[str, ...],
@@ -110,16 +136,19 @@ def train(
 
     Run the same command again to resume. Several machines: torchrun --no-python ci2p train ...
     """
+    path = given_once(cache, shards, "--shards")
+    if path is None:
+        raise InputError("train from what? give a cache: ci2p train caches/NAME, or --shards")
     if runs_elsewhere(gpus, device):
         return
     from pipeline.train.data import open_training_data
 
     resolved = _resolve_recipe(recipe, settings, overrides)
-    data = open_training_data(shards, workers=workers, resident=resident)
-    _train(resolved, data, shards, out, device, max_minutes, json_file)
+    data = open_training_data(path, workers=workers, resident=resident)
+    _train(resolved, data, path, out, device, max_minutes, json_file)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--model", default="vit_base", show_default=True, help="vit_base, _small, _tiny, _base_p32, cnn_vit ...")
 @click.option("--dataset", type=DATASETS, default="folder", show_default=True, help="What --data-dir holds.")
 @data_dir_option

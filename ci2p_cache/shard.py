@@ -48,7 +48,7 @@ from ci2p_cache.manifest import (
     write_marker,
 )
 from ci2p_cache.plan import num_shards
-from ci2p_cache.publish import publish, remove_leftovers
+from ci2p_cache.publish import publish, remove_leftovers, sweep_tree
 from ci2p_cache.refused import forget_refused
 from ci2p_cache.seals import FileSeal, find_damage, seal_of
 from ci2p_cache.spec import SPEC, CacheSpec, dump_spec
@@ -184,6 +184,7 @@ def finish_split(cache: Path, spec: CacheSpec, left_out: tuple[LeftOut, ...]) ->
             publish(split_dir / name, data)
     manifest = manifest.model_copy(update={"files": dict(sorted(files.items()))})
     forget_refused(split_dir)
+    sweep_tree(split_dir)
     if not _holds(split_dir, manifest):
         write_manifest(split_dir, manifest)
         for later in splits_after(spec.split):

@@ -4,10 +4,18 @@ manifest does, and whatever is missing is listed by key and reason (promise C5).
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
+from ci2p_cache.bounds import Classes, Count, Finite, Label, Sha256, check_manifest, check_marker, complaint
 from ci2p_cache.duplicates import NO_DUPLICATES, Duplicates
 from ci2p_cache.errors import WorkError
 from ci2p_cache.escapes import Escape
@@ -33,11 +41,11 @@ class ShardRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     file: str  # relative to the split's folder
-    num_samples: int
-    bytes: int
-    sha256: str
-    num_escapes: int = 0  # integers beyond what a stored byte holds: the marker lists them
-    escapes_sha256: str | None = None  # of that list: see `hash_escapes`
+    num_samples: Count
+    bytes: Count
+    sha256: Sha256
+    num_escapes: Count = 0  # integers beyond what a stored byte holds: the marker lists them
+    escapes_sha256: Sha256 | None = None  # of that list: see `hash_escapes`
 
     @model_serializer(mode="wrap")
     def _serialise(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -55,12 +63,12 @@ class Marker(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     spec_id: str
-    shard: int
+    shard: Count
     record: ShardRecord
     keys: list[str]  # one per planned position, in order
-    labels: list[int]  # the same; NO_LABEL where the image failed
+    labels: list[Label]  # the same; NO_LABEL where the image failed
     failures: list[Failure]
-    value_range: tuple[float, float]  # of the dequantised latents; (0, 0) for a shard of failures alone
+    value_range: tuple[Finite, Finite]  # of the dequantised latents; (0, 0) for a shard of failures alone
     recorded: dict[str, Any]  # device, precision, versions: what should not, but might, matter
     view_offsets: list[list[int]] | None = None  # tars only: where each view's buffer begins in the file, [n][V]
     view_bytes: list[list[int]] | None = None  # tars only: how long it is, [n][V]
@@ -71,6 +79,11 @@ class Marker(BaseModel):
     image_hashes: list[str] | None = None
     modified_ns: list[int] | None = None
 
+    @model_validator(mode="after")
+    def _within_bounds(self) -> Self:
+        check_marker(self)
+        return self
+
 
 class Manifest(BaseModel):
     """One finished split, manifest.json: written once every marker exists."""
@@ -79,21 +92,26 @@ class Manifest(BaseModel):
 
     spec: CacheSpec
     spec_id: str
-    classes: list[str]
-    num_items: int  # planned
-    num_images: int  # stored
-    num_views: int  # stored, over all images
-    num_failed: int
-    bytes_total: int  # of the shard files
-    value_range: tuple[float, float]
+    classes: Classes
+    num_items: Count  # planned
+    num_images: Count  # stored
+    num_views: Count  # stored, over all images
+    num_failed: Count
+    bytes_total: Count  # of the shard files
+    value_range: tuple[Finite, Finite]
     shards: list[ShardRecord]
-    labels: list[int]  # one per planned position; NO_LABEL where the image failed
+    labels: list[Label]  # one per planned position; NO_LABEL where the image failed
     failures: list[Failure]
     recorded: list[dict[str, Any]]  # what the markers recorded, each different one once
     # Since format version 2:
-    contents_sha256: str | None = None  # of every key, label, size and hash: see `hash_contents`
+    contents_sha256: Sha256 | None = None  # of every key, label, size and hash: see `hash_contents`
     left_out: tuple[LeftOut, ...] = ()  # what the data set holds and this split, or the whole of it, left out
     duplicates: Duplicates = NO_DUPLICATES
+
+    @model_validator(mode="after")
+    def _within_bounds(self) -> Self:
+        check_manifest(self)
+        return self
 
     @property
     def num_escapes(self) -> int:
@@ -132,9 +150,7 @@ def parse_marker(data: bytes, path: Path | str) -> Marker:
     try:
         return Marker.model_validate_json(data)
     except ValidationError as error:
-        raise WorkError(
-            f"{path} is damaged ({error.error_count()} fields); delete it and run the same command again"
-        ) from error
+        raise WorkError(f"{path} is damaged ({complaint(error)}); delete it and run the same command again") from error
 
 
 def make_manifest(
@@ -182,7 +198,7 @@ def read_manifest(split_dir: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise WorkError(f"{path} is damaged ({error.error_count()} fields); run `ci2p verify`") from error
+        raise WorkError(f"{path} is damaged ({complaint(error)}); run `ci2p verify`") from error
 
 
 def dump_manifest(manifest: Manifest) -> bytes:

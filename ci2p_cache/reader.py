@@ -20,7 +20,16 @@ from numpy.typing import NDArray
 from ci2p_cache import codecs, tar_store, zarr_store
 from ci2p_cache.errors import WorkError
 from ci2p_cache.escapes import Escapes, collect_escapes
-from ci2p_cache.manifest import NO_LABEL, Manifest, Marker, hash_bytes, hash_escapes, marker_file, parse_marker
+from ci2p_cache.manifest import (
+    NO_LABEL,
+    Manifest,
+    Marker,
+    check_marker_in,
+    hash_bytes,
+    hash_escapes,
+    marker_file,
+    parse_marker,
+)
 from ci2p_cache.order import window_shards
 from ci2p_cache.rans import ShardCoder
 from ci2p_cache.remote import RemoteShards, fetch
@@ -165,11 +174,13 @@ class ViewReader:
 
     def _marker(self, number: int) -> Marker:
         name = marker_file(number)
-        data = bytes(self._fetch(name))
+        data = bytes(fetch(f"{self._split_dir}/{name}"))
         check_seal(data, name, self._manifest.files, self._split_dir)
-        return parse_marker(data, f"{self._split_dir}/{name}", number)
+        marker = parse_marker(data, f"{self._split_dir}/{name}", number)
+        check_marker_in(marker, self._manifest, f"{self._split_dir}/{name}")
+        return marker
 
-    def _fetch(self, name: str, num_bytes: int | None = None) -> memoryview:
+    def _fetch(self, name: str, num_bytes: int) -> memoryview:
         if not self.is_local:
             return fetch(f"{self._split_dir}/{name}", num_bytes)
         with (Path(self._split_dir) / name).open("rb") as file:
@@ -196,6 +207,8 @@ def read_rows(split_dir: Path, spec: CacheSpec, marker: Marker) -> list[list[byt
             for offset, size in zip(shard.offsets[place].tolist(), shard.sizes[place].tolist(), strict=True)
             if size >= 0
         ]
+        if label != NO_LABEL and len(buffers) != len(spec.views):
+            raise WorkError(f"{path} lacks views of the image {marker.keys[place]}; run `ci2p verify`")
         if spec.store == "rans":
             buffers = [_repack(shard, memoryview(buffer), spec) for buffer in buffers]
         rows.append(None if label == NO_LABEL else buffers)

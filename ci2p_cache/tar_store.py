@@ -20,6 +20,7 @@ import webdataset
 from numpy.typing import NDArray
 
 from ci2p_cache.blosc_buffer import buffer_bytes
+from ci2p_cache.bounds import SHARD_FILES
 from ci2p_cache.codecs import stored_dtype, unpack
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.manifest import Marker
@@ -32,7 +33,7 @@ _LATENTS, _IMAGES = "latents", "json"
 
 def shard_file(shard: int) -> str:
     """Where a shard lies, relative to the split's folder."""
-    return f"{shard:06d}.tar"
+    return SHARD_FILES["webdataset"].format(shard)
 
 
 def shard_bytes(

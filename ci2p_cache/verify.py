@@ -9,6 +9,7 @@ from ci2p_cache.items import hash_contents, read_contents, read_item_list
 from ci2p_cache.manifest import (
     Manifest,
     Marker,
+    check_marker_in,
     hash_escapes,
     marker_file,
     read_manifest,
@@ -145,4 +146,9 @@ def _recount_shard(split_dir: Path, manifest: Manifest, marker: Marker) -> list[
         problems.append(f"{name}: {len(set(marker.keys))} keys for {len(planned)} items")
     if (hash_escapes(marker.escapes) if marker.escapes else None) != record.escapes_sha256:
         problems.append(f"{name}: its escapes have changed; delete it and encode again")
+    if not problems:
+        try:
+            check_marker_in(marker, manifest, name)
+        except WorkError as error:
+            problems.append(str(error))
     return problems

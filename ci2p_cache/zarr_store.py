@@ -24,6 +24,7 @@ from zarr.abc.buffer import Buffer
 from zarr.codecs import BloscCodec
 from zarr.storage import MemoryStore
 
+from ci2p_cache.bounds import SHARD_FILES
 from ci2p_cache.codecs import ESCAPE, INT_LIMIT, stored_dtype
 from ci2p_cache.errors import WorkError
 from ci2p_cache.manifest import NO_LABEL, Manifest
@@ -37,7 +38,7 @@ _MISSING = np.uint64(2**64 - 1)
 
 def shard_file(shard: int) -> str:
     """Where a shard lies, relative to the split's folder."""
-    return f"{GROUP}/latents/c/{shard}/0/0/0/0"
+    return SHARD_FILES["zarr"].format(shard)
 
 
 def shard_bytes(rows: Sequence[Sequence[bytes] | None], spec: CacheSpec, tables: bytes = b"") -> bytes:

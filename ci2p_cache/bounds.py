@@ -167,6 +167,9 @@ def check_manifest(manifest: "Manifest") -> None:
             _refuse(name, getattr(manifest, name), f"the rest of the manifest makes it {expected}")
     if len(manifest.failures) != num_items - stored:
         raise ValueError(f"failures has {len(manifest.failures)} entries for {num_items - stored} failed items")
+    for name in manifest.files or ():
+        if not is_plain_name(name):
+            raise ValueError(f"files has {_shown(name)}, which is no file of the split")
     _check_range(manifest.value_range)
 
 

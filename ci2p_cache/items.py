@@ -18,6 +18,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -171,7 +172,7 @@ def _array(
         if np.lib.format.read_magic(stream) != (1, 0):  # type: ignore[no-untyped-call]
             raise ValueError("it is of another version of the format")
         shape, is_fortran, found = np.lib.format.read_array_header_1_0(stream)  # type: ignore[no-untyped-call]
-    except (ValueError, SyntaxError, TypeError, RecursionError) as error:
+    except (ValueError, SyntaxError, TypeError, RecursionError, TokenError) as error:
         reason = " ".join(str(error).split())[:80]
         raise WorkError(f"{where}/{name} is damaged ({reason}); encode the split again") from error
     values = data[stream.tell() :]

@@ -17,7 +17,7 @@ CONSTRAIN := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 comma := ,
 EXTRAS := dev,huggingface$(if $(filter 311,$(VERSION)),$(comma)compressai)
 
-.PHONY: demo test lint format bench dist clean
+.PHONY: demo test lint format bench dist storm clean
 
 # Encode, train and evaluate on the built-in sample data: no network, no images of your own.
 demo: $(READY)
@@ -37,6 +37,12 @@ lint: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# Kills, damage, faults and hostile files, tried at random: docs/reliability.md. N tries of each kind.
+N ?= 100
+SEED ?= 0
+storm: $(READY)
+	$(BIN)/python -m tests.storm --tries $(N) --seed $(SEED) --table docs/reliability.md
 
 # Cache, encoder and training beside their peers: writes docs/benchmarks.md. DATA/train/CLASS/x.jpg and DATA/val/CLASS/x.jpg;
 # MDS=PYTHON, if given, an interpreter that has mosaicml-streaming (benchmarks/reading_mds.py). Needs Python 3.11.

@@ -98,6 +98,7 @@ __all__ = [
     "Model",
     "Run",
     "WorkError",
+    "check_resume",
     "create_model",
     "encode",
     "evaluate",
@@ -493,6 +494,20 @@ class Loader:
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": None}
+
+
+@_public
+def check_resume(make: Callable[[], Any], *, most_steps: _Count = 1000) -> int:
+    """Whether a loader goes on from a saved state as if it had never stopped, tried at every step: for your own tests.
+
+    `make()` gives a new one each time: anything that can be iterated and has `state_dict` and `load_state_dict`. It is
+    walked through once, for `most_steps` items at most; from every state on the way another is restored, and all that
+    follows compared to the bit. Returns how many states were tried. Raises WorkError naming the first state and item
+    that differ, InputError for what has no state.
+    """
+    from pipeline.api.resume_check import check_resume as check
+
+    return check(make, most_steps)
 
 
 @_public

@@ -15,6 +15,7 @@ from ci2p_cache.printable import printable
 from pipeline.commands.caches import convert, inspect, verify
 from pipeline.commands.complexity import complexity
 from pipeline.commands.encode import encode
+from pipeline.commands.environment import came_from, unknown_variables
 from pipeline.commands.evaluate import evaluate, predict
 from pipeline.commands.export import export
 from pipeline.commands.fit_encoder import fit_encoder
@@ -40,7 +41,8 @@ class _Door(click.Group):
             sys.exit(error.exit_code)
         except click.UsageError as error:
             path = error.ctx.command_path if error.ctx else "ci2p"
-            _fail(f"{error.format_message()} See `{path} --help`.", 2)
+            origin = came_from(error) if isinstance(error, click.BadParameter) else ""
+            _fail(f"{error.format_message()}{origin} See `{path} --help`.", 2)
         except click.ClickException as error:
             _fail(error.format_message(), 1)
         except signals.Ended as error:
@@ -72,7 +74,7 @@ class _StandardError(logging.Handler):
         click.echo(printable_lines(self.format(record)), err=True)
 
 
-@click.group(cls=_Door, context_settings={"auto_envvar_prefix": "CI2P", "help_option_names": ["-h", "--help"]})
+@click.group(cls=_Door, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="ci2p")
 def main() -> None:
     """Train Vision Transformers from learned-codec latents.
@@ -86,6 +88,9 @@ def main() -> None:
     """
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[_StandardError()], force=True)
     logging.getLogger("ci2p").setLevel(logging.INFO)
+    if STARTED_BY_GPUS not in os.environ:
+        for line in unknown_variables(main.commands.values()):
+            click.echo(line, err=True)
 
 
 for _command in (

@@ -42,7 +42,8 @@ from ci2p_cache.codecs import stored_dtype, unpack
 from ci2p_cache.loader import BatchLoader, load_resident
 from ci2p_cache.manifest import read_marker
 from ci2p_cache.publish import publish
-from ci2p_cache.reader import ViewReader, read_rows
+from ci2p_cache.reader import ViewReader
+from ci2p_cache.shard_file import read_rows
 from ci2p_cache.tar_store import images_of_records
 from pipeline.encode.datasets import open_dataset
 

@@ -92,7 +92,7 @@ def write_cache(cache: Path, one: Path, marker: Marker, num_images: int) -> None
         markers.append(marker.model_copy(update={"shard": shard, "record": record}))
     classes = tuple(map(str, range(1000)))
     manifest = make_manifest(
-        simulated_spec(), classes, markers, contents_sha256=None, left_out=(), duplicates=NO_DUPLICATES
+        simulated_spec(), classes, markers, contents_sha256=None, left_out=(), duplicates=NO_DUPLICATES, files={}
     )
     write_manifest(cache / "train", manifest)
 

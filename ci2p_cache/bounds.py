@@ -28,6 +28,7 @@ _MOST_VIEWS = 2**12
 _SHOWN = 60  # characters of a value
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+ShardId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Count = Annotated[int, Field(ge=0, lt=2**62)]
 Name = Annotated[str, Field(max_length=4096)]
 Label = Annotated[int, Field(ge=-1, lt=MOST_CLASSES)]  # negative where the image failed
@@ -86,7 +87,7 @@ def check_marker(marker: "Marker") -> None:
     """Holds a marker against itself. Raises ValueError."""
     num, record = len(marker.keys), marker.record
     _check_shard_file(record.file, marker.shard)
-    for name in ("labels", "view_offsets", "view_bytes", "image_bytes", "image_hashes", "modified_ns"):
+    for name in ("labels", "view_offsets", "view_bytes", "view_crc32c", "image_bytes", "image_hashes", "modified_ns"):
         listed = getattr(marker, name)
         if listed is not None and len(listed) != num:
             raise ValueError(f"{name} has {len(listed)} entries and keys has {num}")
@@ -103,6 +104,9 @@ def check_marker(marker: "Marker") -> None:
         raise ValueError("view_offsets and view_bytes go together")
     if marker.view_offsets is not None and marker.view_bytes is not None:
         _check_views(marker.view_offsets, marker.view_bytes, stored, record.bytes)
+        for place, sums in enumerate(marker.view_crc32c or ()):
+            if len(sums) != len(marker.view_bytes[place]) or any(not 0 <= each < 2**32 for each in sums):
+                raise ValueError(f"view_crc32c.{place} is not a number of 32 bits for each view")
     if any(not _IMAGE_HASH.fullmatch(each) for each in marker.image_hashes or ()):
         raise ValueError("image_hashes has an entry that is no hash of 32 hexadecimal digits")
     escapes = marker.escapes or []

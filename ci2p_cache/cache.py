@@ -50,7 +50,10 @@ class Cache:
     def read_items(self) -> ItemList:
         """What the split is made of, in the order of the positions; its keys for one. Raises WorkError when damaged."""
         if self.spec.format_version > 1:
-            return read_item_list(self.split_dir, self.manifest.files)
+            items = read_item_list(self.split_dir, self.manifest.files)
+            if len(items.labels) != self.manifest.num_items or list(items.classes) != self.classes:
+                raise WorkError(f"{self.split_dir}/items has other items or classes than the manifest; encode it again")
+            return items
         markers = [_read_marker(self.split_dir, shard, self.manifest) for shard in range(len(self.manifest.shards))]
         labels = np.array([label for marker in markers for label in marker.labels], dtype=np.int32)
         keys = PackedStrings(key for marker in markers for key in marker.keys)

@@ -15,7 +15,6 @@ from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.items import has_item_list, write_item_list
 from ci2p_cache.manifest import Manifest, check_marker_in, marker_path, read_marker
 from ci2p_cache.plan import num_shards
-from ci2p_cache.reader import read_rows
 from ci2p_cache.shard import (
     ShardContents,
     finish_split,
@@ -24,6 +23,7 @@ from ci2p_cache.shard import (
     reopen_split,
     write_shard,
 )
+from ci2p_cache.shard_file import read_rows
 from ci2p_cache.spec import FORMAT_VERSION, RECORD_IMAGES, latent_difference, read_spec
 from ci2p_cache.verify import find_damages
 

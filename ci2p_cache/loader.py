@@ -118,6 +118,11 @@ class BatchLoader:
                     future.cancel()
                 self._reader.cancel_prefetch()
 
+    def keys_of(self, batch: Batch) -> list[str]:
+        """The key of each of the samples of one of its batches. Raises WorkError when the item list is damaged."""
+        keys = self.cache.read_keys()
+        return [keys[int(place)] for place in np.searchsorted(self.cache.positions, batch.positions)]
+
     def _stored(
         self, samples: NDArray[np.int64], views: NDArray[np.int64], windows: Windows | None
     ) -> tuple[Tensor, Escaped | None]:

@@ -21,6 +21,7 @@ from ci2p_cache.bounds import (
     Finite,
     Label,
     Sha256,
+    ShardId,
     check_manifest,
     check_marker,
     check_marker_of,
@@ -56,13 +57,16 @@ class ShardRecord(BaseModel):
     num_samples: Count
     bytes: Count
     sha256: Sha256
+    id: ShardId | None = None  # what the file says of itself: see `PackedShard`; None of format version 1
     num_escapes: Count = 0  # integers beyond what a stored byte holds: the marker lists them
     escapes_sha256: Sha256 | None = None  # of that list: see `hash_escapes`
 
     @model_serializer(mode="wrap")
     def _serialise(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves the last two out where there are none: such a cache has the files it had before there were any."""
+        """Leaves out what there is not: such a cache has the files it had before there was any."""
         fields: dict[str, Any] = serialise(self)
+        if self.id is None:
+            fields.pop("id", None)
         if not self.num_escapes:
             for name in ("num_escapes", "escapes_sha256"):
                 fields.pop(name, None)
@@ -84,6 +88,7 @@ class Marker(BaseModel):
     recorded: dict[str, Any]  # device, precision, versions: what should not, but might, matter
     view_offsets: list[list[int]] | None = None  # tars only: where each view's buffer begins in the file, [n][V]
     view_bytes: list[list[int]] | None = None  # tars only: how long it is, [n][V]
+    view_crc32c: list[list[int]] | None = None  # tars only, since format version 2: its checksum, [n][V]
     escapes: list[Escape] | None = None  # what the stored values 255 stand for; None where there is none
     # Of each planned position, since format version 2: the image file's size, its hash (see `hash_content`) and when it
     # was last modified, in ns since 1970 (of a tar's member: the tar). -1 and "" where it was not read, or unknown.

@@ -12,6 +12,11 @@ def printable(name: str) -> str:
     return _UNPRINTABLE.sub(_escaped, name)
 
 
+def counted(number: int, noun: str) -> str:
+    """ "1 image", "2 images", "1,024 images"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def _escaped(found: re.Match[str]) -> str:
     code = ord(found[0])
     is_byte = 0xDC80 <= code <= 0xDCFF

@@ -5,48 +5,28 @@ serves both: it memory-maps the shards, reads each shard's index once, and lets 
 into the batch. zarr-python and webdataset are not on this path.
 """
 
+import contextlib
 import itertools
 import mmap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ci2p_cache import codecs, tar_store, zarr_store
+from ci2p_cache import codecs
 from ci2p_cache.errors import WorkError
 from ci2p_cache.escapes import Escapes, collect_escapes
-from ci2p_cache.manifest import (
-    NO_LABEL,
-    Manifest,
-    Marker,
-    check_marker_in,
-    hash_bytes,
-    hash_escapes,
-    marker_file,
-    parse_marker,
-)
+from ci2p_cache.items import read_item_list
+from ci2p_cache.manifest import Manifest, Marker, check_marker_in, hash_escapes, marker_file, parse_marker
 from ci2p_cache.order import window_shards
-from ci2p_cache.rans import ShardCoder
 from ci2p_cache.remote import RemoteShards, fetch
 from ci2p_cache.seals import check_seal
+from ci2p_cache.shard_file import ShardFile, open_shard
 from ci2p_cache.spec import CacheSpec
-
-Unpack = Callable[[memoryview, NDArray[np.generic]], None]
-
-
-@dataclass(frozen=True)
-class _Shard:
-    """An open shard: its bytes, where each view lies in them, int64 [n, V], and what decodes one into an array."""
-
-    data: memoryview
-    offsets: NDArray[np.int64]
-    sizes: NDArray[np.int64]
-    unpack: Unpack
 
 
 class ViewReader:
@@ -61,7 +41,7 @@ class ViewReader:
         self._split_dir = split_dir
         self._manifest = manifest
         self._spec: CacheSpec = manifest.spec
-        self._shards: dict[int, _Shard] = {}  # of a local split
+        self._shards: dict[int, ShardFile] = {}  # of a local split
         self.window_shards = window_shards(self._spec.shard_size, [record.bytes for record in manifest.shards])
         self._remote = None if self.is_local else RemoteShards(self._load, 2 * self.window_shards)
         self._lock = threading.Lock()
@@ -143,18 +123,26 @@ class ViewReader:
 
     def _read_rows(self, positions: NDArray[np.int64], views: NDArray[np.int64], out: NDArray[np.generic]) -> None:
         for row, (position, view) in enumerate(zip(positions.tolist(), views.tolist(), strict=True)):
-            shard, buffer = self._find(position, view)
+            number, place = divmod(position, self._spec.shard_size)
+            shard = self._shards.get(number) or self._open(number)
+            buffer = shard.buffer(place, view)
+            if buffer is None:
+                raise WorkError(self._damaged(position, view))
             shard.unpack(buffer, out[row])
 
-    def _find(self, position: int, view: int) -> tuple[_Shard, memoryview]:
-        number, place = divmod(position, self._spec.shard_size)
-        shard = self._shards.get(number) or self._open(number)
-        offset, size = int(shard.offsets[place, view]), int(shard.sizes[place, view])
-        if offset < 0 or size < 0 or offset + size > len(shard.data):
-            raise WorkError(f"view {view} of position {position} is not in its shard; run `ci2p verify`")
-        return shard, shard.data[offset : offset + size]
+    def _damaged(self, position: int, view: int) -> str:
+        """Names the image by its key, as far as that can be read."""
+        image = f"position {position}"
+        if self._spec.format_version > 1:
+            with contextlib.suppress(WorkError, IndexError):
+                image = f"image {read_item_list(self._split_dir, self._manifest.files).keys[position]}"
+        file = self._manifest.shards[position // self._spec.shard_size].file
+        return (
+            f"{self._split_dir}/{file}: view {self._spec.views[view]} of {image} is damaged or missing; "
+            "`ci2p verify` lists all that is"
+        )
 
-    def _open(self, number: int) -> _Shard:
+    def _open(self, number: int) -> ShardFile:
         if self._remote is not None:
             return self._remote.get(number)
         with self._lock:
@@ -162,7 +150,7 @@ class ViewReader:
                 self._shards[number] = self._load(number)
         return self._shards[number]
 
-    def _load(self, number: int) -> _Shard:
+    def _load(self, number: int) -> ShardFile:
         record = self._manifest.shards[number]
         data = self._fetch(record.file, record.bytes)
         if len(data) != record.bytes:
@@ -170,7 +158,7 @@ class ViewReader:
                 f"{self._split_dir}/{record.file} has {len(data)} bytes instead of {record.bytes}; "
                 "copy it there again, or run the same `ci2p encode` to restore it"
             )
-        return _open_shard(data, self._spec, partial(self._marker, number))
+        return open_shard(data, self._spec, record, partial(self._marker, number))
 
     def _marker(self, number: int) -> Marker:
         name = marker_file(number)
@@ -183,52 +171,10 @@ class ViewReader:
     def _fetch(self, name: str, num_bytes: int) -> memoryview:
         if not self.is_local:
             return fetch(f"{self._split_dir}/{name}", num_bytes)
-        with (Path(self._split_dir) / name).open("rb") as file:
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-
-
-def read_rows(split_dir: Path, spec: CacheSpec, marker: Marker) -> list[list[bytes] | None]:
-    """The views' buffers of every position of one local shard, as `codecs.pack` gave them; None where there are none.
-
-    Raises WorkError unless the file is, byte for byte, what its marker says: what is made of it would pass for sound.
-    """
-    path = split_dir / marker.record.file
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise WorkError(f"{path} cannot be read ({error.strerror}); run `ci2p verify`") from error
-    if len(data) != marker.record.bytes or hash_bytes(data) != marker.record.sha256:
-        raise WorkError(f"{path} has changed since it was written; run `ci2p verify`")
-    shard = _open_shard(memoryview(data), spec, lambda: marker)
-    rows: list[list[bytes] | None] = []
-    for place, label in enumerate(marker.labels):
-        buffers = [
-            bytes(shard.data[offset : offset + size])
-            for offset, size in zip(shard.offsets[place].tolist(), shard.sizes[place].tolist(), strict=True)
-            if size >= 0
-        ]
-        if label != NO_LABEL and len(buffers) != len(spec.views):
-            raise WorkError(f"{path} lacks views of the image {marker.keys[place]}; run `ci2p verify`")
-        if spec.store == "rans":
-            buffers = [_repack(shard, memoryview(buffer), spec) for buffer in buffers]
-        rows.append(None if label == NO_LABEL else buffers)
-    return rows
-
-
-def _open_shard(data: memoryview, spec: CacheSpec, read_marker: Callable[[], Marker]) -> _Shard:
-    if spec.format == "zarr":
-        offsets, sizes = zarr_store.view_index(data, spec)
-        tables = data[zarr_store.TABLES_BEGIN :]
-    else:
-        offsets, sizes = tar_store.view_index(read_marker(), spec)
-        tables = data[tar_store.TABLES_BEGIN :]
-    unpack: Unpack = partial(codecs.unpack, store=spec.store)
-    if spec.store == "rans":
-        unpack = ShardCoder.from_tables(tables, spec.latent_shape[0]).unpack
-    return _Shard(data, offsets, sizes, unpack)
-
-
-def _repack(shard: _Shard, buffer: memoryview, spec: CacheSpec) -> bytes:
-    stored = np.empty(spec.latent_shape, dtype=codecs.stored_dtype(spec.store))
-    shard.unpack(buffer, stored)
-    return codecs.pack(stored, "int")
+        path = Path(self._split_dir) / name
+        try:
+            with path.open("rb") as file:
+                return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        except (OSError, ValueError) as error:  # an empty file cannot be mapped
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise WorkError(f"{path} cannot be read ({reason}); run `ci2p verify`") from error

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ci2p_cache import rans, tar_store, zarr_store
+from ci2p_cache.checksums import PackedShard
 from ci2p_cache.duplicates import find_duplicates, splits_after
 from ci2p_cache.errors import WorkError
 from ci2p_cache.escapes import Escape
@@ -73,12 +74,12 @@ class ShardContents:
 
 
 def is_written(split_dir: Path, shard: int, spec: CacheSpec, num_items: int, num_classes: int) -> bool:
-    """A shard is there when its marker is, of this spec, and its file is as long as the marker says.
+    """A shard is there when its marker is, of this spec and with an id, and its file is as long as the marker says.
 
     Raises WorkError for a marker that is damaged, or is none of a split of so many items and classes.
     """
     marker = read_marker(split_dir, shard)
-    if marker is None or marker.spec_id != spec.spec_id:
+    if marker is None or marker.spec_id != spec.spec_id or marker.record.id is None:
         return False
     check_marker_for(marker, spec, num_items, num_classes, marker_path(split_dir, shard))
     file = split_dir / marker.record.file
@@ -91,12 +92,13 @@ def write_shard(split_dir: Path, spec: CacheSpec, shard: int, contents: ShardCon
     rows, tables = contents.rows, b""
     if spec.store == "rans":
         rows, tables = rans.code_shard(rows, spec.latent_shape)
+    packed = PackedShard(contents.keys, contents.labels, rows, tables)
     offsets = sizes = None
     if spec.format == "zarr":
-        file, data = zarr_store.shard_file(shard), zarr_store.shard_bytes(rows, spec, tables)
+        file, data = zarr_store.shard_file(shard), zarr_store.shard_bytes(packed, spec)
     else:
         file = tar_store.shard_file(shard)
-        data, offsets, sizes = tar_store.shard_bytes(spec, shard, contents.keys, contents.labels, rows, tables)
+        data, offsets, sizes = tar_store.shard_bytes(packed, spec, shard)
     remove_leftovers(split_dir / file)
     publish(split_dir / file, data)
     record = ShardRecord(
@@ -104,6 +106,7 @@ def write_shard(split_dir: Path, spec: CacheSpec, shard: int, contents: ShardCon
         num_samples=sum(label != NO_LABEL for label in contents.labels),
         bytes=len(data),
         sha256=hash_bytes(data),
+        id=packed.id.hex(),
         num_escapes=len(contents.escapes),
         escapes_sha256=hash_escapes(contents.escapes) if contents.escapes else None,
     )
@@ -118,6 +121,7 @@ def write_shard(split_dir: Path, spec: CacheSpec, shard: int, contents: ShardCon
         recorded=contents.recorded,
         view_offsets=offsets,
         view_bytes=sizes,
+        view_crc32c=None if sizes is None else packed.checksums,
         escapes=contents.escapes or None,
         image_bytes=contents.image_bytes,
         image_hashes=contents.image_hashes,

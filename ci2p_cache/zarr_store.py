@@ -2,7 +2,8 @@
 
     latents.zarr/                attributes: what the values mean
         latents/                 [num_items, V, C, H, W] uint8 or float16; one view a chunk, `shard_size` images a shard
-            c/7/0/0/0/0          shard 7: of a rans store its tables, the views' buffers one after another, the index
+            c/7/0/0/0/0          shard 7: its id; of a rans store its tables; the views' buffers one after another, each
+                                 with its CRC-32C (zarr's codec crc32c), and the tables with theirs; the index
         labels/                  [num_items] int32; -1 where the image failed
 
 A shard's index holds (offset, size) of every chunk as little-endian uint64, both 2**64 - 1 for a chunk that is not
@@ -14,17 +15,16 @@ labels and refuses the latents by that name, rather than returning something els
 """
 
 import json
-from collections.abc import Sequence
 
-import google_crc32c
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.abc.buffer import Buffer
-from zarr.codecs import BloscCodec
+from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import MemoryStore
 
 from ci2p_cache.bounds import SHARD_FILES
+from ci2p_cache.checksums import CHECKSUM_BYTES, ID_BYTES, PackedShard, is_whole, with_checksum
 from ci2p_cache.codecs import ESCAPE, INT_LIMIT, stored_dtype
 from ci2p_cache.errors import WorkError
 from ci2p_cache.manifest import NO_LABEL, Manifest
@@ -32,7 +32,7 @@ from ci2p_cache.spec import CacheSpec
 
 GROUP = "latents.zarr"
 RANS_CODEC = "ci2p.rans"
-TABLES_BEGIN = 0  # of a rans shard
+ID_BEGIN = 0
 _MISSING = np.uint64(2**64 - 1)
 
 
@@ -41,30 +41,38 @@ def shard_file(shard: int) -> str:
     return SHARD_FILES["zarr"].format(shard)
 
 
-def shard_bytes(rows: Sequence[Sequence[bytes] | None], spec: CacheSpec, tables: bytes = b"") -> bytes:
-    """The file of one shard from its views' buffers: a row per planned position, None where the image failed."""
+def tables_begin(spec: CacheSpec) -> int:
+    """Where the tables of a rans shard are in its file."""
+    return 0 if spec.format_version == 1 else ID_BEGIN + ID_BYTES
+
+
+def shard_bytes(packed: PackedShard, spec: CacheSpec) -> bytes:
+    """The file of one shard."""
     index = np.full((spec.shard_size, len(spec.views), 2), _MISSING, dtype="<u8")
-    parts = [tables]
-    offset = len(tables)
-    for row, buffers in enumerate(rows):
-        for view, buffer in enumerate(buffers or ()):
-            index[row, view] = offset, len(buffer)
-            parts.append(buffer)
-            offset += len(buffer)
-    footer = index.tobytes()
-    return b"".join([*parts, footer, google_crc32c.value(footer).to_bytes(4, "little")])
+    parts = [packed.id]
+    if packed.tables:
+        parts.append(with_checksum(packed.tables))
+    offset = sum(map(len, parts))
+    for place, (buffers, checksums) in enumerate(zip(packed.rows, packed.checksums, strict=True)):
+        for view, (buffer, checksum) in enumerate(zip(buffers or (), checksums, strict=True)):
+            size = len(buffer) + CHECKSUM_BYTES
+            index[place, view] = offset, size
+            parts += [buffer, checksum.to_bytes(CHECKSUM_BYTES, "little")]
+            offset += size
+    return b"".join([*parts, with_checksum(index.tobytes())])
 
 
 def view_index(shard: memoryview, spec: CacheSpec) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(offsets, sizes) of every view of a shard, int64 [shard_size, V]; size -1 where there is none.
+    """(offsets, sizes) of every view of a shard, its checksum included, int64 [shard_size, V]; size -1 where there is
+    none.
 
     Raises WorkError when the index does not carry its own checksum.
     """
-    num_bytes = spec.shard_size * len(spec.views) * 16
-    footer, checksum = shard[-num_bytes - 4 : -4], shard[-4:]
-    if len(footer) != num_bytes or google_crc32c.value(bytes(footer)) != int.from_bytes(checksum, "little"):
+    num_bytes = spec.shard_size * len(spec.views) * 16 + CHECKSUM_BYTES
+    footer = shard[-num_bytes:]
+    if len(footer) != num_bytes or not is_whole(footer):
         raise WorkError("the index of a zarr shard is damaged; run `ci2p verify`")
-    index = np.frombuffer(footer, dtype="<u8").reshape(spec.shard_size, len(spec.views), 2)
+    index = np.frombuffer(footer[:-CHECKSUM_BYTES], dtype="<u8").reshape(spec.shard_size, len(spec.views), 2)
     missing = index[..., 1] == _MISSING
     offsets = np.where(missing, 0, index[..., 0]).astype(np.int64)
     sizes = np.where(missing, 0, index[..., 1]).astype(np.int64)
@@ -86,7 +94,7 @@ def metadata_files(manifest: Manifest) -> dict[str, bytes]:
         chunks=(1, 1, *spec.latent_shape),
         shards=(spec.shard_size, len(spec.views), *spec.latent_shape),
         dtype=stored_dtype(spec.store),
-        compressors=None if spec.store == "float16" else blosc,
+        compressors=[Crc32cCodec()] if spec.store == "float16" else [blosc, Crc32cCodec()],
         fill_value=0,
         dimension_names=("image", "view", "channel", "row", "column"),
     )
@@ -109,7 +117,7 @@ def _with_rans(metadata: bytes) -> bytes:
     """An array's metadata with the codec that its chunks are really in."""
     array = json.loads(metadata)
     (sharding,) = array["codecs"]
-    sharding["configuration"]["codecs"] = [{"name": RANS_CODEC}]
+    sharding["configuration"]["codecs"] = [{"name": RANS_CODEC}, {"name": "crc32c"}]
     return json.dumps(array, indent=2).encode()
 
 

@@ -247,6 +247,36 @@ def test_a_loader_s_state_saved_at_every_step_goes_on_from_there(zarr_cache: Pat
         cache.loader(6, seed=2).load_state_dict(states[0])
 
 
+class Forgetful:
+    """Counts to `length`; its state forgets whether the last one was odd."""
+
+    def __init__(self, length: int = 5, forget: bool = True):
+        self.length, self.forget, self.at = length, forget, 0
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        while self.at < self.length:
+            self.at += 1
+            yield {"at": self.at, "value": (torch.tensor(float("nan")), np.arange(self.at))}
+
+    def state_dict(self) -> dict[str, int]:
+        return {"at": self.at // 2 * 2 if self.forget else self.at}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.at = state["at"]
+
+
+def test_a_loader_is_walked_and_restored_at_every_step(zarr_cache: Path) -> None:
+    cache = ci2p.open(zarr_cache)
+    assert ci2p.check_resume(lambda: cache.loader(4, seed=1, workers=1)) == 5
+    assert ci2p.check_resume(lambda: Forgetful(forget=False)) == 5
+    assert ci2p.check_resume(lambda: Forgetful(1)) == 1
+    assert ci2p.check_resume(Forgetful, most_steps=1) == 1
+    with pytest.raises(ci2p.WorkError, match="the state before item 1 does not go on as before: item 1 differs"):
+        ci2p.check_resume(Forgetful)
+    with pytest.raises(ci2p.InputError, match="list has no state_dict"):
+        ci2p.check_resume(lambda: [1, 2])
+
+
 # ------------------------------------------------------------------------------------- images from a program
 
 

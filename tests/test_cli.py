@@ -131,7 +131,20 @@ def test_inspect_and_verify(journey: Path, tmp_path: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:-1] + b"!")
     found = call_ci2p("verify", damaged, cwd=tmp_path)
     assert "val/latents.zarr/latents/c/1/0/0/0/0: changed" in found.stdout
-    assert "1 problems" in refused(found, status=1)
+    assert "has 1 problem, listed above" in refused(found, status=1)
+
+
+@pytest.mark.parametrize("command", [("eval", "--device", "cpu"), ("inspect", "caches/folder")])
+def test_the_json_is_written_for_readers_that_go_away(journey: Path, tmp_path: Path, command: tuple[str, ...]) -> None:
+    """As in `ci2p eval --json FILE | head -1`."""
+    reads, writes = os.pipe()
+    os.close(reads)
+    arguments = [sys.executable, "-m", "ci2p", *command, "--json", str(tmp_path / "figures.json")]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    finished = subprocess.run(arguments, cwd=journey, stdout=writes, stderr=subprocess.PIPE, env=environment, text=True)
+    os.close(writes)
+    assert json.loads((tmp_path / "figures.json").read_text())
+    assert "Traceback" not in finished.stderr
 
 
 def test_the_environment_sets_options(journey: Path) -> None:

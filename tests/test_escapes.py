@@ -26,8 +26,8 @@ from tests.conftest import call_ci2p, encode_folder, files_of
 
 STEP = 0.01  # makes thousands of what is -40 to 40 in the encoder's own steps
 GOLDEN = {
-    "zarr": "e6f3838c6a375bb93ed87491fb7b304c84e5656188ca53a71d2c057ec70c5700",
-    "webdataset": "ec5cc2f79623b49cf0e907c8fe12e8a4b9d8ef073d3691072279be05a5a1512f",
+    "zarr": "d8ba108b6c648f19640fb0c0f28462340be09b76d1c1cc8c8828b6e10cd4f74b",
+    "webdataset": "986e7e7869bfad1f81c0254dbbc9198b385f8672cab699b34a98126bb8203cb3",
 }
 
 

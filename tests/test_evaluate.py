@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import nn
 
+import ci2p
 import pipeline  # noqa: F401  (before torchmetrics: it sees to it that torchvision imports)
 from ci2p_cache.cache import open_cache
 from ci2p_cache.errors import InputError
 from pipeline.evaluate.images import open_rendering
 from pipeline.evaluate.predictions import predict_cache, predict_inputs
 from pipeline.evaluate.scores import Scoring
+from tests.conftest import call_ci2p, encode_folder
 
 
 def test_scores_by_hand() -> None:
@@ -76,6 +78,22 @@ def test_a_cache_is_predicted_once_in_order(cache: Path) -> None:
     batches = list(predict_cache(Brightness(), split, batch_size=4, device=torch.device("cpu"), tta=True))
     assert torch.cat([batch.labels for batch in batches]).tolist() == split.labels.tolist()
     assert torch.cat([batch.probabilities for batch in batches]).shape == (9, 3)
+
+
+def test_mirror_images_that_a_cache_lacks_are_encoded_or_the_lack_is_said(image_folder: Path, tmp_path: Path) -> None:
+    plain = encode_folder(image_folder, tmp_path / "plain", views="plain")
+    flip = encode_folder(image_folder, tmp_path / "flip")
+    arguments = ("--model", "ci2p_vit_tiny", "--epochs", "1", "--batch-size", "4", "--device", "cpu")
+    finished = call_ci2p("train", "--shards", plain, *arguments, "--out", tmp_path / "run", cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    run = tmp_path / "run"
+    with pytest.raises(ci2p.InputError, match=r"^--tta: .*/plain/val holds no mirror images .*; give --images DIR"):
+        ci2p.evaluate(run, tta=True, device="cpu")
+    assert ci2p.evaluate(run, device="cpu").num_images == 9
+    by_images = ci2p.evaluate(run, images=image_folder, tta=True, device="cpu", workers=0)
+    from_cache = ci2p.evaluate(run, shards=flip, tta=True, device="cpu")
+    assert by_images.ece == pytest.approx(from_cache.ece, abs=1e-5)
+    assert by_images.ece != ci2p.evaluate(run, images=image_folder, device="cpu", workers=0).ece
 
 
 def test_another_encoder_than_the_cache_s_is_refused(zarr_cache: Path) -> None:

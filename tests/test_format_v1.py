@@ -86,11 +86,6 @@ def test_convert_brings_it_over(format: str, tmp_path: Path) -> None:
         assert verify_split(tmp_path / "new", split) == []
         contents = cache.read_contents()
         assert contents is not None and not contents.known.any()
-    shards = {
-        name: data for name, data in files_of(old_cache(format)).items() if "/c/" in name or name.endswith(".tar")
-    }
-    brought = files_of(tmp_path / "new")
-    assert all(brought[name] == data for name, data in shards.items() if "/labels/" not in name)
     again = call_ci2p("convert", "new", "third", cwd=tmp_path)
     assert again.returncode == 2 and "convert to what?" in again.stderr
 

@@ -37,6 +37,15 @@ def test_warmup_follows_the_epochs_until_it_is_given(epochs: int, warmup_epochs:
     assert load_recipe("paper-animals10", {"epochs": epochs, "warmup_epochs": 0.5}).warmup_epochs == 0.5
 
 
+@pytest.mark.parametrize("epochs", [30, 30.0, "30", 3e1])
+def test_the_warmup_is_that_of_the_epochs_however_they_are_written(epochs: object) -> None:
+    recipe = load_recipe("paper-animals10", {"epochs": epochs})
+    assert (recipe.epochs, recipe.warmup_epochs) == (30, 2.0)
+    for wrong in (30.5, "thirty", [30]):
+        with pytest.raises(InputError, match=r"^epochs = .* given for recipe paper-animals10: input should be"):
+            load_recipe("paper-animals10", {"epochs": wrong})
+
+
 def test_a_warmup_that_leaves_nothing_is_refused_with_both_values() -> None:
     with pytest.raises(InputError, match=r"warmup_epochs = 20 leaves nothing of epochs = 5; give more epochs") as info:
         load_recipe("paper-animals10", {"epochs": 5, "warmup_epochs": 20})
@@ -151,6 +160,11 @@ def test_an_unknown_recipe_names_the_nearest() -> None:
         ("flip=none", ("flip", "none")),
         ('flip = "none"', ("flip", "none")),
         ("model=vit_small_patch16_224.augreg", ("model", "vit_small_patch16_224.augreg")),
+        ("pretrained=weights/vit 2.pth", ("pretrained", "weights/vit 2.pth")),
+        ("pretrained=/data/vit.pth", ("pretrained", "/data/vit.pth")),
+        ("pretrained=../vit=1,2.pth", ("pretrained", "../vit=1,2.pth")),
+        ("pretrained=~/vit.pth", ("pretrained", "~/vit.pth")),
+        ("pretrained=C:\\vit.pth", ("pretrained", "C:\\vit.pth")),
     ],
 )
 def test_settings_are_toml_values(text: str, expected: tuple[str, object]) -> None:

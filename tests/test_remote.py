@@ -14,6 +14,7 @@ from ci2p_cache.cache import Cache, open_cache
 from ci2p_cache.errors import InputError
 from ci2p_cache.loader import BatchLoader
 from ci2p_cache.reader import ViewReader
+from ci2p_cache.shard_file import ShardFile
 from tests.conftest import encode_folder, upload_cache
 
 NUM_SHARDS = 6  # of `train`, four images each, the last one a single image
@@ -115,11 +116,11 @@ def test_memory_is_bounded_and_every_shard_is_fetched_once_an_epoch(
     many_shards: str, fetched: Counter[str], monkeypatch: pytest.MonkeyPatch, shuffle: bool, batch_size: int
 ) -> None:
     monkeypatch.setattr(order, "_WINDOW_IMAGES", 3)
-    loaded: list[weakref.ref[reader._Shard]] = []
+    loaded: list[weakref.ref[ShardFile]] = []
     held: list[int] = []
     alive: list[int] = []
 
-    def load(self: ViewReader, number: int) -> reader._Shard:
+    def load(self: ViewReader, number: int) -> ShardFile:
         shard = whole_load(self, number)
         loaded.append(weakref.ref(shard))
         alive.append(sum(reference() is not None for reference in loaded))

@@ -10,6 +10,7 @@ import zarr
 
 from ci2p_cache import codecs, tar_store, zarr_store
 from ci2p_cache.cache import Cache, open_cache
+from ci2p_cache.checksums import PackedShard
 from ci2p_cache.errors import WorkError
 from ci2p_cache.reader import ViewReader
 from tests.conftest import encode_folder
@@ -100,7 +101,7 @@ def test_a_tar_says_where_each_view_lies(image_folder: Path, tmp_path: Path, rec
     rows = [None, *views[:3], None, None, *views[3:]]
     keys = ["gone", "a/photo.v2.final", "b/50%.x", "ü/雪", "gone", "gone", "c", "d"]
     labels = [-1, 0, 1, 2, -1, -1, 0, 1]
-    data, offsets, sizes = tar_store.shard_bytes(spec, 7, keys, labels, rows)
+    data, offsets, sizes = tar_store.shard_bytes(PackedShard(keys, labels, rows), spec, 7)
     for row, begins, lengths in zip(rows, offsets, sizes, strict=True):
         assert [data[b : b + n] for b, n in zip(begins, lengths, strict=True)] == (row or [])
     (tmp_path / "000007.tar").write_bytes(data)

@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,10 +17,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import pipeline.train.loop
 from ci2p_cache import order
 from ci2p_cache.errors import InputError, WorkError
 from pipeline.models import create_model
-from pipeline.train.checkpoint import load_checkpoint, refuse_non_finite
+from pipeline.train.checkpoint import Checkpoint, load_checkpoint, refuse_non_finite, save_checkpoint
 from pipeline.train.data import open_training_data
 from pipeline.train.launch import step_seed
 from pipeline.train.loop import train
@@ -84,6 +86,24 @@ def test_t3_killed_and_resumed_is_never_killed(
     torch.rand(7)
     assert train_toy(tmp_path / "run", checkpoint_every_steps=every).finished
     assert_same_run(tmp_path / "run", whole_run)
+
+
+def test_t3_from_the_checkpoint_of_every_step(whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every state that a short training goes through is kept, and each of them gone on from."""
+    states: list[Path] = []
+
+    def keep(run: Path, checkpoint: Checkpoint) -> None:
+        save_checkpoint(run, checkpoint)
+        states.append(tmp_path / f"state{len(states)}")
+        shutil.copytree(run, states[-1], ignore=shutil.ignore_patterns("run.lock"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.train.loop, "save_checkpoint", keep)
+        train_toy(tmp_path / "run", checkpoint_every_steps=1)
+    assert len(states) >= 15
+    for state in states[:-1]:
+        assert train_toy(state, checkpoint_every_steps=1).finished
+        assert_same_run(state, whole_run)
 
 
 def test_t3_ci2p_train_really_killed(zarr_cache: Path, tmp_path: Path) -> None:

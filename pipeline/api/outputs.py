@@ -3,7 +3,7 @@
 Legend: N images, B batch, K classes, D width, C, H, W of a latent.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from ci2p_cache.loader import PLAIN_VIEW, BatchLoader
 from pipeline.api.sources import Sources
 from pipeline.encode.preprocess import BadImage, load_pixels
 from pipeline.evaluate.images import Rendering
+from pipeline.running.finite import refuse_non_finite_outputs
 from pipeline.train.window import ThroughWindow, centre_window
 
 Output = Callable[[nn.Module, Tensor], Tensor]
@@ -42,7 +43,7 @@ def of_images(
     model: nn.Module, rendering: Rendering, sources: Sources, output: Output, batch_size: int
 ) -> NDArray[np.float32]:
     """An output of every image, [N, ...]. Raises InputError for one that cannot be used, naming it."""
-    return _stacked(output(model, inputs) for inputs in _inputs(rendering, sources, batch_size))
+    return _stacked((output(model, inputs) for inputs in _inputs(rendering, sources, batch_size)), sources.names)
 
 
 def of_cache(
@@ -50,12 +51,17 @@ def of_cache(
 ) -> NDArray[np.float32]:
     """An output of every sample's plain view, in order, [N, ...]."""
     loader = BatchLoader(cache, batch_size=batch_size, device=device, shuffle=False, resident="off", view=PLAIN_VIEW)
-    return _stacked(output(model, batch.latents) for batch in loader.epoch(0))
+    return _stacked((output(model, batch.latents) for batch in loader.epoch(0)), cache.read_keys())
 
 
 @torch.inference_mode()
-def _stacked(outputs: Iterator[Tensor]) -> NDArray[np.float32]:
-    parts = [output.cpu().numpy() for output in outputs]
+def _stacked(outputs: Iterator[Tensor], names: Sequence[str]) -> NDArray[np.float32]:
+    """Raises WorkError, with its name, for an output that is no number."""
+    parts: list[NDArray[np.float32]] = []
+    for output in outputs:
+        begin = sum(map(len, parts))
+        refuse_non_finite_outputs(output, lambda row, begin=begin: names[begin + row])  # type: ignore[misc]
+        parts.append(output.cpu().numpy())
     return np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
 
 

@@ -6,11 +6,13 @@ from typing import Any
 import click
 
 from ci2p_cache.errors import InputError
+from ci2p_cache.printable import counted
+from pipeline.commands.command import Command
 from pipeline.commands.options import STORES, device_option, json_option, on_error_option, weights_option
-from pipeline.commands.output import print_line, write_json
+from pipeline.commands.output import report
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("cache", type=click.Path(path_type=Path))
 @click.option("--images", "grid", type=click.Path(path_type=Path), metavar="PNG", help="Draw decoded latents into it.")
 @click.option("--split", default="val", show_default=True, help="Of --images.")
@@ -38,23 +40,20 @@ def inspect(
     if data_dir and grid is None:
         raise InputError("--data-dir is for comparing pictures with; give --images FILE.png too")
     summaries = {name: summarise_split(cache, name) for name in find_splits(cache)}
-    for summary in summaries.values():
-        for line in describe_split(summary):
-            print_line(json_file, line)
+    lines = [line for summary in summaries.values() for line in describe_split(summary)]
     if grid is not None:
         from pipeline.encode.gallery import draw_gallery
 
         gallery = draw_gallery(
             cache, split, grid, count=count, weights=weights, data_dir=data_dir, device=device, on_error=on_error
         )
-        for line in gallery.lines():
-            print_line(json_file, line)
+        lines += gallery.lines()
         if gallery.psnr:
             summaries[split] |= {"psnr": gallery.psnr}
-    write_json(json_file, summaries)
+    report(json_file, lines, summaries)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("cache", type=click.Path(path_type=Path))
 @click.option("--data-dir", metavar="DIR", help="Hold every image against it: what has changed, gone or come since.")
 @json_option
@@ -71,16 +70,14 @@ def verify(cache: Path, data_dir: str | None, json_file: str | None) -> None:
         sound += f", and made from what {data_dir} holds"
         for split, found in problems.items():
             found += check_source(cache, split, data_dir)
-    for split, found in problems.items():
-        for line in found or [f"{split}: {sound}"]:
-            print_line(json_file, line)
-    write_json(json_file, problems)
+    lines = [line for split, found in problems.items() for line in found or [f"{split}: {sound}"]]
+    report(json_file, lines, problems)
     count = sum(map(len, problems.values()))
     if count:
-        raise WorkError(f"{cache} has {count} problems; they are listed above")
+        raise WorkError(f"{cache} has {counted(count, 'problem')}, listed above")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--format", "target_format", type=click.Choice(["zarr", "webdataset"]), help="Default: SOURCE's.")
@@ -99,11 +96,11 @@ def convert(source: Path, target: Path, target_format: Any, store: Any, json_fil
     if not target_format and not store and not any(is_outdated(source / split) for split in splits):
         raise InputError("convert to what? give --format, --store or both")
     measured = {}
+    lines = []
     for split in splits:
         manifest = convert_split(source, target, split, target_format, store)
         measured[split] = {"num_images": manifest.num_images, "num_views": manifest.num_views, **size_figures(manifest)}
         size = measured[split]["bytes_per_view"]
-        print_line(
-            json_file, f"{split}: {manifest.num_images} images, {manifest.num_views} views, {size:.0f} bytes a view"
-        )
-    write_json(json_file, measured)
+        images, views = counted(manifest.num_images, "image"), counted(manifest.num_views, "view")
+        lines.append(f"{split}: {images}, {views}, {size:.0f} bytes a view")
+    report(json_file, lines, measured)

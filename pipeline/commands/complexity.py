@@ -2,11 +2,12 @@
 
 import click
 
+from pipeline.commands.command import Command
 from pipeline.commands.options import json_option
-from pipeline.commands.output import print_line, write_json
+from pipeline.commands.output import report
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--image-size",
     "image_sizes",
@@ -28,6 +29,4 @@ def complexity(image_sizes: tuple[int, ...], num_classes: int, models: tuple[str
     from pipeline.models.complexity import measure, table
 
     measured = measure(models, image_sizes, num_classes)
-    for line in table(measured):
-        print_line(json_file, line)
-    write_json(json_file, [asdict(each) for each in measured])
+    report(json_file, table(measured), [asdict(each) for each in measured])

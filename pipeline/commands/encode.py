@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from pipeline.commands.command import Command
 from pipeline.commands.gpus import STARTED_BY_GPUS, is_first, runs_elsewhere
 from pipeline.commands.options import (
     DATASETS,
@@ -22,10 +23,10 @@ from pipeline.commands.options import (
     val_fraction_option,
     weights_option,
 )
-from pipeline.commands.output import print_line, write_json
+from pipeline.commands.output import report
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--dataset", type=DATASETS, required=True, help="What --data-dir holds; `sample` is built in.")
 @data_dir_option
 @click.option("--out", type=click.Path(path_type=Path), metavar="CACHE", help="Default: caches/DATASET.")
@@ -119,15 +120,13 @@ def encode(
         "precision": precision,
         "engine": engine,
     }
-    report: Any
+    encoded: Any
     if dry_run:
-        report = plan_encoding(dataset, data_dir, out, encode_options, **settings)
+        encoded = plan_encoding(dataset, data_dir, out, encode_options, **settings)
     else:
-        report = encode_dataset(dataset, data_dir, out, encode_options, **settings)
+        encoded = encode_dataset(dataset, data_dir, out, encode_options, **settings)
         if STARTED_BY_GPUS in os.environ:  # then one speaks for all; under torchrun nobody waits for the others
-            report = merge_reports(gather(report, launched_as()))
+            encoded = merge_reports(gather(encoded, launched_as()))
             if not is_first():
                 return
-    for line in report.lines():
-        print_line(json_file, line)
-    write_json(json_file, report.measured())
+    report(json_file, encoded.lines(), encoded.measured())

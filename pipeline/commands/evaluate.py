@@ -5,6 +5,8 @@ from typing import Any
 import click
 
 from ci2p_cache.errors import InputError
+from ci2p_cache.printable import counted
+from pipeline.commands.command import Command
 from pipeline.commands.gpus import is_first, runs_elsewhere
 from pipeline.commands.options import (
     checkpoint_option,
@@ -15,10 +17,10 @@ from pipeline.commands.options import (
     on_error_option,
     weights_option,
 )
-from pipeline.commands.output import print_line, printable_lines, write_json
+from pipeline.commands.output import print_line, printable_lines, report, write_json
 
 
-@click.command("eval")
+@click.command("eval", cls=Command)
 @checkpoint_option
 @click.option("--shards", metavar="CACHE", help="Default: the cache that the model was trained from.")
 @click.option("--images", metavar="DIR", help="Raw images instead, through the encoder that made the cache.")
@@ -64,7 +66,7 @@ def evaluate(
     if table is not None:
         refuse_no_file(table, "--predictions")
 
-    report = evaluate_model(
+    measured = evaluate_model(
         checkpoint,
         shards=shards,
         images=images,
@@ -78,14 +80,17 @@ def evaluate(
         max_pixels=max_pixels,
     )
     if is_first():
-        for line in report.lines():
-            print_line("-" if table == "-" else json_file, line)
         if table is not None:
-            report.write_csv(table)
-        write_json(json_file, report.measured())
+            measured.write_csv(table)
+        if table == "-":
+            write_json(json_file, measured.measured())
+            for line in measured.lines():
+                print_line("-", line)
+        else:
+            report(json_file, measured.lines(), measured.measured())
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @checkpoint_option
 @click.option("--csv", "table", metavar="FILE", help="Write key, class, probability, then those of the next --top.")
@@ -121,7 +126,7 @@ def predict(
 
     if table is not None:
         refuse_no_file(table, "--csv")
-    report = predict_images(
+    predicted = predict_images(
         checkpoint,
         inputs,
         weights=weights,
@@ -130,15 +135,12 @@ def predict(
         workers=workers,
         max_pixels=max_pixels,
     )
-    if table is None:
-        for line in report.lines(top):
-            print_line(json_file, line)
-    else:
-        report.write_csv(table, top)
-    write_json(json_file, report.measured())
-    notes = report.notes()
+    if table is not None:
+        predicted.write_csv(table, top)
+    report(json_file, predicted.lines(top) if table is None else (), predicted.measured())
+    notes = predicted.notes()
     if table not in (None, "-"):
-        notes.append(f"{table}: predictions of {len(report.keys)} images")
+        notes.append(f"{table}: predictions of {counted(len(predicted.keys), 'image')}")
     for note in notes:
         click.echo(printable_lines(note), err=True)
-    report.check()
+    predicted.check()

@@ -5,11 +5,12 @@ from typing import Any
 
 import click
 
+from pipeline.commands.command import Command
 from pipeline.commands.options import json_option, weights_option
-from pipeline.commands.output import print_line, write_json
+from pipeline.commands.output import report
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run", required=False)
 @click.option("--to", type=click.Choice(["onnx", "torch"]), required=True, help="torch: a program of torch.export's.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Default: model.onnx or .pt2 in RUN.")
@@ -30,7 +31,4 @@ def export(
     from pipeline.export.run import export as export_run
 
     files = export_run(run, to, out=out, takes=takes, images=images, weights=weights)
-    for file in files:
-        for line in file.lines():
-            print_line(json_file, line)
-    write_json(json_file, [file.measured() for file in files])
+    report(json_file, [line for file in files for line in file.lines()], [file.measured() for file in files])

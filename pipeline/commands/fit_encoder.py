@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from pipeline.commands.command import Command
 from pipeline.commands.options import (
     device_option,
     json_option,
@@ -12,10 +13,10 @@ from pipeline.commands.options import (
     max_pixels_option,
     on_error_option,
 )
-from pipeline.commands.output import print_line, write_json
+from pipeline.commands.output import report
 
 
-@click.command("fit-encoder")
+@click.command("fit-encoder", cls=Command)
 @click.option("--data-dir", required=True, metavar="DIR", help="Training images, at any depth.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="FILE.pth.tar and others.")
 @click.option("--from", "begin_from", default="random", show_default=True, metavar="random|bundled|zoo|FILE")
@@ -59,7 +60,7 @@ def fit_encoder(
     from pipeline.encode.fit.run import fit_encoder as fit
     from pipeline.encode.fit.settings import FitSettings
 
-    report = fit(
+    fitted = fit(
         data_dir,
         out,
         FitSettings(**settings),
@@ -72,6 +73,4 @@ def fit_encoder(
         on_error=on_error,
         max_pixels=max_pixels,
     )
-    for line in report.lines():
-        print_line(json_file, line)
-    write_json(json_file, report.measured())
+    report(json_file, fitted.lines(), fitted.measured())

@@ -1,6 +1,7 @@
 """What a command prints: lines for people, JSON for programs."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,16 @@ def write_json(json_file: str | None, measured: Any) -> None:
         from ci2p_cache.publish import write_output
 
         write_output(Path(json_file), (json.dumps(measured, indent=1) + "\n").encode())
+
+
+def report(json_file: str | None, lines: Iterable[str], measured: Any) -> None:
+    """Lines for people and JSON for programs: a file of it first, for whoever reads the lines may go away."""
+    if json_file != "-":
+        write_json(json_file, measured)
+    for line in lines:
+        print_line(json_file, line)
+    if json_file == "-":
+        write_json(json_file, measured)
 
 
 def print_line(json_file: str | None, line: str) -> None:

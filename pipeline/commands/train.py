@@ -1,10 +1,13 @@
 """`ci2p train`, and `ci2p baseline`, which differs in its data alone."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ci2p_cache.printable import counted
+from pipeline.commands.command import Command
 from pipeline.commands.gpus import is_first, runs_elsewhere
 from pipeline.commands.options import (
     DATASETS,
@@ -20,7 +23,14 @@ from pipeline.commands.options import (
     short_edge_option,
     val_fraction_option,
 )
-from pipeline.commands.output import print_line, write_json
+from pipeline.commands.output import report
+
+
+class Settings(click.types.StringParamType):
+    """KEY=VALUE, several of which the environment gives with blanks between them; a value may hold blanks, too."""
+
+    def split_envvar_value(self, rv: str) -> list[str]:
+        return re.split(r"\s+(?=[A-Za-z_]+\s*=)", rv.strip())
 
 
 def recipe_options(command: Any) -> Any:
@@ -34,7 +44,14 @@ def recipe_options(command: Any) -> Any:
         click.option("--seed", type=int),
         click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"])),
         click.option("--compile/--no-compile", default=None, help="torch.compile the model."),
-        click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="Anything else in the recipe."),
+        click.option(
+            "--set",
+            "settings",
+            type=Settings(),
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Anything else in the recipe.",
+        ),
         device_option,
         max_minutes_option,
         json_option,
@@ -71,8 +88,10 @@ def _train(
     if is_first():
         best = "not evaluated yet" if result.best_top1 is None else f"best top-1 {100 * result.best_top1:.2f} %"
         state = "finished" if result.finished else "not finished; run the same command to go on"
-        print_line(json_file, f"{best}, {result.epochs} epochs in {result.seconds:.0f} s ({state})")
-        print_line(json_file, f"run: {result.run}")
+        lines = [
+            f"{best}, {counted(result.epochs, 'epoch')} in {result.seconds:.0f} s ({state})",
+            f"run: {result.run}",
+        ]
         measured = {
             "best_top1": result.best_top1,
             "final_top1": result.final_top1,
@@ -82,10 +101,10 @@ def _train(
             "params": result.params,
             "run": str(result.run),
         } | figures
-        write_json(json_file, measured)
+        report(json_file, lines, measured)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--shards", required=True, metavar="CACHE", help="A finished cache: a folder, or an fsspec URL.")
 @click.option("--model", help="ci2p_vit_base, _ds, _large, _small, _tiny, or a ViT of timm's. Default: the recipe's.")
 @click.option("--pretrained/--no-pretrained", default=None, help="Start a ViT of timm's from its published weights.")
@@ -119,7 +138,7 @@ def train(
     _train(resolved, data, shards, out, device, max_minutes, json_file)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--model", default="vit_base", show_default=True, help="vit_base, _small, _tiny, _base_p32, cnn_vit ...")
 @click.option("--dataset", type=DATASETS, default="folder", show_default=True, help="What --data-dir holds.")
 @data_dir_option

@@ -17,9 +17,9 @@ from ci2p_cache.errors import WorkError
 from ci2p_cache.items import ImageContent
 from ci2p_cache.left_out import LeftOut
 from ci2p_cache.manifest import NO_LABEL, Failure, Manifest, Marker, marker_path
-from ci2p_cache.reader import read_rows
 from ci2p_cache.refused import note_refused, read_refused
 from ci2p_cache.shard import ShardContents, finish_split, hold_against_seals, reopen_split, write_shard
+from ci2p_cache.shard_file import read_rows
 from ci2p_cache.spec import CacheSpec
 from ci2p_cache.views import Flips
 from pipeline.encode.crops import crops_of

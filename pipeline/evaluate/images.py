@@ -15,7 +15,7 @@ from ci2p_cache import codecs
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.manifest import Failure
 from ci2p_cache.spec import CacheSpec
-from ci2p_cache.views import PLAIN, whole_views
+from ci2p_cache.views import PLAIN
 from pipeline.baselines.pixel_spec import PixelSpec, is_pixels
 from pipeline.baselines.pixels import VIEWS, to_floats
 from pipeline.encode.datasets import ImageSplit, open_pool
@@ -58,7 +58,7 @@ class LatentRendering:
 
     @property
     def views(self) -> tuple[str, ...]:
-        return whole_views(self.spec.views)
+        return VIEWS  # the mirror image is encoded, be it in the cache or not
 
     @property
     def device(self) -> torch.device:

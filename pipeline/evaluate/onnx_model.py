@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.spec import CacheSpec
-from ci2p_cache.views import PLAIN, whole_views
+from ci2p_cache.views import PLAIN
 from pipeline.baselines.pixel_spec import PixelSpec, is_pixels
 from pipeline.baselines.pixels import VIEWS
 from pipeline.encode.preprocess import Preprocessing, preprocessing_of
@@ -83,7 +83,7 @@ class ImageRendering:
 
     @property
     def views(self) -> tuple[str, ...]:
-        return VIEWS if is_pixels(self.data.spec) else whole_views(tuple(self.data.spec["views"]))
+        return VIEWS
 
     def inputs(self, pixels: Tensor, views: tuple[str, ...]) -> Tensor:
         """uint8 RGB [B, 3, S, S] -> uint8, or float32 in [0, 1], [B, V, 3, S, S]."""

@@ -13,6 +13,7 @@ from ci2p_cache.errors import InputError
 from ci2p_cache.loader import PLAIN_VIEW, BatchLoader
 from ci2p_cache.spec import CacheSpec, latent_difference
 from ci2p_cache.views import whole_views
+from pipeline.running.finite import refuse_non_finite_outputs
 from pipeline.running.launched import ALONE, Launched
 from pipeline.train.run_folder import DataRecord
 
@@ -69,6 +70,11 @@ def predict_cache(
         latents_BVCHW = torch.stack([batch.latents for batch in batches], dim=1)
         first = batches[0]
         yield Predictions(predict_inputs(model, latents_BVCHW), first.labels.cpu(), place_of[first.positions])
+
+
+def refuse_no_number(part: Predictions, keys: Sequence[str]) -> None:
+    """Raises WorkError naming the first image, by its key, of which the model says no number."""
+    refuse_non_finite_outputs(part.probabilities, lambda row: keys[int(part.places[row])])
 
 
 def in_order(parts: Sequence[Predictions], batch_size: int) -> Iterator[Predictions]:

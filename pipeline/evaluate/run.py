@@ -16,6 +16,7 @@ from ci2p_cache.known_images import HeldOut, KnownImages, held_out_of, known_ima
 from ci2p_cache.left_out import LeftOut, describe_left_out
 from ci2p_cache.manifest import Failure
 from ci2p_cache.spec import CacheSpec
+from ci2p_cache.views import MIRROR
 from pipeline.baselines.pixel_spec import PixelSpec, is_pixels
 from pipeline.baselines.pixels import open_pixel_data
 from pipeline.encode.decoding import OnError, default_workers
@@ -25,7 +26,7 @@ from pipeline.evaluate.held_out import ChosenImages, choose_images, refuse_chang
 from pipeline.evaluate.images import Rendering, open_images, open_rendering, predict_split
 from pipeline.evaluate.inputs import find_inputs
 from pipeline.evaluate.onnx_model import SUFFIX, ImageRendering, OnnxModel, open_onnx
-from pipeline.evaluate.predictions import Predictions, in_order, predict_cache, refuse_other_latents
+from pipeline.evaluate.predictions import Predictions, in_order, predict_cache, refuse_no_number, refuse_other_latents
 from pipeline.evaluate.scores import Scores, Scoring
 from pipeline.evaluate.tables import share, top_cells, top_columns, write_table
 from pipeline.running.launched import Launched, gather, launched_as
@@ -185,6 +186,11 @@ def evaluate(
     else:
         cache = open_cache(shards or data.path, split)
         refuse_other_latents(data, cache)
+        if tta and MIRROR not in cache.spec.views:
+            raise InputError(
+                f"--tta: {cache.split_dir} holds no mirror images (it was encoded with --views plain); "
+                "give --images DIR, whose mirror images are encoded, or leave --tta out"
+            )
         measured_on = cache.split_dir
         keys = _StoredKeys(cache)
         if split == "train":
@@ -193,7 +199,7 @@ def evaluate(
             model, cache, batch_size=batch_size, device=target, tta=tta, workers=max(1, threads), launched=launched
         )
     begin = time.monotonic()
-    made = _run(predictions, len(keys), launched)
+    made = _run(predictions, keys, launched)
     if launched.world_size > 1:
         shares = gather((made, failures), launched)
         made = tuple(in_order([part for parts, _ in shares for part in parts], batch_size))
@@ -235,6 +241,7 @@ def predict(
             on_error="skip",
             max_pixels=max_pixels,
         ):
+            refuse_no_number(part, images.keys)
             parts.append(part)
             now = sum(len(each.labels) for each in parts) + len(failures)
             advance(now - done)
@@ -338,12 +345,16 @@ def _rendering(model: nn.Module, data: DataRecord, weights: str, device: torch.d
     return open_rendering(data.spec, weights, device)
 
 
-def _run(predictions: Iterable[Predictions], total: int, launched: Launched) -> tuple[Predictions, ...]:
-    """This process's predictions, made one after another. Rank 0 shows how far it is, as if all were as far."""
+def _run(predictions: Iterable[Predictions], keys: Sequence[str], launched: Launched) -> tuple[Predictions, ...]:
+    """This process's predictions, made one after another. Rank 0 shows how far it is, as if all were as far.
+
+    Raises WorkError for one that is no number.
+    """
     made = []
-    done = 0
+    done, total = 0, len(keys)
     with progress("evaluate", total, "images", quiet=launched.rank > 0) as advance:
         for batch in predictions:
+            refuse_no_number(batch, keys)
             made.append(batch)
             now = min(done + len(batch.labels) * launched.world_size, total)
             advance(now - done)

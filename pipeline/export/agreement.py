@@ -9,6 +9,7 @@ else            noise, which is said
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from pipeline.encode.pictures import PictureDecoder
 from pipeline.evaluate.images import Rendering
 from pipeline.evaluate.predictions import predict_inputs
 from pipeline.evaluate.run import images_of_run
+from pipeline.running.finite import refuse_non_finite_outputs
 from pipeline.train.run_folder import RunConfig
 
 LARGEST = 1e-3
@@ -111,9 +113,10 @@ def compare(
     Raises WorkError when one differs by more than `LARGEST`, or is no number.
     """
     largest, num_other = 0.0, 0
-    for pixels in _batches(pictures.pixels):
+    for begin, pixels in enumerate(_batches(pictures.pixels)):
         inputs = rendering.inputs(pixels, rendering.views[:1])
         own = predict_inputs(model, inputs)
+        refuse_non_finite_outputs(own, partial(_named, begin * _BATCH))
         given = inputs[:, 0] if from_latents else pixels.float() / 255 if as_floats else pixels
         with torch.inference_mode():
             theirs = exported(given)
@@ -127,6 +130,10 @@ def compare(
             "was written"
         )
     return agreement
+
+
+def _named(begin: int, row: int) -> str:
+    return f"picture {begin + row + 1} of those that the export is checked on"
 
 
 def _batches(pixels_N3SS: Tensor) -> Iterator[Tensor]:

@@ -9,6 +9,7 @@ new grid of tokens. With pretrained weights everything but PatchReshape starts f
 # B batch, C latent channels (192), H=W latent grid (16), N tokens, D width, K classes
 
 import difflib
+import os
 import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -88,6 +89,7 @@ def _read_latents(model: VisionTransformer, latent_shape: tuple[int, int, int]) 
 def _load(name: str, drop_path: float, pretrained: bool | str) -> VisionTransformer:
     """timm's model as it was trained, with the classes that it was trained for: then every weight has to be there."""
     if isinstance(pretrained, str):
+        pretrained = os.path.expanduser(pretrained)  # noqa: PTH111  (Path's raises where there is no such user)
         with _refusing_file(name, pretrained):
             return _create(name, pretrained=True, pretrained_cfg_overlay={"file": pretrained}, drop_path_rate=drop_path)
     if not timm.models.is_model_pretrained(name):
@@ -97,7 +99,7 @@ def _load(name: str, drop_path: float, pretrained: bool | str) -> VisionTransfor
     except OSError as error:
         raise InputError(
             f"--pretrained: the weights of {name} are not on this machine and the download failed ({_short(error)}); "
-            f"fetch {_source(name)} where there is a network and name the file with --set 'pretrained=\"FILE\"'"
+            f"fetch {_source(name)} where there is a network and name the file with --set pretrained=FILE"
         ) from error
 
 

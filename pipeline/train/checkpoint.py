@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from ci2p_cache.errors import WorkError
 from pipeline.running.checkpoint_file import read_checkpoint, read_newest, write_checkpoint
+from pipeline.running.finite import non_finite
 
 FORMAT_VERSION = 1
 NEWEST, PREVIOUS = "last.ckpt", "previous.ckpt"
@@ -124,8 +124,8 @@ def take_previous(run: Path) -> None:
 
 def refuse_non_finite(model: nn.Module, step: int) -> None:
     """Raises WorkError when a weight is infinite or no number: such a model must not replace a good checkpoint."""
-    for name, value in model.state_dict().items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            raise WorkError(
-                f"{name} is no longer finite after step {step}, which is in no checkpoint; lower lr, or set grad_clip"
-            )
+    name = non_finite(model.state_dict())
+    if name is not None:
+        raise WorkError(
+            f"{name} is no longer finite after step {step}, which is in no checkpoint; lower lr, or set grad_clip"
+        )

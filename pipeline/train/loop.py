@@ -15,11 +15,11 @@ import torch
 from lightning_fabric import Fabric
 
 from ci2p_cache.errors import InputError
-from ci2p_cache.publish import sweep
 from pipeline.models import create_model
 from pipeline.models.token_drop import drop_tokens
 from pipeline.running import signals
 from pipeline.running.deadlines import Deadlines
+from pipeline.running.lock import Lock
 from pipeline.running.progress import progress as show_progress
 from pipeline.train.checkpoint import Progress, newest_checkpoint, refuse_non_finite, save_checkpoint, take_previous
 from pipeline.train.data import Batches, Share, TrainingData
@@ -27,11 +27,11 @@ from pipeline.train.launch import agreed, deterministic_on_cpu, launch, step_see
 from pipeline.train.learner import Learner
 from pipeline.train.loss_log import LossLog
 from pipeline.train.metrics_log import EpochMetrics, MetricsLog
+from pipeline.train.one_run import check_run, only_run_in
 from pipeline.train.recipe import Recipe
 from pipeline.train.run_folder import (
     ModelBuilder,
     build_model,
-    check_run,
     resolve_config,
     write_config,
     writing_to,
@@ -79,17 +79,32 @@ def train(
     the clock would. A signal that the command line heeds ends it likewise, and raises Ended.
 
     Under torchrun every process calls this; rank 0 writes. Raises InputError for a run folder that holds another
-    run, a batch that does not divide by the processes, a device that is not there, a window that does not fit or
-    tokens that the model cannot drop; WorkError when a loss or a weight is no longer finite (the last checkpoint stays
-    as it was), the disk refuses, or the checkpoint is damaged.
+    run or is being trained into, a batch that does not divide by the processes, a device that is not there, a window
+    that does not fit or tokens that the model cannot drop; WorkError when a loss or a weight is no longer finite (the
+    last checkpoint stays as it was), the disk refuses, or the checkpoint is damaged.
     """
     data = windowed(data, recipe.window)
     deadlines = Deadlines(checkpoint_every_minutes=recipe.checkpoint_every_minutes, max_minutes=max_minutes)
     fabric = launch(device, recipe.precision)
     share = Share(fabric.global_rank, fabric.world_size, fabric.device)
-    is_writer = fabric.is_global_zero
     _refuse_uneven(recipe, data, share)
+    with only_run_in(run, fabric) as lock:
+        return _train(recipe, data, run, fabric, share, lock, deadlines, build, callbacks)
 
+
+def _train(
+    recipe: Recipe,
+    data: TrainingData,
+    run: Path,
+    fabric: Fabric,
+    share: Share,
+    lock: Lock | None,
+    deadlines: Deadlines,
+    build: ModelBuilder,
+    callbacks: Sequence[Callable[[EpochMetrics], bool | None]],
+) -> TrainResult:
+    """`train`, in a folder that is its own; the `lock` is on rank 0, which writes."""
+    is_writer = lock is not None
     torch.manual_seed(recipe.seed)
     config = resolve_config(recipe, data, device=str(share.device), world_size=share.world_size)
     check_run(run, config)
@@ -102,7 +117,8 @@ def train(
     progress = checkpoint.progress if checkpoint is not None else Progress()
     if progress.epoch >= recipe.epochs:
         if is_writer:
-            logger.info("%s is finished: best top-1 %.2f %%", run, 100 * progress.best_top1)
+            best = 100 * progress.best_top1
+            logger.info("%s is finished: best top-1 %.2f %%; another --out or --seed begins another run", run, best)
         return _result(run, recipe, progress, images_per_step, params)
 
     progress = check_best(run, progress)
@@ -112,9 +128,8 @@ def train(
     val_batches = data.val_batches(share, batch_size=recipe.batch_size)
     fabric.barrier()  # all have read what rank 0 now writes over
     if is_writer:
-        with writing_to(run):
-            sweep(run)
-            if is_previous:
+        if is_previous:
+            with writing_to(run):
                 take_previous(run)
         write_config(run, config, data)
     steps_per_epoch = train_batches.steps_per_epoch
@@ -122,12 +137,14 @@ def train(
     if checkpoint is not None:
         learner.restore(checkpoint)
         if is_writer:
-            logger.info("%s resumes in epoch %d after step %d", run, progress.epoch + 1, progress.step)
+            where = f"epoch {progress.epoch + 1} after step {progress.step}"
+            logger.info("%s resumes in %s; another --out or --seed begins another run", run, where)
 
     def save(progress: Progress) -> None:
         refuse_non_finite(learner.model, progress.epoch * steps_per_epoch + progress.step)
-        if is_writer:
+        if lock is not None:
             with writing_to(run):
+                lock.check()
                 save_checkpoint(run, learner.checkpoint(progress))
         deadlines.saved()
 

@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.user_text import read_text
@@ -21,6 +21,10 @@ _MOST_SHOWN = 80  # characters of a value in a message
 
 _Rate = Annotated[float, Field(ge=0, lt=1)]
 _Count = Annotated[int, Field(lt=2**31)]  # TOML's integers know no end
+
+
+_EPOCHS: TypeAdapter[int] = TypeAdapter(int)
+_BARE = re.compile(r"""[A-Za-z][\w.-]*|[^"'\[\]{}]*[/\\][^"'\[\]{}]*""")  # a word, or a path
 
 
 class Recipe(BaseModel):
@@ -87,8 +91,11 @@ class Recipe(BaseModel):
     @classmethod
     def _fill_in_warmup(cls, values: Any) -> Any:
         if isinstance(values, dict) and "warmup_epochs" not in values:
-            epochs = values.get("epochs", cls.model_fields["epochs"].default)
-            if isinstance(epochs, int):
+            try:  # as the field takes it: 30.0 is 30
+                epochs = _EPOCHS.validate_python(values.get("epochs", cls.model_fields["epochs"].default))
+            except ValidationError:
+                pass
+            else:
                 epochs = max(0, min(epochs, _LONG_EPOCHS))  # before the division: an integer of any size may come
                 return {**values, "warmup_epochs": min(PAPER_WARMUP_EPOCHS, epochs / _EPOCHS_PER_WARMUP_EPOCH)}
         return values
@@ -129,7 +136,7 @@ def load_recipe(name_or_path: str | Path, overrides: Mapping[str, object] | None
 
 
 def parse_setting(text: str) -> tuple[str, object]:
-    """Splits one `--set key=value`; the value is read as TOML, and a bare word as a string.
+    """Splits one `--set key=value`; the value is read as TOML, and a bare word or path as a string.
 
     Raises InputError when there is no `=` or the value is no single TOML value.
     """
@@ -140,7 +147,7 @@ def parse_setting(text: str) -> tuple[str, object]:
     try:
         parsed = _parse_toml(f"value = {value}")
     except ValueError:
-        if re.fullmatch(r"[A-Za-z][\w.-]*", value):
+        if _BARE.fullmatch(value):
             return key, value
         raise InputError(
             f"--set {key}: {_shown(value)} is no TOML value; numbers are written 0.1, lists [0.9, 0.999]"

@@ -3,6 +3,7 @@
 RUN/config.json        everything that was resolved: recipe, model, data, versions, device
     images.npz         which images it was trained on and which were held out: see `ci2p_cache.known_images`
     metrics.jsonl      a line per epoch
+    train.lock         whose it is, while it is trained
     last.ckpt          what a resume needs
     previous.ckpt      the one before it, for when that is damaged
     best.safetensors   the weights with the best validation top-1: averaged ones where the recipe has ema_decay
@@ -11,7 +12,7 @@ RUN/config.json        everything that was resolved: recipe, model, data, versio
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,16 +24,14 @@ from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.known_images import KnownImages, dump_known_images, parse_known_images
 from ci2p_cache.publish import publish
 from pipeline.models import create_model
-from pipeline.train.checkpoint import NEWEST, PREVIOUS
 from pipeline.train.data import TrainingData
 from pipeline.train.recipe import Recipe
 
 logger = logging.getLogger("ci2p")
 
+METRICS = "metrics.jsonl"
 CONFIG, IMAGES, BEST = "config.json", "images.npz", "best.safetensors"
 _RECORDED_PACKAGES = ("ci2p", "torch", "timm", "lightning-fabric")
-# What two runs may differ in and still compute the same thing.
-_FREE_FIELDS = frozenset({"compile", "checkpoint_every_minutes", "checkpoint_every_steps"})
 
 
 class ModelBuilder(Protocol):
@@ -86,7 +85,16 @@ def newest_run(root: Path = Path("runs")) -> Path:
     runs = [config.parent for config in root.glob(f"*/{CONFIG}")]
     if not runs:
         raise InputError(f"there is no run under {root}/; train one with `ci2p train`, or name one with --checkpoint")
-    return max(runs, key=lambda run: max(file.stat().st_mtime for file in run.iterdir()))
+    return max(runs, key=_last_written)
+
+
+def _last_written(run: Path) -> float:
+    """When, in s since 1970."""
+    times = [0.0]
+    for file in run.iterdir():
+        with suppress(FileNotFoundError):  # a training renames and removes files meanwhile
+            times.append(file.stat().st_mtime)
+    return max(times)
 
 
 def read_config(run: Path) -> RunConfig:
@@ -132,16 +140,6 @@ def build_model(config: RunConfig, build: ModelBuilder = create_model, *, pretra
     )
 
 
-def check_run(run: Path, config: RunConfig) -> None:
-    """Sees to it that `config` continues the run that a folder holds, if it holds one.
-
-    A run that never came to a checkpoint has nothing to protect. Raises InputError naming the first field that
-    would change the result, both values and the way out.
-    """
-    if any((run / name).exists() for name in (NEWEST, PREVIOUS)):
-        refuse_other_run(run, read_config(run), config)
-
-
 def write_config(run: Path, config: RunConfig, data: TrainingData) -> None:
     """Publishes config.json, and images.npz before it."""
     with writing_to(run):
@@ -168,22 +166,3 @@ def writing_to(run: Path) -> Iterator[None]:
         raise WorkError(
             f"{run} cannot be written to ({error.strerror or error}); mend that and run the same command again"
         ) from error
-
-
-def refuse_other_run(run: Path, theirs: RunConfig, ours: RunConfig) -> None:
-    """Raises InputError unless `ours` continues `theirs`."""
-    pairs: list[tuple[str, object, object]] = [
-        (field, getattr(theirs.recipe, field), getattr(ours.recipe, field))
-        for field in Recipe.model_fields
-        if field not in _FREE_FIELDS
-    ]
-    pairs.append(("classes", theirs.data.classes, ours.data.classes))
-    pairs.append(("input_shape", theirs.data.input_shape, ours.data.input_shape))
-    pairs.append(("data", f"{theirs.data.path} {theirs.data.fingerprint}", f"{ours.data.path} {ours.data.fingerprint}"))
-    for field, there, here in pairs:
-        same = theirs.data.fingerprint == ours.data.fingerprint if field == "data" else there == here
-        if not same:
-            raise InputError(
-                f"{run} holds another run: {field} is {there!r} there and {here!r} in this command; "
-                "give another --out, or the same settings to go on with it"
-            )

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ci2p_cache.errors import InputError, WorkError
 from pipeline.models import create_model
+from pipeline.running.finite import non_finite
 from pipeline.train.checkpoint import NEWEST, Progress, load_checkpoint, newest_checkpoint
 from pipeline.train.run_folder import BEST, CONFIG, ModelBuilder, RunConfig, build_model, read_config
 from pipeline.train.weights_file import read_weights, write_weights
@@ -59,6 +60,9 @@ def load_model(run_or_file: str | Path, build: ModelBuilder = create_model) -> t
         config = _config_of(weights_path, told)
     else:
         config, weights = read_config(run), _read_checkpoint(weights_path)
+    bad = non_finite(weights)
+    if bad is not None:
+        raise WorkError(f"{weights_path}: {bad} holds values that are infinite or no number; train it anew")
     model = build_model(config, build)
     try:
         model.load_state_dict(weights)

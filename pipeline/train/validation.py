@@ -1,35 +1,71 @@
 """Validation: top-1 and top-5 of a model on every sample of a split, over all ranks."""
 
+from typing import Protocol, runtime_checkable
+
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
+from ci2p_cache.errors import WorkError
 from pipeline.running import signals
-from pipeline.train.data import Batches
+from pipeline.train.data import Batch, Batches
 
 _TOP_K = 5
+
+
+@runtime_checkable
+class Named(Protocol):
+    """Batches whose samples have names."""
+
+    def keys_of(self, batch: Batch) -> list[str]:
+        """Of each sample of a batch, for messages."""
 
 
 def validate(fabric: Fabric, model: nn.Module, batches: Batches) -> tuple[float, float]:
     """Shares in [0, 1] of samples whose class is the likeliest, and among the five likeliest (all, if fewer).
 
     `model` is the bare module: ranks may differ in their number of batches, and a distributed wrapper would wait for
-    the others at each. It is left in training mode.
+    the others at each. It is left in training mode. Raises WorkError, on every rank, where the model says no number.
     """
-    counts = torch.zeros(3, dtype=torch.int64, device=fabric.device)  # of samples: all, right, right among five
+    # Of samples: all, right, right among five, with no number for an output, and for an input.
+    counts = torch.zeros(5, dtype=torch.int64, device=fabric.device)
+    first_bad: tuple[Batch, Tensor] | None = None
     model.eval()
     with torch.inference_mode(), fabric.autocast():
         for batch in batches.epoch(0):
             if signals.told() is not None:
                 break  # the caller asks, too, and whether others were told
             if len(batch.labels):
-                is_right, is_among = right_predictions(model(batch.latents).float(), batch.labels)
-                counts += torch.stack([torch.ones_like(is_right), is_right, is_among]).sum(1)
+                logits_BK = model(batch.latents).float()
+                is_right, is_among = right_predictions(logits_BK, batch.labels)
+                is_bad = ~torch.isfinite(logits_BK).all(1)
+                is_bad_input = ~torch.isfinite(batch.latents).flatten(1).all(1)
+                counts += torch.stack([torch.ones_like(is_right), is_right, is_among, is_bad, is_bad_input]).sum(1)
+                if first_bad is None and bool(is_bad.any()):
+                    first_bad = batch, is_bad
     model.train()
     # Which samples a rank happened to get says nothing by itself.
-    total, *right = fabric.all_reduce(counts, reduce_op="sum")
+    total, *right, num_bad, num_bad_inputs = fabric.all_reduce(counts, reduce_op="sum")
+    if num_bad:
+        raise WorkError(_what_is_none(int(num_bad), int(num_bad_inputs), int(total), _names(batches, first_bad)))
     top1, top5 = (float(count / total) for count in right)
     return top1, top5
+
+
+def _names(batches: Batches, found: tuple[Batch, Tensor] | None) -> str:
+    """The first of the samples that this rank has found, where they have names."""
+    if found is None or not isinstance(batches, Named):
+        return ""
+    batch, is_bad = found
+    return f" ({batches.keys_of(batch)[int(is_bad.nonzero()[0])]} is one)"
+
+
+def _what_is_none(num_bad: int, num_bad_inputs: int, total: int, names: str) -> str:
+    if num_bad_inputs:
+        why = f"{num_bad_inputs} of them hold values that are infinite or none: verify the cache, or encode it anew"
+    else:
+        why = "the model's values grew too large: lower lr, set grad_clip, or use precision float32 or bfloat16"
+    return f"of {num_bad} of {total} validation samples{names} the model says no number; {why}"
 
 
 def right_predictions(scores_BK: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,3 +12,8 @@ damage.py     flipped bits, cut, lost and strange files, in a cache and in a run
 network.py    a server of HTTP that fails
 hostile.py    pictures and tars that are none
 """
+
+import os
+
+# One thread a process, whose sums are the same in each of them; set before torch is imported.
+os.environ["OMP_NUM_THREADS"] = "1"

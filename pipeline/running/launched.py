@@ -32,8 +32,11 @@ ALONE = Launched()
 def launched_as() -> Launched:
     """As torchrun sets it in the environment; one process alone when it did not launch this one.
 
-    Raises InputError for values that torchrun never sets: a share of the work would be nobody's, or two processes'.
+    Raises InputError for values that torchrun never sets: a share of the work would be nobody's, or two processes'; and
+    for one of several tasks of `srun`, which would all do the same.
     """
+    if "RANK" not in os.environ and "WORLD_SIZE" not in os.environ:
+        _refuse_tasks_of_srun()
     world_size = _number("WORLD_SIZE", 1, least=1)
     if world_size > 1 and "RANK" not in os.environ:
         raise InputError(f"WORLD_SIZE is {world_size} and RANK is not set; {_UNSET}")
@@ -46,6 +49,17 @@ def launched_as() -> Launched:
         ),
         local_world_size=local_world_size,
     )
+
+
+def _refuse_tasks_of_srun() -> None:
+    """A job that asks for several tasks as cores, and runs one process, has no step of several."""
+    count, rank = (os.environ.get(name, "") for name in ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"))
+    if (_DIGITS.fullmatch(count) and int(count) > 1) or (_DIGITS.fullmatch(rank) and int(rank) > 0):
+        raise InputError(
+            f"srun has started several tasks (SLURM_PROCID is {rank[:20]!r}), and each would do the same: start one on "
+            "each machine, with torchrun --no-python ci2p ... or --gpus N; or set RANK=0 and WORLD_SIZE=1 for runs of "
+            "their own"
+        )
 
 
 def _number(name: str, default: int, *, least: int = 0, most: int | None = None) -> int:

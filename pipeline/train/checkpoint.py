@@ -36,7 +36,7 @@ class Progress:
     train_seconds: float = 0.0
     """Spent on the steps of the finished epochs, over all interruptions."""
     total_seconds: float = 0.0
-    """Spent on everything so far: finished epochs with their evaluation, and the steps of this one."""
+    """Spent on everything so far: finished epochs with their evaluation and checkpoints, and the steps of this one."""
     best_top1: float = -1.0
     """In [0, 1]; negative until the first evaluation."""
     best_epoch: int = 0
@@ -52,8 +52,8 @@ class Progress:
             total_seconds=self.total_seconds + seconds,
         )
 
-    def next_epoch(self, *, num_images: int, eval_seconds: float) -> "Progress":
-        """The epoch is over, having shown `num_images`."""
+    def next_epoch(self, *, num_images: int, other_seconds: float) -> "Progress":
+        """The epoch is over, having shown `num_images`, and beside its steps has taken `other_seconds`."""
         return dataclasses.replace(
             self,
             epoch=self.epoch + 1,
@@ -62,7 +62,7 @@ class Progress:
             epoch_seconds=0.0,
             num_images=self.num_images + num_images,
             train_seconds=self.train_seconds + self.epoch_seconds,
-            total_seconds=self.total_seconds + eval_seconds,
+            total_seconds=self.total_seconds + other_seconds,
         )
 
 

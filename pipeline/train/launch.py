@@ -7,6 +7,8 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from torch import Tensor
 
 from ci2p_cache.errors import InputError
@@ -42,6 +44,9 @@ def launch(device: str, precision: str) -> Fabric:
         num_nodes=world_size // local_world_size,
         strategy="ddp" if world_size > 1 else "auto",
         precision=_FABRIC_PRECISION[precision],
+        # Not as Fabric would guess from the environment: `launched_as` has said it, and a Slurm job of several tasks,
+        # asked for as cores, is one process all the same.
+        plugins=[TorchElasticEnvironment() if world_size > 1 else LightningEnvironment()],
     )
     fabric.launch()
     if fabric.is_global_zero:

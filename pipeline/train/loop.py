@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 
-from ci2p_cache.errors import InputError
 from pipeline.models import create_model
 from pipeline.models.token_drop import drop_tokens
 from pipeline.running import signals
@@ -27,15 +26,18 @@ from pipeline.train.launch import agreed, deterministic_on_cpu, launch, step_see
 from pipeline.train.learner import Learner
 from pipeline.train.loss_log import LossLog
 from pipeline.train.metrics_log import EpochMetrics, MetricsLog
+from pipeline.train.obstacles import refuse_untrainable, step_errors
 from pipeline.train.one_run import check_run, only_run_in
 from pipeline.train.recipe import Recipe
 from pipeline.train.run_folder import (
     ModelBuilder,
     build_model,
+    read_known_images,
     resolve_config,
     write_config,
     writing_to,
 )
+from pipeline.train.starting_point import remember_ancestor, start_from
 from pipeline.train.trained_model import check_best, save_best
 from pipeline.train.validation import validate
 from pipeline.train.window import windowed
@@ -79,15 +81,15 @@ def train(
     the clock would. A signal that the command line heeds ends it likewise, and raises Ended.
 
     Under torchrun every process calls this; rank 0 writes. Raises InputError for a run folder that holds another
-    run or is being trained into, a batch that does not divide by the processes, a device that is not there, a window
-    that does not fit or tokens that the model cannot drop; WorkError when a loss or a weight is no longer finite (the
-    last checkpoint stays as it was), the disk refuses, or the checkpoint is damaged.
+    run or is being trained into, a single class, a batch that does not divide by the processes or is too small, a
+    device that is not there, a window that does not fit or tokens that the model cannot drop; WorkError when a loss or
+    a weight is no longer finite (the last checkpoint stays as it was), the disk refuses, or the checkpoint is damaged.
     """
     data = windowed(data, recipe.window)
     deadlines = Deadlines(checkpoint_every_minutes=recipe.checkpoint_every_minutes, max_minutes=max_minutes)
     fabric = launch(device, recipe.precision)
     share = Share(fabric.global_rank, fabric.world_size, fabric.device)
-    _refuse_uneven(recipe, data, share)
+    refuse_untrainable(recipe, data, share)
     with only_run_in(run, fabric) as lock:
         return _train(recipe, data, run, fabric, share, lock, deadlines, build, callbacks)
 
@@ -106,11 +108,13 @@ def _train(
     """`train`, in a folder that is its own; the `lock` is on rank 0, which writes."""
     is_writer = lock is not None
     torch.manual_seed(recipe.seed)
-    config = resolve_config(recipe, data, device=str(share.device), world_size=share.world_size)
+    config = resolve_config(recipe, data, run=run, device=str(share.device), world_size=share.world_size)
     check_run(run, config)
     newest = newest_checkpoint(run)
     checkpoint, is_previous = newest or (None, False)
     model = build_model(config, build, pretrained=recipe.pretrained if checkpoint is None else False)
+    if recipe.init_from and checkpoint is None:
+        start_from(model, config)
     drop_tokens(model, recipe.token_drop)
     params = sum(parameter.numel() for parameter in model.parameters())
     images_per_step = min(recipe.batch_size, data.num_train)
@@ -131,7 +135,8 @@ def _train(
         if is_previous:
             with writing_to(run):
                 take_previous(run)
-        write_config(run, config, data)
+        known = read_known_images(run) if recipe.init_from and checkpoint is not None else None
+        write_config(run, config, known or remember_ancestor(data.known_images(), recipe.init_from))
     steps_per_epoch = train_batches.steps_per_epoch
     learner = Learner(fabric, model, recipe, steps_per_epoch=steps_per_epoch, num_classes=len(data.classes))
     if checkpoint is not None:
@@ -140,16 +145,22 @@ def _train(
             where = f"epoch {progress.epoch + 1} after step {progress.step}"
             logger.info("%s resumes in %s; another --out or --seed begins another run", run, where)
 
+    saving_seconds = 0.0  # that are not in `progress` yet: a checkpoint cannot say what its own writing will take
+
     def save(progress: Progress) -> None:
+        nonlocal saving_seconds
+        started = time.monotonic()
         refuse_non_finite(learner.model, progress.epoch * steps_per_epoch + progress.step)
         if lock is not None:
             with writing_to(run):
                 lock.check()
                 save_checkpoint(run, learner.checkpoint(progress))
         deadlines.saved()
+        saving_seconds += time.monotonic() - started
 
     with ExitStack() as stack:
         stack.enter_context(signals.finishing())
+        stack.enter_context(step_errors(recipe, data, share))
         stack.enter_context(deterministic_on_cpu(share.device))
         steps_done = progress.epoch * steps_per_epoch + progress.step
         log = stack.enter_context(MetricsLog(run, progress.epoch, steps_done)) if is_writer else None
@@ -174,19 +185,19 @@ def _train(
 
             # Evaluate.
             epoch, started = progress.epoch + 1, time.monotonic()
-            top1 = top5 = None
+            found = None
             is_best = False
             if epoch % recipe.eval_every == 0 or epoch == recipe.epochs:
                 learner.share_statistics()
-                top1, top5 = validate(fabric, learner.evaluated, val_batches)
+                found = validate(fabric, learner.evaluated, val_batches)
                 told = agreed(fabric)
                 if told:  # the whole evaluation comes again
                     save(progress)
                     break
-                is_best = top1 > progress.best_top1
-                progress = replace(progress, last_top1=top1)
+                is_best = found.top1 > progress.best_top1
+                progress = replace(progress, last_top1=found.top1)
                 if is_best:
-                    progress = replace(progress, best_top1=top1, best_epoch=epoch)
+                    progress = replace(progress, best_top1=found.top1, best_epoch=epoch)
             eval_seconds = time.monotonic() - started
 
             # Record. Metrics and best weights before the checkpoint: a kill in between repeats the epoch and writes
@@ -195,8 +206,9 @@ def _train(
                 epoch=epoch,
                 step=epoch * steps_per_epoch,
                 train_loss=progress.loss_sum / progress.step,
-                val_top1=top1,
-                val_top5=top5,
+                val_top1=None if found is None else found.top1,
+                val_top5=None if found is None else found.top5,
+                val_loss=None if found is None else found.loss,
                 lr=learner.lr,
                 images_per_s=progress.step * images_per_step / progress.epoch_seconds,
                 seconds=progress.epoch_seconds + eval_seconds,
@@ -208,7 +220,9 @@ def _train(
                     if is_best:
                         save_best(run, learner.evaluated, config)
                 logger.info("%s", metrics.line(recipe.epochs))
-            progress = progress.next_epoch(num_images=progress.step * images_per_step, eval_seconds=eval_seconds)
+            other_seconds = time.monotonic() - started + saving_seconds
+            progress = progress.next_epoch(num_images=progress.step * images_per_step, other_seconds=other_seconds)
+            saving_seconds = 0.0
             save(progress)
             if callbacks:
                 answers = [callback(metrics) for callback in callbacks] if is_writer else []  # every one is called
@@ -218,6 +232,7 @@ def _train(
     if is_writer and progress.epoch < recipe.epochs:
         logger.info("%s stopped in time in epoch %d; run the same command to go on", run, progress.epoch + 1)
     fabric.barrier()
+    progress = replace(progress, total_seconds=progress.total_seconds + saving_seconds)
     return _result(run, recipe, progress, images_per_step, params)
 
 
@@ -262,18 +277,6 @@ def _steps(
         progress = progress.advance(losses.num_steps, losses.loss_sum, seconds)
         yield _Exchange(progress, checkpoint=is_due or by_clock, stop=time_is_up or told is not None, told=told)
         lap = time.monotonic()
-
-
-def _refuse_uneven(recipe: Recipe, data: TrainingData, share: Share) -> None:
-    if recipe.batch_size % share.world_size:
-        raise InputError(
-            f"batch_size = {recipe.batch_size} does not divide by {share.world_size} processes; change either"
-        )
-    if share.world_size > 1 and data.num_train < recipe.batch_size:
-        raise InputError(
-            f"batch_size = {recipe.batch_size} is more than the {data.num_train} training samples, which cannot "
-            "be shared evenly; lower batch_size, or use one process"
-        )
 
 
 def _result(run: Path, recipe: Recipe, progress: Progress, images_per_step: int, params: int) -> TrainResult:

@@ -28,6 +28,8 @@ class EpochMetrics:
     evaluated."""
     val_top5: float | None
     """The same among the five likeliest classes, or among all when there are fewer."""
+    val_loss: float | None
+    """Mean cross entropy of the validation samples, in nats, without label smoothing."""
     lr: float
     """Of the epoch's last step."""
     images_per_s: float
@@ -37,7 +39,9 @@ class EpochMetrics:
 
     def line(self, num_epochs: int) -> str:
         """For people."""
-        top1 = "not evaluated" if self.val_top1 is None else f"top-1 {100 * self.val_top1:.2f} %"
+        top1 = "not evaluated"
+        if self.val_top1 is not None:
+            top1 = f"validation loss {self.val_loss:.4f}, top-1 {100 * self.val_top1:.2f} %"
         return (
             f"epoch {self.epoch} of {num_epochs}: loss {self.train_loss:.4f}, {top1}, lr {self.lr:.3g}, "
             f"{self.images_per_s:.1f} images/s, {self.seconds:.1f} s"

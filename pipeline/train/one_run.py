@@ -94,6 +94,11 @@ def refuse_other_run(run: Path, theirs: RunConfig, ours: RunConfig) -> None:
     pairs.append(("data", f"{theirs.data.path} {theirs.data.fingerprint}", f"{ours.data.path} {ours.data.fingerprint}"))
     for field, there, here in pairs:
         same = theirs.data.fingerprint == ours.data.fingerprint if field == "data" else there == here
+        if not same and field == "epochs":
+            raise InputError(
+                f"{run} has a schedule of {there} epochs, which ends where it ends; for more, train from its weights: "
+                f"--init-from {run} --epochs {here} and another --out"
+            )
         if not same:
             raise InputError(
                 f"{run} holds another run: {field} is {there!r} there and {here!r} in this command; "

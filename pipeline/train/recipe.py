@@ -1,10 +1,12 @@
 """Recipe: every setting that decides what a training run computes, with the paper's values as defaults."""
 
 import difflib
+import json
 import os
 import re
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -30,13 +32,17 @@ _BARE = re.compile(r"""[A-Za-z][\w.-]*|[^"'\[\]{}]*[/\\][^"'\[\]{}]*""")  # a wo
 class Recipe(BaseModel):
     """A training recipe. Sources: paper (lr, betas, epochs, flip), its authors' configuration (the rest), or "ours"."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # The text below a field is what `ci2p recipes` says of it.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     model: str = "ci2p_vit_base"
+    """One of ci2p's, or any VisionTransformer of timm's by its name: docs/models.md."""
     epochs: _Count = Field(300, ge=1)
+    """How often each image is shown."""
     batch_size: _Count = Field(128, ge=1)
     """Samples per optimiser step, over all ranks together."""
     lr: float = Field(1e-4, gt=0)
+    """The learning rate at its highest, after the warm-up."""
     min_lr: float = Field(1.25e-6, ge=0)
     """Where the cosine ends."""
     warmup_lr: float = Field(1e-6, ge=0)
@@ -44,9 +50,11 @@ class Recipe(BaseModel):
     warmup_epochs: float = Field(PAPER_WARMUP_EPOCHS, ge=0)
     """Unless given: a fifteenth of the epochs, 20 at most, so that a short run keeps the paper's proportion."""
     betas: tuple[_Rate, _Rate] = (0.9, 0.999)
+    """AdamW's."""
     weight_decay: float = Field(0.05, ge=0)
     """On matrices and kernels only; biases and normalisation weights have none."""
     label_smoothing: _Rate = 0.1
+    """Share of the probability that goes to the other classes."""
     drop_path: _Rate = 0.1
     """Stochastic depth of the last block; the blocks before it rise to it linearly."""
     mixup: float = Field(0.0, ge=0)
@@ -77,13 +85,18 @@ class Recipe(BaseModel):
     """Which view a sample shows: plain and mirrored in turn (the paper: a coin each time), or always the plain one."""
     pretrained: bool | str = False
     """Starts a timm model from timm's published weights, all but PatchReshape; a string names a file of them."""
+    init_from: str = ""
+    """A run, or the file of its weights, to start from; with a new head where the classes are others."""
     seed: int = Field(0, ge=0, lt=2**32)
+    """Of the weights, the order, the views and all augmentation."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the matrix products; weights, optimiser and loss are float32 throughout."""
     compile: bool = False
+    """Whether torch.compile makes the model quicker; a C++ compiler is needed."""
     eval_every: _Count = Field(1, ge=1)
     """Epochs between evaluations; the last epoch is always evaluated."""
     checkpoint_every_minutes: float = Field(10.0, gt=0)
+    """Minutes between checkpoints inside an epoch."""
     checkpoint_every_steps: _Count = Field(0, ge=0)
     """Steps between checkpoints inside an epoch; 0 leaves it to the clock."""
 
@@ -112,6 +125,8 @@ class Recipe(BaseModel):
                 f"window = {self.window} does not halve into tokens of 2 x 2 cells; give an even side, "
                 f"such as {self.window + 1}"
             )
+        if self.init_from and self.pretrained:
+            raise ValueError("init_from and pretrained both say what to start from; give one of them")
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr = {self.min_lr:g} is above lr = {self.lr:g}; lower min_lr or raise lr")
         return self
@@ -163,6 +178,31 @@ def recipe_names() -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
 
 
+def recipe_text(name_or_path: str | Path) -> str:
+    """The TOML of a recipe, comments and all. Raises InputError when there is none of that name."""
+    return _read(name_or_path)[1]
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key of recipes."""
+
+    name: str
+    default: str
+    """As TOML would have it."""
+    meaning: str
+
+
+def describe_keys() -> list[Key]:
+    """Every key that a recipe may have, in the order of the class."""
+    keys = []
+    for name, field in Recipe.model_fields.items():
+        default = field.get_default()
+        text = str(default).lower() if isinstance(default, bool) else json.dumps(default)
+        keys.append(Key(name, text, " ".join((field.description or "").split())))
+    return keys
+
+
 def _read(name_or_path: str | Path) -> tuple[str, str]:
     """Where the recipe lies, for messages, and its text."""
     name = str(name_or_path)
@@ -194,6 +234,8 @@ def _shown(value: object) -> str:
         text = repr(value)
     except ValueError:  # an integer of thousands of digits, which Python does not write out
         return "a number of thousands of digits"
+    except RecursionError:
+        return "a value that is nested too deeply"
     return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 

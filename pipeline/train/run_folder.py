@@ -25,6 +25,7 @@ from ci2p_cache.known_images import KnownImages, dump_known_images, parse_known_
 from ci2p_cache.publish import publish
 from pipeline.models import create_model
 from pipeline.train.data import TrainingData
+from pipeline.train.data_place import DataPlace, place_of
 from pipeline.train.recipe import Recipe
 
 logger = logging.getLogger("ci2p")
@@ -48,12 +49,9 @@ class ModelBuilder(Protocol):
     ) -> nn.Module: ...
 
 
-class DataRecord(BaseModel):
-    """What a run was trained on."""
+class DataRecord(DataPlace):
+    """What a run was trained on, and where that lies."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    path: str
     fingerprint: str
     spec: dict[str, Any]
     """The cache's own, whole: how to turn an image into what the model reads."""
@@ -109,12 +107,12 @@ def read_config(run: Path) -> RunConfig:
         raise InputError(f"{path} is not of this version of ci2p ({field}); give another --out") from None
 
 
-def resolve_config(recipe: Recipe, data: TrainingData, *, device: str, world_size: int) -> RunConfig:
-    """Everything that config.json says of a run that is about to begin."""
+def resolve_config(recipe: Recipe, data: TrainingData, *, run: Path, device: str, world_size: int) -> RunConfig:
+    """Everything that config.json says of a run that is about to begin in the folder `run`."""
     return RunConfig(
         recipe=recipe,
         data=DataRecord(
-            path=data.path,
+            **place_of(data.path, run).model_dump(),
             fingerprint=data.fingerprint,
             spec=data.spec,
             classes=data.classes,
@@ -140,10 +138,10 @@ def build_model(config: RunConfig, build: ModelBuilder = create_model, *, pretra
     )
 
 
-def write_config(run: Path, config: RunConfig, data: TrainingData) -> None:
+def write_config(run: Path, config: RunConfig, known: KnownImages) -> None:
     """Publishes config.json, and images.npz before it."""
     with writing_to(run):
-        publish(run / IMAGES, dump_known_images(data.known_images()))
+        publish(run / IMAGES, dump_known_images(known))
         publish(run / CONFIG, (config.model_dump_json(indent=2) + "\n").encode())
 
 

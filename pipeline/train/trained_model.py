@@ -1,7 +1,7 @@
 """The trained model of a run: its best weights as they are kept, checked and loaded again."""
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -40,14 +40,40 @@ def check_best(run: Path, progress: Progress) -> Progress:
     return replace(progress, best_epoch=0, best_top1=-1.0)
 
 
+@dataclass(frozen=True)
+class Stored:
+    """Weights as they lie on the disk, and what they are of."""
+
+    path: Path
+    weights: dict[str, Tensor]
+    config: RunConfig
+
+
 def load_model(run_or_file: str | Path, build: ModelBuilder = create_model) -> tuple[nn.Module, RunConfig]:
     """The trained model of a run, on the CPU, in evaluation mode, and the run's config.
 
+    Of a run with a window the model takes the centre of what it is given. Raises as `read_stored`, and WorkError for
+    weights that do not fit.
+    """
+    stored = read_stored(run_or_file)
+    model = build_model(stored.config, build)
+    recipe = stored.config.recipe
+    try:
+        model.load_state_dict(stored.weights)
+    except RuntimeError as error:
+        raise WorkError(f"{stored.path} does not fit {recipe.model}: {str(error).splitlines()[-1].strip()}") from error
+    if recipe.window:
+        model = ThroughWindow(model, recipe.window)
+    return model.eval(), stored.config
+
+
+def read_stored(run_or_file: str | Path) -> Stored:
+    """The weights of a run, and its config.
+
     A folder gives its best weights; a run that was stopped before its first evaluation has none yet, and gives its
     last ones, saying so. A file is `best.safetensors`, which needs nothing beside it, or `last.ckpt` with its
-    `config.json`. Of a run with averaged weights it is always these, and of one with a window the model takes the
-    centre of what it is given. Raises InputError when there is no such run or file, WorkError when the weights are
-    damaged or lost, or do not fit.
+    `config.json`. Of a run with averaged weights it is always these. Raises InputError when there is no such run or
+    file, WorkError when the weights are damaged or lost, or hold what is no number.
     """
     path = Path(run_or_file)
     if not path.exists():
@@ -63,16 +89,7 @@ def load_model(run_or_file: str | Path, build: ModelBuilder = create_model) -> t
     bad = non_finite(weights)
     if bad is not None:
         raise WorkError(f"{weights_path}: {bad} holds values that are infinite or no number; train it anew")
-    model = build_model(config, build)
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise WorkError(
-            f"{weights_path} does not fit {config.recipe.model}: {str(error).splitlines()[-1].strip()}"
-        ) from error
-    if config.recipe.window:
-        model = ThroughWindow(model, config.recipe.window)
-    return model.eval(), config
+    return Stored(weights_path, weights, config)
 
 
 def _config_of(weights: Path, told: str | None) -> RunConfig:

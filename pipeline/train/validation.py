@@ -1,10 +1,12 @@
-"""Validation: top-1 and top-5 of a model on every sample of a split, over all ranks."""
+"""Validation: loss, top-1 and top-5 of a model on every sample of a split, over all ranks."""
 
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from ci2p_cache.errors import WorkError
 from pipeline.running import signals
@@ -21,14 +23,27 @@ class Named(Protocol):
         """Of each sample of a batch, for messages."""
 
 
-def validate(fabric: Fabric, model: nn.Module, batches: Batches) -> tuple[float, float]:
-    """Shares in [0, 1] of samples whose class is the likeliest, and among the five likeliest (all, if fewer).
+@dataclass(frozen=True)
+class Validation:
+    """What a model does on a split."""
+
+    top1: float
+    """Share in [0, 1] of samples whose class is the likeliest."""
+    top5: float
+    """The same among the five likeliest, or among all when there are fewer."""
+    loss: float
+    """Mean cross entropy, in nats, without the label smoothing of the training loss."""
+
+
+def validate(fabric: Fabric, model: nn.Module, batches: Batches) -> Validation:
+    """Measures a model on every sample.
 
     `model` is the bare module: ranks may differ in their number of batches, and a distributed wrapper would wait for
     the others at each. It is left in training mode. Raises WorkError, on every rank, where the model says no number.
     """
     # Of samples: all, right, right among five, with no number for an output, and for an input.
     counts = torch.zeros(5, dtype=torch.int64, device=fabric.device)
+    loss_sum = torch.zeros((), dtype=torch.float64, device=fabric.device)
     first_bad: tuple[Batch, Tensor] | None = None
     model.eval()
     with torch.inference_mode(), fabric.autocast():
@@ -37,6 +52,7 @@ def validate(fabric: Fabric, model: nn.Module, batches: Batches) -> tuple[float,
                 break  # the caller asks, too, and whether others were told
             if len(batch.labels):
                 logits_BK = model(batch.latents).float()
+                loss_sum += cross_entropy(logits_BK, batch.labels, reduction="sum")
                 is_right, is_among = right_predictions(logits_BK, batch.labels)
                 is_bad = ~torch.isfinite(logits_BK).all(1)
                 is_bad_input = ~torch.isfinite(batch.latents).flatten(1).all(1)
@@ -49,7 +65,7 @@ def validate(fabric: Fabric, model: nn.Module, batches: Batches) -> tuple[float,
     if num_bad:
         raise WorkError(_what_is_none(int(num_bad), int(num_bad_inputs), int(total), _names(batches, first_bad)))
     top1, top5 = (float(count / total) for count in right)
-    return top1, top5
+    return Validation(top1, top5, float(fabric.all_reduce(loss_sum, reduce_op="sum") / total))
 
 
 def _names(batches: Batches, found: tuple[Batch, Tensor] | None) -> str:

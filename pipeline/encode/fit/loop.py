@@ -6,8 +6,6 @@ Legend: B images, S crop size, H = W = S / 16.
 import logging
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ci2p_cache.errors import InputError, WorkError
+from ci2p_cache.errors import WorkError
 from pipeline.encode.fit.checkpoint import FitCheckpoint, save_checkpoint
 from pipeline.encode.fit.crops import crop_batches
 from pipeline.encode.fit.images import Images, OnError
@@ -23,6 +21,7 @@ from pipeline.encode.fit.optimizer import auxiliary_optimizer, rate_distortion_o
 from pipeline.encode.fit.settings import FitSettings
 from pipeline.encode.whole_codec import Codec, RateDistortionLoss
 from pipeline.running import signals
+from pipeline.running.compiling import compiler_errors
 from pipeline.running.deadlines import Deadlines
 from pipeline.running.finite import non_finite
 from pipeline.running.progress import progress
@@ -90,7 +89,7 @@ def train_codec(codec: Codec, state: FitCheckpoint, run: FitRun) -> FitCheckpoin
     batches = crop_batches(run.images, settings, first_step=done, workers=run.workers, pin=pin, on_error=run.on_error)
     with (
         progress("fit-encoder", settings.steps, "steps", start=done) as advance,
-        _compiler_errors(),
+        compiler_errors(),
         signals.finishing(),
     ):
         for pixels_B3SS, unusable in batches:
@@ -179,16 +178,3 @@ class _Figures:
         self._pending = []
         self._finite &= math.isfinite(bpp) and math.isfinite(mse)
         self.note = f"{bpp:.3f} bit/pixel, {-10 * math.log10(mse):.2f} dB" if self._finite and mse > 0 else "not finite"
-
-
-@contextmanager
-def _compiler_errors() -> Iterator[None]:
-    """One line where torch.compile has no compiler to call; its own error runs over many."""
-    from torch._inductor.exc import InductorError
-
-    try:
-        yield
-    except InductorError as error:
-        raise InputError(
-            f"torch.compile failed ({str(error).splitlines()[0][:160]}); install a C++ compiler, or give --no-compile"
-        ) from error

@@ -2,7 +2,7 @@
 
 import click
 
-from pipeline.encode.pixel_limit import MAX_PIXELS
+from pipeline.running.pixel_limit import MAX_PIXELS
 
 json_option = click.option("--json", "json_file", metavar="FILE", help="Write what was measured as JSON ('-': stdout).")
 

@@ -26,7 +26,7 @@ from pipeline.encode.bad_image import memory_for
 from pipeline.encode.bad_image import unreadable as unreadable
 from pipeline.encode.decode import Decoded, decode_scaled
 from pipeline.encode.decode import decode as decode
-from pipeline.encode.pixel_limit import MAX_PIXELS
+from pipeline.running.pixel_limit import MAX_PIXELS
 
 ResizeMode = Literal["crop", "squash"]
 JpegDecode = Literal["full", "scaled"]

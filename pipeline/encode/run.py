@@ -20,11 +20,11 @@ from pipeline.encode.datasets.found import FoundImages
 from pipeline.encode.encoder import Encoder, Engine, Precision, load_encoder
 from pipeline.encode.estimate import estimate
 from pipeline.encode.kept_items import fit_to_cache, keep_items
-from pipeline.encode.pixel_limit import MAX_PIXELS
 from pipeline.encode.preprocess import JpegDecode, Preprocessing, ResizeMode, preprocessing
 from pipeline.encode.report import EncodePlan, EncodeReport
 from pipeline.encode.shard_writer import EncodeOptions, encode_split
 from pipeline.running.launched import Launched, launched_as
+from pipeline.running.pixel_limit import MAX_PIXELS
 
 logger = logging.getLogger("ci2p")
 

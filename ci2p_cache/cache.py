@@ -11,6 +11,7 @@ from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.items import Contents, ItemList, read_contents, read_item_list
 from ci2p_cache.manifest import Manifest, Marker, check_marker_in, marker_file, parse_manifest, parse_marker
 from ci2p_cache.packed_strings import PackedStrings
+from ci2p_cache.printable import counted
 from ci2p_cache.remote import cannot_read, fetch
 from ci2p_cache.remote_files import describe, entries, exists, file_size, read_file
 from ci2p_cache.spec import CacheSpec
@@ -125,8 +126,9 @@ def _why_not(path: str, split: str) -> str:
     split_dir = f"{path}/{split}"
     try:
         if exists(f"{split_dir}/spec.json"):
-            done = sum(name.endswith(".json") for name in entries(f"{split_dir}/shards")[1])
-            return f"the cache {split_dir} is not finished ({done} shards done); run the same `ci2p encode` again"
+            shards = sum(name.endswith(".json") for name in entries(f"{split_dir}/shards")[1])
+            done = f"{counted(shards, 'shard')} done"
+            return f"the cache {split_dir} is not finished ({done}); run the same `ci2p encode` again"
         if not exists(path):
             return f"--shards {path} does not exist; make it with `ci2p encode --out {path}`"
     except FileNotFoundError:  # no shards yet, or a server that lists nothing

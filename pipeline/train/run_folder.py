@@ -10,6 +10,8 @@ RUN/config.json        everything that was resolved: recipe, model, data, versio
     events.*           TensorBoard's, where it is installed
 """
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,6 +34,8 @@ logger = logging.getLogger("ci2p")
 
 METRICS = "metrics.jsonl"
 CONFIG, IMAGES, BEST = "config.json", "images.npz", "best.safetensors"
+# What two runs may differ in and still compute the same thing.
+FREE_FIELDS = frozenset({"compile", "checkpoint_every_minutes", "checkpoint_every_steps"})
 _RECORDED_PACKAGES = ("ci2p", "torch", "timm", "lightning-fabric")
 
 
@@ -58,6 +62,8 @@ class DataRecord(DataPlace):
     classes: tuple[str, ...]
     input_shape: tuple[int, int, int]
     """[C,H,W] of what the model reads: the window's, where the recipe has one."""
+    window_shards: int | None = None
+    """Of its order: see `TrainingData.window_shards`. None where an older ci2p wrote this."""
 
 
 class RunConfig(BaseModel):
@@ -71,6 +77,15 @@ class RunConfig(BaseModel):
     device: str
     world_size: int
     versions: dict[str, str]
+
+    @property
+    def run_id(self) -> str:
+        """Equal for commands that go on with each other's runs, but for contents that one of their caches lacks."""
+        identity = [
+            self.recipe.model_dump(mode="json", exclude=set(FREE_FIELDS), exclude_defaults=True),
+            [self.data.classes, self.data.input_shape, self.data.fingerprint.split("-")[:2]],
+        ]
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def default_run(model: str, cache: str | Path, seed: int, root: Path = Path("runs")) -> Path:
@@ -117,6 +132,7 @@ def resolve_config(recipe: Recipe, data: TrainingData, *, run: Path, device: str
             spec=data.spec,
             classes=data.classes,
             input_shape=data.input_shape,
+            window_shards=data.window_shards,
         ),
         device=device,
         world_size=world_size,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ci2p_cache.errors import InputError
-from ci2p_cache.printable import printable
+from ci2p_cache.printable import counted, printable
 from ci2p_cache.publish import publish
 from pipeline.encode.codec import hash_weights
 from pipeline.encode.encoder import resolve_device
@@ -34,10 +34,10 @@ from pipeline.encode.fit.loop import FitRun, train_codec
 from pipeline.encode.fit.model_card import model_card
 from pipeline.encode.fit.quality import Quality, measure_quality
 from pipeline.encode.fit.settings import FitSettings
-from pipeline.encode.pixel_limit import MAX_PIXELS
 from pipeline.encode.preprocess import BadImage
 from pipeline.encode.whole_codec import Codec, load_codec, new_codec
 from pipeline.running.bfloat16 import warn_of_slow_bfloat16
+from pipeline.running.pixel_limit import MAX_PIXELS
 
 _MENDED = ", mended since"
 _SUFFIXES = (".pth.tar", ".safetensors")
@@ -64,8 +64,12 @@ class FitReport:
         state = "" if self.finished else f" ({self.step} of {self.settings.steps} steps; run the same command to go on)"
         failed = shown([f"{key} ({reason})" for key, reason in self.failures.items()])
         return [
-            f"{self.quality} on {self.quality.num_images} images{state}",
-            *([f"left out, since they cannot be used: {len(self.failures)} images: {failed}"] if failed else []),
+            f"{self.quality} on {counted(self.quality.num_images, 'image')}{state}",
+            *(
+                [f"left out, since they cannot be used: {counted(len(self.failures), 'image')}: {failed}"]
+                if failed
+                else []
+            ),
             *(["wrote: " + ", ".join(map(str, self.files))] if self.files else []),
         ]
 

@@ -9,7 +9,7 @@ from ci2p_cache.duplicates import Duplicates, describe_duplicates
 from ci2p_cache.left_out import LeftOut, describe_left_out
 from ci2p_cache.manifest import Manifest, read_manifest
 from ci2p_cache.plan import num_shards
-from ci2p_cache.printable import counted
+from ci2p_cache.printable import counted, printable
 from ci2p_cache.spec import read_spec
 from ci2p_cache.views import describe_views
 
@@ -56,7 +56,11 @@ def summarise_split(cache: Path, split: str) -> dict[str, Any]:
 
 
 def describe_split(summary: dict[str, Any]) -> list[str]:
-    """A summary for people."""
+    """A summary for people. Names in it may be anybody's: no line is broken by one."""
+    return [printable(line) for line in _lines(summary)]
+
+
+def _lines(summary: dict[str, Any]) -> list[str]:
     spec = summary["spec"]
     views = describe_views(spec["views"])
     if "crop_scale" in spec:

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ci2p_cache.errors import InputError
-from pipeline.encode.pixel_limit import MAX_PIXELS
+from pipeline.running.pixel_limit import MAX_PIXELS
 
 json_option = click.option("--json", "json_file", metavar="FILE", help="Write what was measured as JSON ('-': stdout).")
 

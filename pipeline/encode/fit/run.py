@@ -34,10 +34,10 @@ from pipeline.encode.fit.loop import FitRun, train_codec
 from pipeline.encode.fit.model_card import model_card
 from pipeline.encode.fit.quality import Quality, measure_quality
 from pipeline.encode.fit.settings import FitSettings
-from pipeline.encode.pixel_limit import MAX_PIXELS
 from pipeline.encode.preprocess import BadImage
 from pipeline.encode.whole_codec import Codec, load_codec, new_codec
 from pipeline.running.bfloat16 import warn_of_slow_bfloat16
+from pipeline.running.pixel_limit import MAX_PIXELS
 
 _MENDED = ", mended since"
 _SUFFIXES = (".pth.tar", ".safetensors")

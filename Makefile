@@ -13,9 +13,9 @@ VERSION := $(shell $(INTERPRETER) -c 'import sys; print("%d%d" % sys.version_inf
 READY := $(VENV)/.ready-$(VERSION)
 CONSTRAINTS := $(wildcard constraints/py$(VERSION).txt)
 CONSTRAIN := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
-# CompressAI holds numpy below 2, and has no build for Python 3.13: it is tested with on 3.11 alone.
+# CompressAI holds numpy below 2, and has no build for Python 3.13: it is installed on 3.11 and 3.12.
 comma := ,
-EXTRAS := dev,huggingface$(if $(filter 311,$(VERSION)),$(comma)compressai)
+EXTRAS := dev,huggingface$(if $(filter 311 312,$(VERSION)),$(comma)compressai)
 
 .PHONY: demo test lint format bench dist storm clean
 

@@ -374,7 +374,7 @@ def test_names_that_are_not_utf8_and_files_that_are_no_files(pictures: Path, tmp
         done = call_ci2p("fit-encoder", *words, *more, "--workers", "0", "--on-error", "skip", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "left out: fifos, sockets and devices (1: " in done.stderr
-        assert r"left out, since they cannot be used: 1 images: caf\xe9/b\xe9.png (not an image)" in done.stdout
+        assert r"left out, since they cannot be used: 1 image: caf\xe9/b\xe9.png (not an image)" in done.stdout
     assert r"`caf\xe9`" in (tmp_path / "mine.md").read_text()
     for checkpoint in tmp_path.glob("mine*.ckpt"):
         checkpoint.unlink()

@@ -104,7 +104,7 @@ def main() -> None:
 
     \b
     ci2p encode --dataset folder --data-dir DIR  # -> latents
-    ci2p train --shards caches/folder            # -> a model
+    ci2p train caches/DIR                        # -> a model
     ci2p eval                                    # -> accuracy
 
     Every option can also be set by the environment: CI2P_ENCODE_BATCH_SIZE=64 is `ci2p encode --batch-size 64`.

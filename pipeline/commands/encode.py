@@ -36,7 +36,7 @@ GROUPS = {
 @click.command(cls=Command, groups=GROUPS, short_help="Stage one: images -> a cache of latents.")
 @dataset_option(required=True)
 @data_dir_option
-@click.option("--out", type=click.Path(path_type=Path), metavar="CACHE", help="Default: caches/DATASET.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="CACHE", help="Default: caches/DATA.")
 @click.option(
     "--split", "splits", multiple=True, metavar="NAME", help="Only this split; may be repeated. Default: all there are."
 )
@@ -133,12 +133,13 @@ def encode(
     if not dry_run and runs_elsewhere(gpus, device):
         return
     from pipeline.encode.decoding import default_workers
+    from pipeline.encode.default_cache import default_cache
     from pipeline.encode.report import merge_reports
     from pipeline.encode.run import encode_dataset, plan_encoding
     from pipeline.encode.shard_writer import EncodeOptions
     from pipeline.running.launched import gather, launched_as
 
-    out = out or Path("caches") / dataset
+    out = out or default_cache(dataset, data_dir)
     encode_options = EncodeOptions(workers=default_workers() if workers is None else workers, **options)
     settings: Any = {
         "splits": splits or None,

@@ -20,7 +20,7 @@ from torch import Tensor
 from ci2p_cache.cache import Cache
 from ci2p_cache.codecs import Escaped
 from ci2p_cache.errors import InputError
-from ci2p_cache.order import BatchOrder, Shards, Windows
+from ci2p_cache.order import BatchOrder, Shards, Windows, window_shards
 from ci2p_cache.reader import ViewReader
 from ci2p_cache.spec import CacheSpec
 
@@ -79,7 +79,7 @@ class BatchLoader:
         # The order must not hang on how much memory is free, which differs between ranks and between a run and its
         # resumption: "auto" reads a remote cache window by window even where all of it fits.
         shards = None
-        if not self._reader.is_local and resident in ("auto", "off"):
+        if _is_streamed(cache, resident):
             shard_N = cache.positions // cache.spec.shard_size
             shards = Shards(shard_N, len(cache.manifest.shards), self._reader.window_shards)
         self._order = BatchOrder(
@@ -167,6 +167,19 @@ class BatchLoader:
         whole = load_resident(self.cache, self._reader, self.device if resident == "cuda" else torch.device("cpu"))
         logger.info("%s/%s is resident: %.2f GiB", self.cache.path, self.cache.split, need / 2**30)
         return whole
+
+
+def order_window(cache: Cache, resident: Resident) -> int:
+    """How many shards the order of a training epoch goes through at a time; 0 where that makes no difference."""
+    if not _is_streamed(cache, resident):
+        return 0
+    shards = cache.manifest.shards
+    size = window_shards(cache.spec.shard_size, [record.bytes for record in shards])
+    return size if size < len(shards) else 0
+
+
+def _is_streamed(cache: Cache, resident: Resident) -> bool:
+    return "://" in str(cache.split_dir) and resident in ("auto", "off")
 
 
 def load_resident(cache: Cache, reader: ViewReader, device: torch.device) -> Tensor:

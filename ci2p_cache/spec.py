@@ -60,8 +60,12 @@ class CacheSpec(BaseModel):
     @property
     def spec_id(self) -> str:
         """The fingerprint: 16 hexadecimal digits of the SHA-256 of the canonical JSON."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+        return _hash_fields(self.model_dump(mode="json"))
+
+    @property
+    def values_id(self) -> str:
+        """The same of `values_of` it: equal for a cache and what `convert` makes of it."""
+        return _hash_fields(values_of(self.model_dump(mode="json")))
 
     @model_serializer(mode="wrap")
     def _serialise(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -79,6 +83,17 @@ class CacheSpec(BaseModel):
         return fields
 
 
+def values_of(fields: dict[str, Any]) -> dict[str, Any]:
+    """Of a spec's fields, as JSON types, those that say which values come in which order, however they lie on disk."""
+    values = {name: value for name, value in fields.items() if name not in _OF_THE_FILES}
+    return values | {"store": "int"} if values.get("store") == "rans" else values
+
+
+def _hash_fields(fields: dict[str, Any]) -> str:
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
 def hash_items(keys: Iterable[str], labels: Iterable[int], classes: Iterable[str]) -> str:
     """SHA-256 over the class names, then every key with its label, in order."""
     digest = hashlib.sha256()
@@ -91,6 +106,8 @@ def hash_items(keys: Iterable[str], labels: Iterable[int], classes: Iterable[str
 
 # What may differ between the splits of one cache.
 OF_ONE_SPLIT = frozenset({"split", "items_sha256"})
+# What says how values lie on disk.
+_OF_THE_FILES = frozenset({"format", "record_images", "format_version"})
 # What says which images and views are there and how they lie on disk, and leaves each latent as it is.
 _OF_THE_LAYOUT = frozenset(
     {

@@ -287,3 +287,30 @@ def test_larger_images_go_the_whole_way(image_size: int, tmp_path: Path) -> None
         assert finished.returncode == 0, finished.stderr
     config = json.loads((tmp_path / "timm" / "config.json").read_text())
     assert config["data"]["input_shape"] == [192, image_size // 16, image_size // 16]
+
+
+def test_cache_and_run_may_be_given_plainly(journey: Path) -> None:
+    run = "runs/ci2p_vit_tiny-folder-0"
+    same = call_ci2p(
+        *("train", "caches/folder", "--model", "ci2p_vit_tiny", "--epochs", "3", "--batch-size", "8"),
+        *("--set", "lr=1e-3", "--device", "cpu"),
+        cwd=journey,
+    )
+    assert same.returncode == 0 and "is finished" in same.stderr
+    by_option, plainly = (
+        json.loads(call_ci2p("eval", *given, "--device", "cpu", "--json", "-", cwd=journey).stdout)
+        for given in (("--checkpoint", run), (run,))
+    )
+    assert by_option["confusion"] == plainly["confusion"]
+    assert "say the same thing twice" in refused(call_ci2p("eval", run, "--checkpoint", run, cwd=journey))
+    assert "train from what?" in refused(call_ci2p("train", cwd=journey))
+
+
+def test_inspect_knows_a_run(journey: Path) -> None:
+    run = journey / "runs" / "ci2p_vit_tiny-folder-0"
+    finished = call_ci2p("inspect", run, "--json", "-", cwd=journey)
+    said = json.loads(finished.stdout)
+    assert said["finished"] and said["epochs_done"] == 3 and said["classes"] == list(CLASSES)
+    assert said["best_top1"] == max(json.loads(line)["val_top1"] for line in (run / "metrics.jsonl").open())
+    assert "3 of 3 epochs, finished; best top-1" in finished.stderr and "lr 0.001" in finished.stderr
+    assert "is a run" in refused(call_ci2p("inspect", run, "--images", "x.png", cwd=journey))

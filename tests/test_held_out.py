@@ -143,14 +143,14 @@ def test_what_cannot_be_measured_speaks_of_images(held_out: Path, tmp_path: Path
 
 def test_the_run_knows_when_its_cache_is_gone(held_out: Path, tmp_path: Path) -> None:
     shutil.copytree(held_out / "run", tmp_path / "run")
-    (tmp_path / "run" / "config.json").write_text(
-        (held_out / "run" / "config.json").read_text().replace('"path": "cache"', '"path": "nowhere"')
-    )
+    config = json.loads((held_out / "run" / "config.json").read_text())
+    config["data"] |= {"path": "nowhere", "absolute_path": "/nowhere", "path_from_run": "../nowhere"}
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     measured, _ = evaluate(tmp_path, "--images", held_out / "flat")
     assert measured["num_images"] == 6
     # A run of an older ci2p has no such record: then the cache must be told.
     (tmp_path / "run" / "images.npz").unlink()
-    assert "give it as --shards CACHE" in refusal(tmp_path, "--images", held_out / "flat")
+    assert "say where it is with --shards CACHE" in refusal(tmp_path, "--images", held_out / "flat")
     measured, _ = evaluate(tmp_path, "--images", held_out / "flat", "--shards", held_out / "cache")
     assert measured["num_images"] == 6
     (tmp_path / "run" / "images.npz").write_bytes(b"no arrays")

@@ -92,6 +92,7 @@ class ToyData:
     classes: tuple[str, ...] = CLASSES
     input_shape: tuple[int, int, int] = SHAPE
     num_train: int = 40
+    window_shards: int = 0
 
     @property
     def spec(self) -> dict[str, Any]:

@@ -76,6 +76,10 @@ class PixelData:
         return hashlib.sha256("\n".join([spec, *items]).encode()).hexdigest()[:16]
 
     @property
+    def window_shards(self) -> int:
+        return 0
+
+    @property
     def spec(self) -> dict[str, Any]:
         return self.pixel_spec.model_dump(mode="json")
 

@@ -13,7 +13,7 @@ from pipeline.commands.output import report
 
 
 @click.command(cls=Command)
-@click.argument("cache", type=click.Path(path_type=Path))
+@click.argument("cache", metavar="CACHE|RUN", type=click.Path(path_type=Path))
 @click.option("--images", "grid", type=click.Path(path_type=Path), metavar="PNG", help="Draw decoded latents into it.")
 @click.option("--split", default="val", show_default=True, help="Of --images.")
 @click.option("--count", type=click.IntRange(1), default=16, show_default=True, help="Of --images.")
@@ -33,7 +33,18 @@ def inspect(
     on_error: Any,
     json_file: str | None,
 ) -> None:
-    """What is in a cache: spec, classes, counts, bytes per view, bits per pixel, value range; how it looks."""
+    """What is in a cache: spec, classes, counts, bytes per view, bits per pixel, value range; how it looks.
+
+    Of a run instead: its model, recipe and cache, how far it came, and whether its files are whole.
+    """
+    if (cache / "config.json").is_file():
+        from pipeline.train.describe_run import describe_run, summarise_run
+
+        if grid is not None:
+            raise InputError(f"--images draws what is in a cache, and {cache} is a run")
+        summary = summarise_run(cache)
+        report(json_file, describe_run(summary), summary)
+        return
     from ci2p_cache.summary import describe_split, summarise_split
     from ci2p_cache.verify import find_splits
 

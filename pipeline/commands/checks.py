@@ -5,13 +5,14 @@ from dataclasses import asdict
 
 import click
 
+from pipeline.commands.command import Command
 from pipeline.commands.options import json_option
 from pipeline.commands.output import print_line, write_json
 
 _IMAGES, _IMAGE_SIZE = 8, 256
 
 
-@click.command()
+@click.command(cls=Command)
 @json_option
 def checks(json_file: str | None) -> None:
     """What this machine has and lacks: versions, cores, memory, GPUs, extras, and how quickly it encodes.

@@ -11,6 +11,7 @@ from pipeline.commands.gpus import is_first, runs_elsewhere
 from pipeline.commands.options import (
     checkpoint_option,
     device_option,
+    given_once,
     gpus_option,
     json_option,
     max_pixels_option,
@@ -21,6 +22,7 @@ from pipeline.commands.output import print_line, printable_lines, report, write_
 
 
 @click.command("eval", cls=Command)
+@click.argument("run", required=False)
 @checkpoint_option
 @click.option("--shards", metavar="CACHE", help="Default: the cache that the model was trained from.")
 @click.option("--images", metavar="DIR", help="Raw images instead, through the encoder that made the cache.")
@@ -36,6 +38,7 @@ from pipeline.commands.output import print_line, printable_lines, report, write_
 @max_pixels_option
 @json_option
 def evaluate(
+    run: str | None,
     checkpoint: str | None,
     shards: str | None,
     images: str | None,
@@ -51,13 +54,14 @@ def evaluate(
     max_pixels: int,
     json_file: str | None,
 ) -> None:
-    """Measure a trained model, on a cache or on raw images.
+    """Measure a trained model, on a cache or on raw images: RUN, or by default the newest under runs/.
 
     Of --images that the cache was made from, exactly those of --split are measured; of another folder all, unless the
     model was trained on some of them.
     """
     if table == "-" and json_file == "-":
         raise InputError("--predictions - and --json -: both want standard output; give one of them a file")
+    checkpoint = given_once(run, checkpoint, "--checkpoint")
     if runs_elsewhere(gpus, device):
         return
     from pipeline.evaluate.run import evaluate as evaluate_model

@@ -2,6 +2,7 @@
 
 import click
 
+from ci2p_cache.errors import InputError
 from pipeline.encode.pixel_limit import MAX_PIXELS
 
 json_option = click.option("--json", "json_file", metavar="FILE", help="Write what was measured as JSON ('-': stdout).")
@@ -50,3 +51,10 @@ short_edge_option = click.option(
 resize_mode_option = click.option(
     "--resize-mode", type=click.Choice(["crop", "squash"]), default="crop", show_default=True
 )
+
+
+def given_once(argument: str | None, option: str | None, name: str) -> str | None:
+    """What was given as a plain argument or as the option of this name. Raises InputError where both were."""
+    if argument is not None and option is not None:
+        raise InputError(f"{argument} and {name} {option} say the same thing twice; give one of them")
+    return option if argument is None else argument

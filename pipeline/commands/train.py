@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from ci2p_cache.errors import InputError
 from ci2p_cache.printable import counted
 from pipeline.commands.command import Command
 from pipeline.commands.gpus import is_first, runs_elsewhere
@@ -13,6 +14,7 @@ from pipeline.commands.options import (
     DATASETS,
     data_dir_option,
     device_option,
+    given_once,
     gpus_option,
     image_size_option,
     json_option,
@@ -105,7 +107,8 @@ def _train(
 
 
 @click.command(cls=Command)
-@click.option("--shards", required=True, metavar="CACHE", help="A finished cache: a folder, or an fsspec URL.")
+@click.argument("cache", required=False)
+@click.option("--shards", metavar="CACHE", help="A finished cache: a folder, or an fsspec URL; or give it plainly.")
 @click.option("--model", help="ci2p_vit_base, _ds, _large, _small, _tiny, or a ViT of timm's. Default: the recipe's.")
 @click.option(
     "--init-from", metavar="RUN|FILE", help="Start from a run of your own, under a new head for other classes."
@@ -116,7 +119,8 @@ def _train(
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Decoding threads.")
 @click.option("--resident", type=click.Choice(["auto", "cpu", "cuda", "off"]), default="auto", show_default=True)
 def train(
-    shards: str,
+    cache: str | None,
+    shards: str | None,
     recipe: str,
     out: Path | None,
     settings: tuple[str, ...],
@@ -132,13 +136,16 @@ def train(
 
     Run the same command again to resume. Several machines: torchrun --no-python ci2p train ...
     """
+    path = given_once(cache, shards, "--shards")
+    if path is None:
+        raise InputError("train from what? give a cache: ci2p train caches/NAME, or --shards")
     if runs_elsewhere(gpus, device):
         return
     from pipeline.train.data import open_training_data
 
     resolved = _resolve_recipe(recipe, settings, overrides)
-    data = open_training_data(shards, workers=workers, resident=resident)
-    _train(resolved, data, shards, out, device, max_minutes, json_file)
+    data = open_training_data(path, workers=workers, resident=resident)
+    _train(resolved, data, path, out, device, max_minutes, json_file)
 
 
 @click.command(cls=Command)

@@ -31,6 +31,7 @@ from pipeline.evaluate.scores import Scores, Scoring
 from pipeline.evaluate.tables import share, top_cells, top_columns, write_table
 from pipeline.running.launched import Launched, gather, launched_as
 from pipeline.running.progress import progress
+from pipeline.train.data_place import find_data
 from pipeline.train.run_folder import DataRecord, RunConfig, newest_run, read_known_images
 from pipeline.train.trained_model import load_model
 
@@ -184,7 +185,7 @@ def evaluate(
             launched=launched,
         )
     else:
-        cache = open_cache(shards or data.path, split)
+        cache = open_cache(shards or find_data(data, run), split)
         refuse_other_latents(data, cache)
         if tta and MIRROR not in cache.spec.views:
             raise InputError(
@@ -262,7 +263,12 @@ def _choose_images(run: Path, data: DataRecord, images: str | None, split: str, 
     spec = data.spec
     if is_pixels(spec):
         own = PixelSpec.model_validate(spec)
-        dataset, seed, val_fraction, folder = own.dataset, own.data_seed, own.val_fraction, images or own.data_dir
+        dataset, seed, val_fraction, folder = (
+            own.dataset,
+            own.data_seed,
+            own.val_fraction,
+            images or _pixel_folder(run, data, own),
+        )
     else:
         of_cache = CacheSpec.model_validate(spec)
         dataset, seed, val_fraction, folder = of_cache.dataset, of_cache.seed, of_cache.val_fraction, images
@@ -285,10 +291,14 @@ def _known_images(run: Path, data: DataRecord, split: str, shards: str | None) -
             raise InputError(f"--split {split}: {run} reads pixels and knows its images of val alone; give --split val")
         own = PixelSpec.model_validate(data.spec)  # of an older ci2p: it kept how val was drawn, not what it is
         known = open_pixel_data(
-            own.dataset, own.data_dir, workers=0, val_fraction=own.val_fraction, data_seed=own.data_seed
+            own.dataset,
+            _pixel_folder(run, data, own),
+            workers=0,
+            val_fraction=own.val_fraction,
+            data_seed=own.data_seed,
         ).known_images()
         return known, known.held_out
-    path = shards or data.path
+    path = shards or find_data(data, run)
     try:
         if known is None:
             known = known_images(open_cache(path, "train"), open_cache(path, "val"))
@@ -298,6 +308,11 @@ def _known_images(run: Path, data: DataRecord, split: str, shards: str | None) -
             f"--images: which images were held out is known by the cache {path}, and it cannot be asked ({error}); "
             "give it as --shards CACHE"
         ) from error
+
+
+def _pixel_folder(run: Path, data: DataRecord, own: PixelSpec) -> str | None:
+    """Where a baseline's images are; what was no folder then (a pattern, a name of Hugging Face's) is as it was."""
+    return find_data(data, run, "--images DIR") if data.absolute_path else own.data_dir
 
 
 @dataclass(frozen=True)

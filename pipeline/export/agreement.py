@@ -26,6 +26,7 @@ from pipeline.evaluate.images import Rendering
 from pipeline.evaluate.predictions import predict_inputs
 from pipeline.evaluate.run import images_of_run
 from pipeline.running.finite import refuse_non_finite_outputs
+from pipeline.train.data_place import find_data
 from pipeline.train.run_folder import RunConfig
 
 LARGEST = 1e-3
@@ -72,7 +73,7 @@ def choose_pictures(run: Path, config: RunConfig, rendering: Rendering, images: 
         if not len(pixels):
             raise InputError(f"--images {images}: none of the {len(rows)} images that were tried can be decoded")
         return Pictures(pixels, f"{len(pixels)} of {chosen.described}")
-    decoded = _decode_cache(config, weights)
+    decoded = _decode_cache(run, config, weights)
     if decoded is not None:
         return decoded
     size = rendering.preprocessing.image_size
@@ -80,12 +81,12 @@ def choose_pictures(run: Path, config: RunConfig, rendering: Rendering, images: 
     return Pictures(noise.byte(), f"{_IMAGES} pictures of noise: give --images DIR to check it on real ones")
 
 
-def _decode_cache(config: RunConfig, weights: str) -> Pictures | None:
+def _decode_cache(run: Path, config: RunConfig, weights: str) -> Pictures | None:
     """None where there is no cache to ask, or no decoder."""
     if is_pixels(config.data.spec):
         return None
     try:
-        cache = open_cache(config.data.path, "val")
+        cache = open_cache(find_data(config.data, run), "val")
         decoder = PictureDecoder(cache.spec, weights, "cpu")
     except Ci2pError:
         return None

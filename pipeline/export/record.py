@@ -60,7 +60,9 @@ def export_record(config: RunConfig, weights: dict[str, torch.Tensor], reads: Re
         classes=data.classes,
         preprocessing={name: spec[name] for name in fields if name in spec},
         weights_sha256=hash_state(weights),
-        data=data.model_copy(update={"spec": spec, "path": PurePosixPath(data.path).name}),
+        data=data.model_copy(
+            update={"spec": spec, "path": PurePosixPath(data.path).name, "absolute_path": "", "path_from_run": ""}
+        ),
     )
 
 

@@ -77,6 +77,8 @@ class Checkpoint:
     """The float16 loss scale; empty for other precisions."""
     ema: dict[str, Any]
     """The averaged weights, under the names of `model`; empty where the recipe averages none."""
+    run: str = ""
+    """Which run: see `RunConfig.run_id`; empty where an older ci2p wrote it."""
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
@@ -87,6 +89,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
         "optimizer": checkpoint.optimizer,
         "precision": checkpoint.precision,
         "ema": checkpoint.ema,
+        "run": checkpoint.run,
     }
     write_checkpoint(run / NEWEST, content, format_version=FORMAT_VERSION, previous=run / PREVIOUS)
 
@@ -101,11 +104,11 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
         return None
     try:
         progress = Progress(**content["progress"])
-        # Checkpoints from before there was an average have none.
-        parts = content["model"], content["optimizer"], content["precision"], content.get("ema", {})
+        parts = content["model"], content["optimizer"], content["precision"]
+        later = content.get("ema", {}), content.get("run", "")  # than the first checkpoints
     except (KeyError, TypeError) as error:
         raise WorkError(f"{path} is no checkpoint of this version of ci2p ({error})") from error
-    return Checkpoint(progress, *parts)
+    return Checkpoint(progress, *parts, *later)
 
 
 def newest_checkpoint(run: Path) -> tuple[Checkpoint, bool] | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ci2p_cache.cache import Cache, open_cache
 from ci2p_cache.errors import InputError
 from ci2p_cache.known_images import KnownImages, known_images
-from ci2p_cache.loader import PLAIN_VIEW, BatchLoader, Resident
+from ci2p_cache.loader import PLAIN_VIEW, BatchLoader, Resident, order_window
 from ci2p_cache.spec import refuse_mixture
 
 
@@ -58,7 +58,11 @@ class TrainingData(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Equal for equal data: what a resumed run is compared by."""
+        """Equal for equal data in the same order: what a resumed run is compared by, part by part (see `is_same`)."""
+
+    @property
+    def window_shards(self) -> int:
+        """How many shards an epoch's order goes through at a time; 0 where any sample may follow any."""
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -86,6 +90,11 @@ class TrainingData(Protocol):
         """Every validation sample once over all ranks; ranks may differ in their number of batches."""
 
 
+def is_same(fingerprint: str, other: str) -> bool:
+    """Whether two fingerprints are of the same data; the hashes of contents, last, are missing of an older cache."""
+    return all(ours == theirs for ours, theirs in zip(fingerprint.split("-"), other.split("-"), strict=False))
+
+
 @dataclass(frozen=True)
 class CacheData:
     """The splits `train` and `val` of a cache."""
@@ -98,12 +107,16 @@ class CacheData:
 
     @property
     def fingerprint(self) -> str:
-        parts = [self.train.spec.spec_id, self.val.spec.spec_id]
+        parts = [self.train.spec.values_id, self.val.spec.values_id]
         # An image that was replaced under its name leaves the spec as it is.
         parts += [
             split.manifest.contents_sha256[:16] for split in (self.train, self.val) if split.manifest.contents_sha256
         ]
         return "-".join(parts)
+
+    @property
+    def window_shards(self) -> int:
+        return order_window(self.train, self.resident)
 
     @property
     def spec(self) -> dict[str, Any]:

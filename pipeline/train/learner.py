@@ -9,6 +9,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from ci2p_cache.errors import WorkError
 from pipeline.train.augment import augment
 from pipeline.train.checkpoint import Checkpoint, Progress
 from pipeline.train.data import Batch
@@ -72,7 +73,7 @@ class Learner:
         """The rate of the step that was last learnt."""
         return float(self._optimizer.param_groups[0]["lr"])
 
-    def checkpoint(self, progress: Progress) -> Checkpoint:
+    def checkpoint(self, progress: Progress, run_id: str) -> Checkpoint:
         """The run as it stands; the tensors are the live ones."""
         return Checkpoint(
             progress,
@@ -80,15 +81,22 @@ class Learner:
             self._optimizer.state_dict(),
             self._fabric.strategy.precision.state_dict(),
             {} if self._average is None else self._average.state_dict(),
+            run_id,
         )
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Takes over a checkpoint's weights, moments and average."""
-        self.model.load_state_dict(checkpoint.model)
-        self._optimizer.load_state_dict(checkpoint.optimizer)
-        self._fabric.strategy.precision.load_state_dict(checkpoint.precision)
-        if self._average is not None:
-            self._average.load_state_dict(checkpoint.ema)
+        """Takes over a checkpoint's weights, moments and average. Raises WorkError when they are of another model."""
+        try:
+            self.model.load_state_dict(checkpoint.model)
+            self._optimizer.load_state_dict(checkpoint.optimizer)
+            self._fabric.strategy.precision.load_state_dict(checkpoint.precision)
+            if self._average is not None:
+                self._average.load_state_dict(checkpoint.ema)
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            reason = (str(error).splitlines() or [type(error).__name__])[-1].strip()[:200]
+            raise WorkError(f"the checkpoint is not {self._recipe.model}'s ({reason}); give another --out") from error
 
     def share_statistics(self) -> None:
         """Makes rank 0's running statistics everybody's, so that all ranks evaluate, and save, one model."""

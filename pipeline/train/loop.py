@@ -27,7 +27,7 @@ from pipeline.train.learner import Learner
 from pipeline.train.loss_log import LossLog
 from pipeline.train.metrics_log import EpochMetrics, MetricsLog
 from pipeline.train.obstacles import refuse_untrainable, step_errors
-from pipeline.train.one_run import check_run, only_run_in
+from pipeline.train.one_run import check_checkpoint, check_run, only_run_in
 from pipeline.train.recipe import Recipe
 from pipeline.train.run_folder import (
     ModelBuilder,
@@ -108,10 +108,10 @@ def _train(
     """`train`, in a folder that is its own; the `lock` is on rank 0, which writes."""
     is_writer = lock is not None
     torch.manual_seed(recipe.seed)
-    config = resolve_config(recipe, data, device=str(share.device), world_size=share.world_size)
+    config = resolve_config(recipe, data, run=run, device=str(share.device), world_size=share.world_size)
     check_run(run, config)
-    newest = newest_checkpoint(run)
-    checkpoint, is_previous = newest or (None, False)
+    checkpoint, is_previous = newest_checkpoint(run) or (None, False)
+    check_checkpoint(run, checkpoint, config)
     model = build_model(config, build, pretrained=recipe.pretrained if checkpoint is None else False)
     if recipe.init_from and checkpoint is None:
         start_from(model, config)
@@ -154,7 +154,7 @@ def _train(
         if lock is not None:
             with writing_to(run):
                 lock.check()
-                save_checkpoint(run, learner.checkpoint(progress))
+                save_checkpoint(run, learner.checkpoint(progress, config.run_id))
         deadlines.saved()
         saving_seconds += time.monotonic() - started
 

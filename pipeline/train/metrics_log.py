@@ -8,9 +8,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from ci2p_cache.errors import WorkError
 from ci2p_cache.publish import publish
 
 logger = logging.getLogger("ci2p")
+
+_BLANK = b" \t\r\0"
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,10 @@ class MetricsLog:
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl as they stand, without a last line that a kill cut short."""
+    """The lines of a run's metrics.jsonl as they stand, without blank ones and a last one that a kill cut short.
+
+    Raises WorkError for one that is no epoch's.
+    """
     return _whole_lines(run / "metrics.jsonl")
 
 
@@ -92,7 +98,19 @@ def _keep_epochs(path: Path, epochs_done: int) -> None:
 def _whole_lines(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines(True) if line.endswith("\n")]
+    lines = path.read_bytes().split(b"\n")[:-1]
+    # What a power cut leaves of a line may be zeros.
+    return [_parsed(line.strip(_BLANK), number, path) for number, line in enumerate(lines, 1) if line.strip(_BLANK)]
+
+
+def _parsed(line: bytes, number: int, path: Path) -> dict[str, Any]:
+    try:
+        metrics = json.loads(line)
+    except (ValueError, RecursionError):
+        metrics = None
+    if not isinstance(metrics, dict) or type(metrics.get("epoch")) is not int:
+        raise WorkError(f"{path}: line {number} is no epoch's record; mend it, or take it out")
+    return metrics
 
 
 def _open_tensorboard(run: Path, steps_done: int) -> Any:

@@ -6,18 +6,17 @@ from pathlib import Path
 
 from lightning_fabric import Fabric
 
-from ci2p_cache.errors import Ci2pError, InputError
+from ci2p_cache.errors import Ci2pError, InputError, WorkError
 from ci2p_cache.publish import sweep
 from pipeline.running.lock import Lock
-from pipeline.train.checkpoint import NEWEST, PREVIOUS
+from pipeline.train.checkpoint import NEWEST, PREVIOUS, Checkpoint
+from pipeline.train.data import is_same
 from pipeline.train.recipe import Recipe
-from pipeline.train.run_folder import CONFIG, METRICS, RunConfig, read_config, writing_to
+from pipeline.train.run_folder import CONFIG, FREE_FIELDS, METRICS, DataRecord, RunConfig, read_config, writing_to
 
 LOCK = "train.lock"
 # What there is no getting back once it is written over.
 _WORTH_KEEPING = (METRICS, "*.ckpt", "*.safetensors", "*.onnx", "*.pt2")
-# What two runs may differ in and still compute the same thing.
-_FREE_FIELDS = frozenset({"compile", "checkpoint_every_minutes", "checkpoint_every_steps"})
 
 
 @contextmanager
@@ -87,13 +86,13 @@ def refuse_other_run(run: Path, theirs: RunConfig, ours: RunConfig) -> None:
     pairs: list[tuple[str, object, object]] = [
         (field, getattr(theirs.recipe, field), getattr(ours.recipe, field))
         for field in Recipe.model_fields
-        if field not in _FREE_FIELDS
+        if field not in FREE_FIELDS
     ]
     pairs.append(("classes", theirs.data.classes, ours.data.classes))
     pairs.append(("input_shape", theirs.data.input_shape, ours.data.input_shape))
     pairs.append(("data", f"{theirs.data.path} {theirs.data.fingerprint}", f"{ours.data.path} {ours.data.fingerprint}"))
     for field, there, here in pairs:
-        same = theirs.data.fingerprint == ours.data.fingerprint if field == "data" else there == here
+        same = is_same(theirs.data.fingerprint, ours.data.fingerprint) if field == "data" else there == here
         if not same and field == "epochs":
             raise InputError(
                 f"{run} has a schedule of {there} epochs, which ends where it ends; for more, train from its weights: "
@@ -104,3 +103,22 @@ def refuse_other_run(run: Path, theirs: RunConfig, ours: RunConfig) -> None:
                 f"{run} holds another run: {field} is {there!r} there and {here!r} in this command; "
                 "give another --out, or the same settings to go on with it"
             )
+    if theirs.data.window_shards not in (None, ours.data.window_shards):
+        raise InputError(
+            f"{run} was begun in another order: {_order(theirs.data)} there and {_order(ours.data)} in this command; "
+            f"give --shards and --resident as they were (it was begun on {theirs.data.path}), or another --out"
+        )
+
+
+def check_checkpoint(run: Path, checkpoint: Checkpoint | None, config: RunConfig) -> None:
+    """Raises WorkError for a checkpoint that another run wrote, and that came into this one's folder later."""
+    if checkpoint is not None and checkpoint.run not in ("", config.run_id):
+        raise WorkError(
+            f"{run / NEWEST} is of another run than {CONFIG} beside it; put that run's own back, or give another --out"
+        )
+
+
+def _order(data: DataRecord) -> str:
+    if data.window_shards:
+        return f"streamed, {data.window_shards} shards at a time"
+    return "all samples mixed"

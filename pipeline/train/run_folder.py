@@ -10,6 +10,8 @@ RUN/config.json        everything that was resolved: recipe, model, data, versio
     events.*           TensorBoard's, where it is installed
 """
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,12 +27,15 @@ from ci2p_cache.known_images import KnownImages, dump_known_images, parse_known_
 from ci2p_cache.publish import publish
 from pipeline.models import create_model
 from pipeline.train.data import TrainingData
+from pipeline.train.data_place import DataPlace, place_of
 from pipeline.train.recipe import Recipe
 
 logger = logging.getLogger("ci2p")
 
 METRICS = "metrics.jsonl"
 CONFIG, IMAGES, BEST = "config.json", "images.npz", "best.safetensors"
+# What two runs may differ in and still compute the same thing.
+FREE_FIELDS = frozenset({"compile", "checkpoint_every_minutes", "checkpoint_every_steps"})
 _RECORDED_PACKAGES = ("ci2p", "torch", "timm", "lightning-fabric")
 
 
@@ -48,18 +53,17 @@ class ModelBuilder(Protocol):
     ) -> nn.Module: ...
 
 
-class DataRecord(BaseModel):
-    """What a run was trained on."""
+class DataRecord(DataPlace):
+    """What a run was trained on, and where that lies."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    path: str
     fingerprint: str
     spec: dict[str, Any]
     """The cache's own, whole: how to turn an image into what the model reads."""
     classes: tuple[str, ...]
     input_shape: tuple[int, int, int]
     """[C,H,W] of what the model reads: the window's, where the recipe has one."""
+    window_shards: int | None = None
+    """Of its order: see `TrainingData.window_shards`. None where an older ci2p wrote this."""
 
 
 class RunConfig(BaseModel):
@@ -73,6 +77,15 @@ class RunConfig(BaseModel):
     device: str
     world_size: int
     versions: dict[str, str]
+
+    @property
+    def run_id(self) -> str:
+        """Equal for commands that go on with each other's runs, but for contents that one of their caches lacks."""
+        identity = [
+            self.recipe.model_dump(mode="json", exclude=set(FREE_FIELDS), exclude_defaults=True),
+            [self.data.classes, self.data.input_shape, self.data.fingerprint.split("-")[:2]],
+        ]
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def default_run(model: str, cache: str | Path, seed: int, root: Path = Path("runs")) -> Path:
@@ -109,16 +122,17 @@ def read_config(run: Path) -> RunConfig:
         raise InputError(f"{path} is not of this version of ci2p ({field}); give another --out") from None
 
 
-def resolve_config(recipe: Recipe, data: TrainingData, *, device: str, world_size: int) -> RunConfig:
-    """Everything that config.json says of a run that is about to begin."""
+def resolve_config(recipe: Recipe, data: TrainingData, *, run: Path, device: str, world_size: int) -> RunConfig:
+    """Everything that config.json says of a run that is about to begin in the folder `run`."""
     return RunConfig(
         recipe=recipe,
         data=DataRecord(
-            path=data.path,
+            **place_of(data.path, run).model_dump(),
             fingerprint=data.fingerprint,
             spec=data.spec,
             classes=data.classes,
             input_shape=data.input_shape,
+            window_shards=data.window_shards,
         ),
         device=device,
         world_size=world_size,

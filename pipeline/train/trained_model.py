@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from ci2p_cache.errors import InputError, WorkError
+from ci2p_cache.spec import values_of
 from pipeline.models import create_model
 from pipeline.running.finite import non_finite
 from pipeline.train.checkpoint import NEWEST, Progress, load_checkpoint, newest_checkpoint
@@ -103,8 +104,12 @@ def _config_of(weights: Path, told: str | None) -> RunConfig:
     if not (weights.parent / CONFIG).exists():
         return inside
     beside = read_config(weights.parent)
-    for field in ("classes", "input_shape", "spec"):
-        if getattr(beside.data, field) != getattr(inside.data, field):
+    ours, theirs = (
+        {"classes": data.classes, "input_shape": data.input_shape, "spec": values_of(data.spec)}
+        for data in (inside.data, beside.data)
+    )
+    for field in ours:
+        if ours[field] != theirs[field]:
             raise WorkError(f"{weights.parent / CONFIG} has another {field} than {weights.name}; one has been changed")
     for field in ("model", "window"):
         if getattr(beside.recipe, field) != getattr(inside.recipe, field):

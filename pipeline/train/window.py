@@ -98,6 +98,10 @@ class WindowedData:
         return self.data.fingerprint
 
     @property
+    def window_shards(self) -> int:
+        return self.data.window_shards
+
+    @property
     def spec(self) -> dict[str, Any]:
         return self.data.spec
 

@@ -156,7 +156,10 @@ def _ended(command: list[str | Path], name: str, home: Path, is_due: Callable[[]
         time.sleep(0.002)
     number = signal.Signals[name]
     os.killpg(process.pid, number) if to_all else process.send_signal(number)
-    _, errors = process.communicate(timeout=90)
+    try:
+        _, errors = process.communicate(timeout=90)
+    finally:
+        process.kill()
     assert process.returncode == STATUS[name] and "Traceback" not in errors, errors
     assert errors.count("Error:") == 1
     return errors.strip().splitlines()[-1]

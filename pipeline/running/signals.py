@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 HEEDED = tuple(signal.Signals[name] for name in ("SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
+_CLOSED = b"\0"  # no signal's number
 # Slurm signals every process of a job, and whoever started one of several passes it on as well: that is one signal.
 _SAME_SIGNAL_S = 1.0
 _AT_ONCE_S = 3.0  # what the main thread may take to end by a second signal; it may be deep in torch, or wait for a peer
@@ -54,13 +55,14 @@ class _Watcher:
             self._closed = True
             if self._timer is not None:
                 self._timer.cancel()
-        os.close(self._write)
+        os.write(self._write, _CLOSED)  # its end alone would not be seen: processes that were forked hold it open
         self._thread.join()
+        os.close(self._write)
         os.close(self._read)
 
     def _watch(self) -> None:
         first_at: float | None = None
-        while byte := os.read(self._read, 1):  # the number of a signal, as it comes
+        while (byte := os.read(self._read, 1)) != _CLOSED:  # the number of a signal, as it comes
             now = time.monotonic()
             if byte[0] not in HEEDED or _state.passed_on is not None:
                 continue

@@ -206,7 +206,8 @@ def encode(
     [0, 1]); labels are strings, or indices into `classes`. Without `val_items`, `val_fraction` of each class (0.1) is
     held out for validation. Pictures in memory are set down in a temporary file of their full size on the way.
 
-    `out` is by default caches/DATASET (caches/items). Returns the split "train", or the first of `splits`.
+    `out` is by default caches/ and the name of the data: `data_dir`'s, the set's, or items. Returns the split "train",
+    or the first of `splits`.
     Raises InputError for wrong settings, before anything is written, and WorkError for an image that cannot be used
     (`on_error="skip"` leaves such images out), a damaged cache or a full disk.
     """
@@ -214,6 +215,7 @@ def encode(
 
     from pipeline.encode.datasets.given import given_images
     from pipeline.encode.decoding import default_workers
+    from pipeline.encode.default_cache import default_cache
     from pipeline.encode.run import encode_dataset
     from pipeline.encode.shard_writer import EncodeOptions
 
@@ -222,7 +224,8 @@ def encode(
     if items is not None and (data_dir is not None or dataset != "folder"):
         raise InputError("ci2p.encode: items, or data_dir and dataset: give one of the two")
     name = dataset if items is None else "items"
-    target = Path(out) if out is not None else Path("caches") / name
+    directory = None if data_dir is None else os.fspath(data_dir)
+    target = Path(out) if out is not None else default_cache(name, directory)
     options = EncodeOptions(
         format=format,
         store=store,
@@ -240,7 +243,7 @@ def encode(
         found = None if items is None else stack.enter_context(given_images(items, val_items, classes))
         report = encode_dataset(
             name,
-            None if data_dir is None else os.fspath(data_dir),
+            directory,
             target,
             options,
             splits=None if splits is None else list(splits) or None,

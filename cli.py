@@ -16,7 +16,7 @@ from pipeline.commands.caches import convert, inspect, verify
 from pipeline.commands.checks import checks
 from pipeline.commands.complexity import complexity
 from pipeline.commands.encode import encode
-from pipeline.commands.environment import came_from, unknown_variables
+from pipeline.commands.environment import came_from, name_variables, unknown_variables
 from pipeline.commands.evaluate import evaluate, predict
 from pipeline.commands.export import export
 from pipeline.commands.fit_encoder import fit_encoder
@@ -31,9 +31,18 @@ from pipeline.running.memory import is_out_of_memory
 class _Door(click.Group):
     """Turns every error that a user can mend into one line on standard error and an exit status."""
 
+    def add_command(self, cmd: click.Command, name: str | None = None) -> None:
+        name_variables(cmd)
+        super().add_command(cmd, name)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order of the work, not of the alphabet
+
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         kwargs["standalone_mode"] = False
         given = args[0] if args else kwargs.get("args")
+        if not (sys.argv[1:] if given is None else given):
+            args, kwargs["args"] = (), ["--help"]
         kwargs["obj"] = sys.argv[1:] if given is None else list(given)  # what --gpus runs again
         try:
             with signals.ending_by_signals():
@@ -89,14 +98,14 @@ class _StandardError(logging.Handler):
 
 
 @click.group(cls=_Door, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="ci2p")
+@click.version_option(None, "-V", "--version", package_name="ci2p")
 def main() -> None:
     """Train Vision Transformers from learned-codec latents.
 
     \b
-    ci2p encode --dataset folder --data-dir DIR    images -> a cache of latents, once
-    ci2p train --shards caches/folder              the cache -> a model, as often as you like
-    ci2p eval                                      the newest model -> its accuracy
+    ci2p encode --dataset folder --data-dir DIR  # -> latents
+    ci2p train caches/DIR                        # -> a model
+    ci2p eval                                    # -> accuracy
 
     Every option can also be set by the environment: CI2P_ENCODE_BATCH_SIZE=64 is `ci2p encode --batch-size 64`.
     """

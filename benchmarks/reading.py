@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
@@ -34,7 +35,7 @@ from commands import command_line, machine
 from numcodecs import Blosc
 from numpy.typing import NDArray
 from PIL import Image
-from rounds import measure
+from rounds import measure, shares_of
 
 import ci2p
 from ci2p_cache.cache import Cache, open_cache
@@ -43,7 +44,7 @@ from ci2p_cache.loader import BatchLoader, load_resident
 from ci2p_cache.manifest import read_marker
 from ci2p_cache.publish import publish
 from ci2p_cache.reader import ViewReader
-from ci2p_cache.shard_file import read_rows
+from ci2p_cache.shard_file import ShardFile, read_rows
 from ci2p_cache.tar_store import images_of_records
 from pipeline.encode.datasets import open_dataset
 
@@ -62,10 +63,10 @@ def random_views(cache: Cache) -> Iterator[tuple[NDArray[np.int64], NDArray[np.i
         yield positions, rng.integers(len(cache.spec.views), size=BATCH)
 
 
-def ours(path: str, threads: int = 1) -> Iterator[int]:
+def ours(path: str, threads: int = 1, reader_class: type[ViewReader] = ViewReader) -> Iterator[int]:
     """Random views straight from the shards, a reused batch."""
     cache = open_cache(path, "train")
-    reader = ViewReader(cache.split_dir, cache.manifest, workers=threads)
+    reader = reader_class(cache.split_dir, cache.manifest, workers=threads)
     out = None
     for positions, views in random_views(cache):
         out = reader.read(positions, views, out)
@@ -87,6 +88,29 @@ def api_dataset(path: str) -> Iterator[int]:
         dataset.set_epoch(epoch)
         for _, labels in torch.utils.data.DataLoader(dataset, batch_size=BATCH, shuffle=True):
             yield len(labels)
+
+
+class Unchecked(ViewReader):
+    """Takes every view for what it was written as."""
+
+    def _load(self, number: int) -> ShardFile:
+        shard = super()._load(number)
+        return replace(shard, checksums=None, behind=0, sizes=shard.sizes - shard.behind, checked=None)
+
+
+class AlwaysChecked(ViewReader):
+    """Checks a view whenever it is read, as ours does the first time."""
+
+    def _load(self, number: int) -> ShardFile:
+        return replace(super()._load(number), checked=None)
+
+
+def checksum_shares(path: str, rounds: int, seconds: float) -> dict[str, list[float]]:
+    """Which share of the time that reading takes is that of the checksums, round by round."""
+    return {
+        when: shares_of(ours(path, reader_class=reader), ours(path, reader_class=Unchecked), rounds, seconds)
+        for when, reader in {"the first time": AlwaysChecked, "from then on": ViewReader}.items()
+    }
 
 
 def decompressing(path: str) -> Iterator[int]:
@@ -298,8 +322,12 @@ def main() -> None:
         median = statistics.median(values)
         spread = f"{min(values):.0f}-{max(values):.0f}"
         print(f"{name:<38}{median:>10.0f}{spread:>18}   {base / median:.2f}x")
+    shares = checksum_shares(shards, arguments.rounds, arguments.seconds)
+    for when, each in shares.items():
+        middle, least, most = 100 * statistics.median(each), 100 * min(each), 100 * max(each)
+        print(f"of ours in random order, checksums take {middle:.1f} % ({least:.1f} to {most:.1f}), {when}")
     if arguments.json:
-        result = {"command": command_line(), "machine": machine(), "views_per_s": rates}
+        result = {"command": command_line(), "machine": machine(), "views_per_s": rates, "checksum_shares": shares}
         publish(arguments.json, (json.dumps(result, indent=1) + "\n").encode())
 
 

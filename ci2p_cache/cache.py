@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from ci2p_cache.codecs import stored_dtype
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.items import Contents, ItemList, read_contents, read_item_list
-from ci2p_cache.manifest import Manifest, Marker, parse_manifest, parse_marker, read_marker
+from ci2p_cache.manifest import Manifest, Marker, check_marker_in, marker_file, parse_manifest, parse_marker
 from ci2p_cache.packed_strings import PackedStrings
+from ci2p_cache.printable import counted
 from ci2p_cache.remote import cannot_read, fetch
 from ci2p_cache.remote_files import describe, entries, exists, file_size, read_file
 from ci2p_cache.spec import CacheSpec
@@ -50,8 +51,11 @@ class Cache:
     def read_items(self) -> ItemList:
         """What the split is made of, in the order of the positions; its keys for one. Raises WorkError when damaged."""
         if self.spec.format_version > 1:
-            return read_item_list(self.split_dir, self.manifest.files)
-        markers = [_read_marker(self.split_dir, shard) for shard in range(len(self.manifest.shards))]
+            items = read_item_list(self.split_dir, self.manifest.files)
+            if len(items.labels) != self.manifest.num_items or list(items.classes) != self.classes:
+                raise WorkError(f"{self.split_dir}/items has other items or classes than the manifest; encode it again")
+            return items
+        markers = [_read_marker(self.split_dir, shard, self.manifest) for shard in range(len(self.manifest.shards))]
         labels = np.array([label for marker in markers for label in marker.labels], dtype=np.int32)
         keys = PackedStrings(key for marker in markers for key in marker.keys)
         return ItemList(tuple(self.classes), keys, labels)
@@ -111,13 +115,10 @@ def open_cache(path: str | Path, split: str) -> Cache:
     return Cache(path, split, manifest, positions, labels[positions])
 
 
-def _read_marker(split_dir: str, shard: int) -> Marker:
-    url = f"{split_dir}/shards/{shard:06d}.json"
-    if "://" in url:
-        return parse_marker(bytes(fetch(url)), url, shard)
-    marker = read_marker(Path(split_dir), shard)
-    if marker is None:
-        raise WorkError(f"{split_dir} lacks the marker of shard {shard}; run `ci2p verify`")
+def _read_marker(split_dir: str, shard: int, manifest: Manifest) -> Marker:
+    url = f"{split_dir}/{marker_file(shard)}"
+    marker = parse_marker(bytes(fetch(url)), url, shard)
+    check_marker_in(marker, manifest, url)
     return marker
 
 
@@ -125,8 +126,9 @@ def _why_not(path: str, split: str) -> str:
     split_dir = f"{path}/{split}"
     try:
         if exists(f"{split_dir}/spec.json"):
-            done = sum(name.endswith(".json") for name in entries(f"{split_dir}/shards")[1])
-            return f"the cache {split_dir} is not finished ({done} shards done); run the same `ci2p encode` again"
+            shards = sum(name.endswith(".json") for name in entries(f"{split_dir}/shards")[1])
+            done = f"{counted(shards, 'shard')} done"
+            return f"the cache {split_dir} is not finished ({done}); run the same `ci2p encode` again"
         if not exists(path):
             return f"--shards {path} does not exist; make it with `ci2p encode --out {path}`"
     except FileNotFoundError:  # no shards yet, or a server that lists nothing

@@ -6,16 +6,19 @@ every CRC-32C of a shard, its keys, labels and tables  -->  BLAKE2b-128, the id:
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import google_crc32c
 import numpy as np
+from numpy.typing import NDArray
 
 CHECKSUM_BYTES = 4
 ID_BYTES = 16
-_RESIDUE = 0x48674BC7  # the CRC-32C of any data with their own behind it, little-endian
+# Without a copy it takes numpy's arrays, and no memoryview; on an x86 core 8,000 bytes take it a microsecond.
+crc32c: Callable[[NDArray[np.uint8]], int] = google_crc32c.value
+RESIDUE = 0x48674BC7  # the CRC-32C of any data with their own behind it, little-endian
 
 
 @dataclass(frozen=True)
@@ -40,9 +43,8 @@ class PackedShard:
 
 
 def checksum(data: bytes | memoryview) -> int:
-    """Its CRC-32C, at 20 GB/s on an x86 core: numpy's array is what google_crc32c takes without a copy."""
-    value: int = google_crc32c.value(np.frombuffer(data, np.uint8))
-    return value
+    """Its CRC-32C."""
+    return crc32c(np.frombuffer(data, np.uint8))
 
 
 def with_checksum(data: bytes) -> bytes:
@@ -52,4 +54,4 @@ def with_checksum(data: bytes) -> bytes:
 
 def is_whole(data: bytes | memoryview) -> bool:
     """Whether these are data of `with_checksum`."""
-    return checksum(data) == _RESIDUE
+    return checksum(data) == RESIDUE

@@ -1,7 +1,11 @@
 """Whose a folder is: a split is written by one spec, and the splits of a cache agree (promise C3)."""
 
 from pathlib import Path
+from typing import Any
 
+from pydantic import ValidationError
+
+from ci2p_cache.bounds import complaint
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.manifest import read_manifest
 from ci2p_cache.publish import publish
@@ -27,6 +31,16 @@ _OPTIONS = {
     "record_images": "the version of ci2p",
     "seed": "--seed",
 }
+
+
+def spec_of_settings(**fields: Any) -> CacheSpec:
+    """Of the settings of a run. Raises InputError, naming the option, for one that is outside of its bounds."""
+    try:
+        return CacheSpec(**fields)
+    except ValidationError as error:
+        text = complaint(error)
+        option = _OPTIONS.get(text.partition(" ")[0].rstrip(":"))
+        raise InputError(f"{option}: {text}" if option else text) from error
 
 
 def check_claim(cache: Path, spec: CacheSpec) -> None:

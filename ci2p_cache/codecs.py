@@ -29,7 +29,7 @@ Store = Literal["int", "rans", "float16"]
 Escaped = tuple[NDArray[np.int64], NDArray[np.int32]]  # where in flattened values, [E], and the integers there, [E]
 INT_LIMIT = 127  # of what a stored byte holds
 ESCAPE = 255  # the stored byte of all beyond; no integer within the limit has it
-_ESCAPED_LIMIT = 2**31 - 1
+ESCAPED_LIMIT = 2**31 - 1  # of an escape
 
 
 def stored_dtype(store: Store) -> np.dtype[np.generic]:
@@ -61,9 +61,9 @@ def quantise(latents: NDArray[np.float32], store: Store, step: float | None) -> 
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
         integers = np.rint(latents / np.float32(step))
     largest = float(np.abs(integers).max(initial=0))
-    if not largest <= _ESCAPED_LIMIT:  # by a step of almost zero it may also be infinite, or 0 / 0
+    if not largest <= ESCAPED_LIMIT:  # by a step of almost zero it may also be infinite, or 0 / 0
         raise WorkError(
-            f"a latent of {np.abs(latents).max():.4g} is more than {_ESCAPED_LIMIT} steps of {step}, and no more are "
+            f"a latent of {np.abs(latents).max():.4g} is more than {ESCAPED_LIMIT} steps of {step}, and no more are "
             "stored; use a larger --step (the codec's own is 1.0), or --store float16"
         )
     in_whole_steps: NDArray[np.int32] = integers.astype(np.int32)

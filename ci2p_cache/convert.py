@@ -13,7 +13,7 @@ from ci2p_cache.claim import check_claim, claim_folder
 from ci2p_cache.codecs import Store
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.items import has_item_list, write_item_list
-from ci2p_cache.manifest import Manifest, read_marker
+from ci2p_cache.manifest import Manifest, check_marker_in, marker_path, read_marker
 from ci2p_cache.plan import num_shards
 from ci2p_cache.shard import (
     ShardContents,
@@ -70,11 +70,12 @@ def convert_split(
         write_item_list(split_dir, cache.read_items())
     claim_folder(target, spec)
     for shard in range(num_shards(cache.manifest.num_items, spec.shard_size)):
-        if not is_written(split_dir, shard, spec):
+        if not is_written(split_dir, shard, spec, cache.manifest.num_items, cache.num_classes):
             reopen_split(split_dir)
             marker = read_marker(source / split, shard)
             if marker is None:
                 raise WorkError(f"{source}/{split} lacks the marker of shard {shard}; run `ci2p verify {source}`")
+            check_marker_in(marker, cache.manifest, marker_path(source / split, shard))
             contents = ShardContents(
                 keys=marker.keys,
                 labels=marker.labels,

@@ -1,15 +1,15 @@
 """Images that are there more than once, byte for byte, as their hashes tell."""
 
-import json
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.items import Contents, ItemList, has_contents, read_contents
 from ci2p_cache.packed_strings import PackedStrings
-from ci2p_cache.seals import MANIFEST, FileSeal, unseal_json
+from ci2p_cache.seals import MANIFEST
 
 _KEYS_KEPT = 10
 # Which splits are looked through for images of one: it is those held out that should not have been trained on.
@@ -78,13 +78,14 @@ def _read_hashes(split_dir: Path) -> NDArray[np.void] | None:
     path = split_dir / MANIFEST
     if not path.exists() or not has_contents(split_dir):
         return None
-    body = unseal_json(path.read_bytes())
-    if body is None:
+    from ci2p_cache.manifest import read_manifest  # which holds `Duplicates`
+
+    try:
+        manifest = read_manifest(split_dir)
+    except (WorkError, InputError):
         return None
-    manifest = json.loads(body)
-    labels = np.asarray(manifest["labels"])
-    seals = {name: FileSeal(*seal) for name, seal in manifest["files"].items()}
-    contents = read_contents(split_dir, len(labels), seals)
+    labels = np.asarray(manifest.labels)
+    contents = read_contents(split_dir, len(labels), manifest.files)
     return _as_scalars(contents)[contents.known & (labels >= 0)]
 
 

@@ -14,9 +14,11 @@ and, once every shard is there,
 import hashlib
 import io
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ from numpy.typing import NDArray
 from ci2p_cache.errors import WorkError
 from ci2p_cache.packed_strings import PackedStrings
 from ci2p_cache.publish import publish
+from ci2p_cache.regular_file import read_regular
 from ci2p_cache.remote import fetch
 from ci2p_cache.seals import Seals, check_seal
 
@@ -119,7 +122,7 @@ def read_item_list(split_dir: str | Path, seals: Seals | None = None) -> ItemLis
     classes = _classes(split_dir, seals)
     block = keys.tobytes()
     whole = len(bounds) == len(labels) + 1 and bounds[0] == 0 and bounds[-1] == len(block)
-    if not whole or np.any(np.diff(bounds) < 0) or np.any(labels < -1) or np.any(labels >= len(classes)):
+    if not whole or np.any(bounds[1:] < bounds[:-1]) or np.any(labels < -1) or np.any(labels >= len(classes)):
         raise WorkError(f"{where} is damaged: its arrays do not fit together; encode the split again")
     return ItemList(classes, PackedStrings.from_block(block, bounds), labels)
 
@@ -164,12 +167,18 @@ def _array(
     split_dir: str | Path, name: str, dtype: type[np.generic], dimensions: int, seals: Seals | None
 ) -> NDArray[Any]:
     where, data = f"{split_dir}/{FOLDER}", _read(split_dir, name, seals)
+    stream = io.BytesIO(data)
     try:
-        array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise WorkError(f"{where}/{name} is damaged ({error}); encode the split again") from error
-    if array.dtype != dtype or array.ndim != dimensions:
-        raise WorkError(f"{where}/{name} is damaged: {array.dtype} {array.shape}; encode the split again")
+        if np.lib.format.read_magic(stream) != (1, 0):  # type: ignore[no-untyped-call]
+            raise ValueError("it is of another version of the format")
+        shape, is_fortran, found = np.lib.format.read_array_header_1_0(stream)  # type: ignore[no-untyped-call]
+    except (ValueError, SyntaxError, TypeError, RecursionError, TokenError) as error:
+        reason = " ".join(str(error).split())[:80]
+        raise WorkError(f"{where}/{name} is damaged ({reason}); encode the split again") from error
+    values = data[stream.tell() :]
+    if found != dtype or len(shape) != dimensions or is_fortran or math.prod(shape) * found.itemsize != len(values):
+        raise WorkError(f"{where}/{name} is damaged: {found} {shape}; encode the split again")
+    array: NDArray[Any] = np.frombuffer(values, found).reshape(shape)
     return array
 
 
@@ -191,7 +200,7 @@ def _read(split_dir: str | Path, name: str, seals: Seals | None) -> bytes:
         data = bytes(fetch(path))
     else:
         try:
-            data = Path(path).read_bytes()
+            data = read_regular(path)
         except OSError as error:
             raise WorkError(f"{path} cannot be read ({error.strerror}); run `ci2p verify`") from error
     check_seal(data, f"{FOLDER}/{name}", seals, split_dir)

@@ -4,15 +4,35 @@ manifest does, and whatever is missing is listed by key and reason (promise C5).
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
+from ci2p_cache.bounds import (
+    Classes,
+    Count,
+    Finite,
+    Label,
+    Sha256,
+    ShardId,
+    check_manifest,
+    check_marker,
+    check_marker_of,
+    complaint,
+)
 from ci2p_cache.duplicates import NO_DUPLICATES, Duplicates
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.escapes import Escape
 from ci2p_cache.left_out import LeftOut
 from ci2p_cache.publish import publish
+from ci2p_cache.regular_file import read_regular
 from ci2p_cache.seals import MANIFEST, FileSeal, seal_json, unseal_json
 from ci2p_cache.spec import CacheSpec
 
@@ -34,12 +54,12 @@ class ShardRecord(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     file: str  # relative to the split's folder
-    num_samples: int
-    bytes: int
-    sha256: str
-    id: str | None = None  # what the file says of itself: see `PackedShard`; None of format version 1
-    num_escapes: int = 0  # integers beyond what a stored byte holds: the marker lists them
-    escapes_sha256: str | None = None  # of that list: see `hash_escapes`
+    num_samples: Count
+    bytes: Count
+    sha256: Sha256
+    id: ShardId | None = None  # what the file says of itself: see `PackedShard`; None of format version 1
+    num_escapes: Count = 0  # integers beyond what a stored byte holds: the marker lists them
+    escapes_sha256: Sha256 | None = None  # of that list: see `hash_escapes`
 
     @model_serializer(mode="wrap")
     def _serialise(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -59,12 +79,12 @@ class Marker(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     spec_id: str
-    shard: int
+    shard: Count
     record: ShardRecord
     keys: list[str]  # one per planned position, in order
-    labels: list[int]  # the same; NO_LABEL where the image failed
+    labels: list[Label]  # the same; NO_LABEL where the image failed
     failures: list[Failure]
-    value_range: tuple[float, float]  # of the dequantised latents; (0, 0) for a shard of failures alone
+    value_range: tuple[Finite, Finite]  # of the dequantised latents; (0, 0) for a shard of failures alone
     recorded: dict[str, Any]  # device, precision, versions: what should not, but might, matter
     view_offsets: list[list[int]] | None = None  # tars only: where each view's buffer begins in the file, [n][V]
     view_bytes: list[list[int]] | None = None  # tars only: how long it is, [n][V]
@@ -76,6 +96,11 @@ class Marker(BaseModel):
     image_hashes: list[str] | None = None
     modified_ns: list[int] | None = None
 
+    @model_validator(mode="after")
+    def _within_bounds(self) -> Self:
+        check_marker(self)
+        return self
+
 
 class Manifest(BaseModel):
     """One finished split, manifest.json: written once every marker exists."""
@@ -84,22 +109,27 @@ class Manifest(BaseModel):
 
     spec: CacheSpec
     spec_id: str
-    classes: list[str]
-    num_items: int  # planned
-    num_images: int  # stored
-    num_views: int  # stored, over all images
-    num_failed: int
-    bytes_total: int  # of the shard files
-    value_range: tuple[float, float]
+    classes: Classes
+    num_items: Count  # planned
+    num_images: Count  # stored
+    num_views: Count  # stored, over all images
+    num_failed: Count
+    bytes_total: Count  # of the shard files
+    value_range: tuple[Finite, Finite]
     shards: list[ShardRecord]
-    labels: list[int]  # one per planned position; NO_LABEL where the image failed
+    labels: list[Label]  # one per planned position; NO_LABEL where the image failed
     failures: list[Failure]
     recorded: list[dict[str, Any]]  # what the markers recorded, each different one once
     # Since format version 2:
-    contents_sha256: str | None = None  # of every key, label, size and hash: see `hash_contents`
+    contents_sha256: Sha256 | None = None  # of every key, label, size and hash: see `hash_contents`
     left_out: tuple[LeftOut, ...] = ()  # what the data set holds and this split, or the whole of it, left out
     duplicates: Duplicates = NO_DUPLICATES
     files: dict[str, FileSeal] | None = None  # every file of the split but this one; None of version 1, which knew none
+
+    @model_validator(mode="after")
+    def _within_bounds(self) -> Self:
+        check_manifest(self)
+        return self
 
     @property
     def num_escapes(self) -> int:
@@ -138,7 +168,7 @@ def read_marker(split_dir: Path, shard: int) -> Marker | None:
     """The marker of a shard, or None when the shard does not exist. Raises WorkError when the marker is damaged."""
     path = marker_path(split_dir, shard)
     try:
-        return parse_marker(path.read_bytes(), path, shard)
+        return parse_marker(read_regular(path), path, shard)
     except FileNotFoundError:
         return None
 
@@ -150,12 +180,31 @@ def parse_marker(data: bytes, path: Path | str, shard: int) -> Marker:
         # Those of format version 1 have no seal; what is left of a seal that does not hold is no field of a marker.
         marker = Marker.model_validate_json(data if body is None else body)
     except ValidationError as error:
-        raise WorkError(
-            f"{path} is damaged ({error.error_count()} fields); delete it and run the same command again"
-        ) from error
+        raise WorkError(f"{path} is damaged ({complaint(error)}); delete it and run the same command again") from error
     if marker.shard != shard:
         raise WorkError(f"{path} is that of shard {marker.shard}; delete it and run the same command again")
     return marker
+
+
+def check_marker_in(marker: Marker, manifest: Manifest, path: Path | str) -> None:
+    """Raises WorkError, naming the `path` of a marker, unless it says of its shard what the manifest says."""
+    spec = manifest.spec
+    check_marker_for(marker, spec, manifest.num_items, len(manifest.classes), path)
+    begin = marker.shard * spec.shard_size
+    for field, ours, theirs in (
+        ("record", marker.record, manifest.shards[marker.shard]),
+        ("labels", marker.labels, manifest.labels[begin : begin + spec.shard_size]),
+    ):
+        if ours != theirs:
+            raise WorkError(f"{path} is damaged ({field} differs from the manifest's); run `ci2p verify`")
+
+
+def check_marker_for(marker: Marker, spec: CacheSpec, num_items: int, num_classes: int, path: Path | str) -> None:
+    """Raises WorkError, naming the `path` of a marker, unless it may be one of a split of so many items and classes."""
+    try:
+        check_marker_of(marker, spec, num_items, num_classes)
+    except ValueError as error:
+        raise WorkError(f"{path} is damaged ({error}); delete it and run the same command again") from error
 
 
 def make_manifest(
@@ -202,7 +251,7 @@ def make_manifest(
 def read_manifest(split_dir: Path) -> Manifest:
     """The manifest of a finished split. Raises FileNotFoundError, and as `parse_manifest` does."""
     path = split_dir / MANIFEST
-    return parse_manifest(path.read_bytes(), path)
+    return parse_manifest(read_regular(path), path)
 
 
 def read_seals(split_dir: Path) -> dict[str, FileSeal] | None:
@@ -220,10 +269,10 @@ def parse_manifest(data: bytes, path: Path | str) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(data if body is None else body)
     except ValidationError as error:
-        if body is not None and any(complaint["loc"][-1:] == ("format_version",) for complaint in error.errors()):
+        if body is not None and any(each["loc"][-1:] == ("format_version",) for each in error.errors()):
             raise InputError(f"{path} was made by a newer ci2p; upgrade ci2p") from error
         raise WorkError(
-            f"{path} is damaged ({error.error_count()} fields differ); run the same `ci2p encode` again to restore it"
+            f"{path} is damaged ({complaint(error)}); run the same `ci2p encode` again to restore it"
         ) from error
     if manifest.spec.format_version > 1 and (body is None or manifest.files is None):
         raise InputError(f"{path} was made by a ci2p that did not seal its files yet; encode the images again")

@@ -81,6 +81,12 @@ def sweep(folder: Path) -> None:
     _sweep(folder, "")
 
 
+def sweep_tree(folder: Path) -> None:
+    """`sweep` of a folder and all below it."""
+    for below, _, _ in os.walk(folder):
+        sweep(Path(below))
+
+
 def remove_leftovers(path: Path) -> None:
     """Deletes the files aside that killed processes left while publishing `path`; a living one's stay."""
     _sweep(path.parent, f".{path.name}.")

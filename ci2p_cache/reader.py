@@ -21,7 +21,7 @@ from ci2p_cache import codecs
 from ci2p_cache.errors import WorkError
 from ci2p_cache.escapes import Escapes, collect_escapes
 from ci2p_cache.items import read_item_list
-from ci2p_cache.manifest import Manifest, Marker, hash_escapes, marker_file, parse_marker
+from ci2p_cache.manifest import Manifest, Marker, check_marker_in, hash_escapes, marker_file, parse_marker
 from ci2p_cache.order import window_shards
 from ci2p_cache.remote import RemoteShards, fetch
 from ci2p_cache.seals import check_seal
@@ -134,7 +134,7 @@ class ViewReader:
         """Names the image by its key, as far as that can be read."""
         image = f"position {position}"
         if self._spec.format_version > 1:
-            with contextlib.suppress(WorkError):
+            with contextlib.suppress(WorkError, IndexError):
                 image = f"image {read_item_list(self._split_dir, self._manifest.files).keys[position]}"
         file = self._manifest.shards[position // self._spec.shard_size].file
         return (
@@ -162,11 +162,13 @@ class ViewReader:
 
     def _marker(self, number: int) -> Marker:
         name = marker_file(number)
-        data = bytes(self._fetch(name))
+        data = bytes(fetch(f"{self._split_dir}/{name}"))
         check_seal(data, name, self._manifest.files, self._split_dir)
-        return parse_marker(data, f"{self._split_dir}/{name}", number)
+        marker = parse_marker(data, f"{self._split_dir}/{name}", number)
+        check_marker_in(marker, self._manifest, f"{self._split_dir}/{name}")
+        return marker
 
-    def _fetch(self, name: str, num_bytes: int | None = None) -> memoryview:
+    def _fetch(self, name: str, num_bytes: int) -> memoryview:
         if not self.is_local:
             return fetch(f"{self._split_dir}/{name}", num_bytes)
         path = Path(self._split_dir) / name

@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from typing import IO, Any, cast
 
 import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from ci2p_cache.regular_file import read_regular
 
 MOST_BYTES = 1 << 30  # of a file whose length nobody knows
 _BLOCK_BYTES = 5 << 20
@@ -39,8 +42,11 @@ def read_file(url: str, most_bytes: int | None = None) -> bytes:
         from ci2p_cache import web
 
         return web.get(filesystem, path, most_bytes)
-    with client_errors(url):
-        data: bytes = filesystem.cat_file(path)
+    if isinstance(filesystem, LocalFileSystem):
+        data = read_regular(path)
+    else:
+        with client_errors(url):
+            data = filesystem.cat_file(path)
     if len(data) > most_bytes:
         raise TooLong(len(data), url)
     return data

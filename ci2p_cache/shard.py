@@ -34,6 +34,7 @@ from ci2p_cache.manifest import (
     Manifest,
     Marker,
     ShardRecord,
+    check_marker_for,
     dump_manifest,
     hash_bytes,
     hash_escapes,
@@ -48,7 +49,7 @@ from ci2p_cache.manifest import (
     write_marker,
 )
 from ci2p_cache.plan import num_shards
-from ci2p_cache.publish import publish, remove_leftovers
+from ci2p_cache.publish import publish, remove_leftovers, sweep_tree
 from ci2p_cache.refused import forget_refused
 from ci2p_cache.seals import FileSeal, find_damage, seal_of
 from ci2p_cache.spec import SPEC, CacheSpec, dump_spec
@@ -72,11 +73,15 @@ class ShardContents:
     modified_ns: list[int] | None = None
 
 
-def is_written(split_dir: Path, shard: int, spec: CacheSpec) -> bool:
-    """A shard is there when its marker is, of this spec and with an id, and its file is as long as the marker says."""
+def is_written(split_dir: Path, shard: int, spec: CacheSpec, num_items: int, num_classes: int) -> bool:
+    """A shard is there when its marker is, of this spec and with an id, and its file is as long as the marker says.
+
+    Raises WorkError for a marker that is damaged, or is none of a split of so many items and classes.
+    """
     marker = read_marker(split_dir, shard)
     if marker is None or marker.spec_id != spec.spec_id or marker.record.id is None:
         return False
+    check_marker_for(marker, spec, num_items, num_classes, marker_path(split_dir, shard))
     file = split_dir / marker.record.file
     return file.exists() and file.stat().st_size == marker.record.bytes
 
@@ -154,6 +159,7 @@ def finish_split(cache: Path, spec: CacheSpec, left_out: tuple[LeftOut, ...]) ->
         except FileNotFoundError:
             return None
         marker = parse_marker(data, path, shard)
+        check_marker_for(marker, spec, len(items.labels), len(items.classes), path)
         files[marker_file(shard)] = seal_of(data)
         files[marker.record.file] = FileSeal(marker.record.sha256, marker.record.bytes)
         markers.append(marker)
@@ -184,6 +190,7 @@ def finish_split(cache: Path, spec: CacheSpec, left_out: tuple[LeftOut, ...]) ->
             publish(split_dir / name, data)
     manifest = manifest.model_copy(update={"files": dict(sorted(files.items()))})
     forget_refused(split_dir)
+    sweep_tree(split_dir)
     if not _holds(split_dir, manifest):
         write_manifest(split_dir, manifest)
         for later in splits_after(spec.split):

@@ -6,16 +6,15 @@ rans shard's tables and the file's id when it is opened (promise C6).
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ci2p_cache import codecs, tar_store, zarr_store
 from ci2p_cache.blosc_buffer import buffer_bytes
-from ci2p_cache.checksums import CHECKSUM_BYTES, ID_BYTES, checksum, is_whole
+from ci2p_cache.checksums import CHECKSUM_BYTES, ID_BYTES, RESIDUE, crc32c, is_whole
 from ci2p_cache.errors import WorkError
 from ci2p_cache.manifest import NO_LABEL, Marker, ShardRecord, hash_bytes
 from ci2p_cache.rans import ShardCoder
@@ -26,25 +25,39 @@ Unpack = Callable[[memoryview, NDArray[np.generic]], None]
 
 @dataclass(frozen=True)
 class ShardFile:
-    """Its bytes, where each view lies in them, int64 [n, V], and what decodes one into an array."""
+    """Its bytes, where each view lies in them, and what decodes one into an array."""
 
     data: memoryview
-    offsets: NDArray[np.int64]
-    sizes: NDArray[np.int64]  # with the checksum, where that lies behind the buffer; -1 where there is no view
+    offsets: NDArray[np.int64]  # [n, V]
+    sizes: NDArray[np.int64]  # [n, V], with what lies behind the buffer; -1 where there is no view
     unpack: Unpack
-    checksums: NDArray[np.int64] | Literal["behind"] | None  # [n, V] in a tar's marker; None of format version 1
+    behind: int = 0  # bytes behind each buffer: its checksum, in a zarr
+    checksums: NDArray[np.int64] | None = None  # [n, V], of a tar
+    # [n * V] whether a view was sound before. Of float16 alone, which is copied in little more time than its checksum
+    # takes: it is checked once, not in every epoch. Integers are decompressed, and there a checksum costs 2 %.
+    checked: bytearray | None = None
+
+    @cached_property
+    def array(self) -> NDArray[np.uint8]:
+        """The data, uint8 [n]."""
+        return np.frombuffer(self.data, np.uint8)
 
     def buffer(self, place: int, view: int) -> memoryview | None:
         """What a view is decoded from; None when it is damaged, or is not there."""
-        offset, size = int(self.offsets[place, view]), int(self.sizes[place, view])
-        if offset < 0 or size < 0 or offset + size > len(self.data):
+        at = place * self.offsets.shape[1] + view
+        begin = self.offsets.item(at)
+        end = begin + self.sizes.item(at)
+        if not 0 <= begin <= end <= len(self.data):
             return None
-        buffer = self.data[offset : offset + size]
-        if self.checksums is None:
-            return buffer
-        if isinstance(self.checksums, str):
-            return buffer[:-CHECKSUM_BYTES] if is_whole(buffer) else None
-        return buffer if checksum(buffer) == self.checksums[place, view] else None
+        if self.checked is None or not self.checked[at]:
+            if self.behind:
+                if crc32c(self.array[begin:end]) != RESIDUE:
+                    return None
+            elif self.checksums is not None and crc32c(self.array[begin:end]) != self.checksums.item(at):
+                return None
+            if self.checked is not None:
+                self.checked[at] = True
+        return self.data[begin : end - self.behind]
 
 
 def open_shard(data: memoryview, spec: CacheSpec, record: ShardRecord, read_marker: Callable[[], Marker]) -> ShardFile:
@@ -53,11 +66,11 @@ def open_shard(data: memoryview, spec: CacheSpec, record: ShardRecord, read_mark
     id_begin = zarr_store.ID_BEGIN if spec.format == "zarr" else tar_store.ID_BEGIN
     if is_checked and data[id_begin : id_begin + ID_BYTES].hex() != record.id:
         raise WorkError(f"{record.file} is damaged, or the file of another shard; run `ci2p verify`")
-    checksums: NDArray[np.int64] | Literal["behind"] | None = None
+    behind, checksums = 0, None
     if spec.format == "zarr":
         offsets, sizes = zarr_store.view_index(data, spec)
         tables = data[zarr_store.tables_begin(spec) :]
-        checksums = "behind" if is_checked else None
+        behind = CHECKSUM_BYTES if is_checked else 0
     else:
         marker = read_marker()
         offsets, sizes = tar_store.view_index(marker, spec)
@@ -68,7 +81,8 @@ def open_shard(data: memoryview, spec: CacheSpec, record: ShardRecord, read_mark
         if is_checked and not is_whole(tables[: buffer_bytes(tables) + CHECKSUM_BYTES]):
             raise WorkError(f"the tables of {record.file} are damaged; run `ci2p verify`")
         unpack = ShardCoder.from_tables(tables, spec.latent_shape[0]).unpack
-    return ShardFile(data, offsets, sizes, unpack, checksums)
+    checked = bytearray(offsets.size) if spec.store == "float16" else None
+    return ShardFile(data, offsets, sizes, unpack, behind, checksums, checked)
 
 
 def read_rows(split_dir: Path, spec: CacheSpec, marker: Marker) -> list[list[bytes] | None]:

@@ -4,11 +4,20 @@ import hashlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
+from ci2p_cache.bounds import Finite, Name, Sha256, check_spec, complaint
 from ci2p_cache.errors import InputError
+from ci2p_cache.regular_file import read_regular
 
 FORMAT_VERSION: Literal[2] = 2  # 1 is read, and `convert` brings it over
 LATENT_CHANNELS = 192
@@ -27,17 +36,17 @@ class CacheSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format_version: Literal[1, 2] = FORMAT_VERSION
-    dataset: str
-    split: str
-    val_fraction: float | None = None  # of each class, held out for val; None where the data set has its own
-    items_sha256: str  # of keys and class names in the data set's order: see `hash_items`
+    dataset: Name
+    split: Name
+    val_fraction: Finite | None = None  # of each class, held out for val; None where the data set has its own
+    items_sha256: Sha256  # of keys and class names in the data set's order: see `hash_items`
     image_size: int  # pixels, a multiple of 32
     short_edge: int  # pixels, the short edge before the centre crop
     resize_mode: Literal["crop", "squash"]
     interpolation: Literal["bicubic"] = "bicubic"
     jpeg_decode: Literal["full", "scaled"] = "full"
-    encoder: str
-    weights_sha256: str  # of the analysis transform's tensors, whatever file they came in
+    encoder: Name
+    weights_sha256: Sha256  # of the analysis transform's tensors, whatever file they came in
     views: tuple[str, ...]  # by name, the plain one first: see `views.py`
     crop_scale: tuple[float, float] | None = None  # least and largest share of the area; None without crops
     format: Literal["zarr", "webdataset"]
@@ -46,6 +55,11 @@ class CacheSpec(BaseModel):
     shard_size: int  # images a shard
     record_images: int | None = None  # images a record of a tar; None for zarr
     seed: int  # of the plan and the crops
+
+    @model_validator(mode="after")
+    def _within_bounds(self) -> Self:
+        check_spec(self)
+        return self
 
     @property
     def latent_size(self) -> int:
@@ -150,14 +164,14 @@ def _as_read(spec: CacheSpec) -> CacheSpec:
 def read_spec(path: Path) -> CacheSpec:
     """Raises InputError when the file is no spec that this version reads."""
     try:
-        return CacheSpec.model_validate_json(path.read_bytes())
+        return CacheSpec.model_validate_json(read_regular(path))
     except OSError as error:
         raise InputError(
             f"{path} cannot be read ({error.strerror}); run the same `ci2p encode` again to restore it"
         ) from error
-    except ValueError as error:
+    except ValidationError as error:
         raise InputError(
-            f"{path} is not a cache spec of this version of ci2p ({str(error).splitlines()[0]}); "
+            f"{path} is not a cache spec of this version of ci2p ({complaint(error)}); "
             "give another --out, or delete the folder"
         ) from error
 

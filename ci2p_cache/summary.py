@@ -9,6 +9,7 @@ from ci2p_cache.duplicates import Duplicates, describe_duplicates
 from ci2p_cache.left_out import LeftOut, describe_left_out
 from ci2p_cache.manifest import Manifest, read_manifest
 from ci2p_cache.plan import num_shards
+from ci2p_cache.printable import counted, printable
 from ci2p_cache.spec import read_spec
 from ci2p_cache.views import describe_views
 
@@ -55,7 +56,11 @@ def summarise_split(cache: Path, split: str) -> dict[str, Any]:
 
 
 def describe_split(summary: dict[str, Any]) -> list[str]:
-    """A summary for people."""
+    """A summary for people. Names in it may be anybody's: no line is broken by one."""
+    return [printable(line) for line in _lines(summary)]
+
+
+def _lines(summary: dict[str, Any]) -> list[str]:
     spec = summary["spec"]
     views = describe_views(spec["views"])
     if "crop_scale" in spec:
@@ -71,16 +76,17 @@ def describe_split(summary: dict[str, Any]) -> list[str]:
         f"  encoder {spec['encoder']}, weights {spec['weights_sha256'][:16]}",
     ]
     if not summary["finished"]:
-        return [*lines, f"  not finished: {summary['num_shards_done']} shards done"]
+        return [*lines, f"  not finished: {counted(summary['num_shards_done'], 'shard')} done"]
     low, high = summary["value_range"]
     classes = list(summary["classes"].items())
     shown = ", ".join(f"{name} {count}" for name, count in classes[:10]) + (", ..." if len(classes) > 10 else "")
     lines += [
-        f"  {summary['num_images']} images, {summary['num_views']} views, {summary['num_failed']} failed, "
-        f"{summary['num_shards']} shards, {summary['bytes_total'] / 2**20:.1f} MiB",
+        f"  {counted(summary['num_images'], 'image')}, {counted(summary['num_views'], 'view')}, "
+        f"{summary['num_failed']} failed, {counted(summary['num_shards'], 'shard')}, "
+        f"{summary['bytes_total'] / 2**20:.1f} MiB",
         f"  {summary['bytes_per_view']:.0f} bytes a view, {summary['bits_per_pixel']:.3f} bits a pixel, "
         f"{summary['ratio_to_float16']:.1f} times smaller than float16; latents from {low:g} to {high:g}",
-        f"  {len(classes)} classes: {shown}",
+        f"  {counted(len(classes), 'class')}: {shown}",
     ]
     if spec.get("val_fraction"):
         lines.append(f"  {100 * spec['val_fraction']:g} % of each class were held out for val")

@@ -21,6 +21,7 @@ import webdataset
 from numpy.typing import NDArray
 
 from ci2p_cache.blosc_buffer import buffer_bytes
+from ci2p_cache.bounds import SHARD_FILES
 from ci2p_cache.checksums import PackedShard, checksum, with_checksum
 from ci2p_cache.codecs import stored_dtype, unpack
 from ci2p_cache.errors import InputError, WorkError
@@ -35,7 +36,7 @@ _LATENTS, _IMAGES = "latents", "json"
 
 def shard_file(shard: int) -> str:
     """Where a shard lies, relative to the split's folder."""
-    return f"{shard:06d}.tar"
+    return SHARD_FILES["webdataset"].format(shard)
 
 
 def tables_begin(spec: CacheSpec) -> int:

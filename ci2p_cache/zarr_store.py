@@ -23,6 +23,7 @@ from zarr.abc.buffer import Buffer
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import MemoryStore
 
+from ci2p_cache.bounds import SHARD_FILES
 from ci2p_cache.checksums import CHECKSUM_BYTES, ID_BYTES, PackedShard, is_whole, with_checksum
 from ci2p_cache.codecs import ESCAPE, INT_LIMIT, stored_dtype
 from ci2p_cache.errors import WorkError
@@ -37,7 +38,7 @@ _MISSING = np.uint64(2**64 - 1)
 
 def shard_file(shard: int) -> str:
     """Where a shard lies, relative to the split's folder."""
-    return f"{GROUP}/latents/c/{shard}/0/0/0/0"
+    return SHARD_FILES["zarr"].format(shard)
 
 
 def tables_begin(spec: CacheSpec) -> int:

@@ -68,6 +68,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault:
             getattr(self, f"_{fault.partition('=')[0]}")(data, fault.partition("=")[2])
             return
+        self._serve(data)
+
+    def _serve(self, data: bytes) -> None:
         span = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         if span is None:
             self._answer(200, data)
@@ -90,6 +93,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         """The first time the fault, then none."""
         if self.server.requests[self.path.partition("?")[0]] > 1:
             self._answer(200, data)
+        else:
+            getattr(self, f"_{fault.partition('-')[0]}")(data, fault.partition("-")[2])
+
+    def _late(self, data: bytes, fault: str) -> None:
+        """So many sound answers first: "late=3-status-503"."""
+        number, _, fault = fault.partition("-")
+        if self.server.requests[self.path.partition("?")[0]] <= int(number):
+            self._serve(data)
         else:
             getattr(self, f"_{fault.partition('-')[0]}")(data, fault.partition("-")[2])
 

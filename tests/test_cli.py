@@ -60,7 +60,7 @@ def journey(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert encoded.returncode == 0, encoded.stderr
     trained = run_ci2p(
-        *("train", "--shards", "caches/folder", "--model", "ci2p_vit_tiny", "--epochs", "3", "--batch-size", "8"),
+        *("train", "--shards", "caches/images", "--model", "ci2p_vit_tiny", "--epochs", "3", "--batch-size", "8"),
         *("--set", "lr=1e-3", "--device", "cpu", "--json", "train.json"),
         cwd=home,
     )
@@ -72,9 +72,9 @@ def test_three_commands_lead_from_images_to_an_accuracy(journey: Path) -> None:
     encoded = json.loads((journey / "encode.json").read_text())
     assert (encoded["train"]["num_images"], encoded["train"]["num_views"]) == (24, 48)
     assert encoded["val"]["num_images"] == 12 and encoded["val"]["num_failed"] == 0
-    assert encoded["train"]["out"] == "caches/folder"
+    assert encoded["train"]["out"] == "caches/images"
     trained = json.loads((journey / "train.json").read_text())
-    assert trained["epochs"] == 3 and trained["run"] == "runs/ci2p_vit_tiny-folder-0"
+    assert trained["epochs"] == 3 and trained["run"] == "runs/ci2p_vit_tiny-images-0"
     lines = [json.loads(line) for line in (journey / trained["run"] / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3]
     assert max(line["val_top1"] for line in lines) == pytest.approx(trained["best_top1"])
@@ -111,22 +111,22 @@ def test_the_same_commands_again_change_nothing_and_say_so(journey: Path) -> Non
     again = call_ci2p("encode", "--dataset", "folder", "--data-dir", "images", *SMALL, cwd=journey)
     assert again.returncode == 0 and "nothing left to do" in again.stdout
     trained = call_ci2p(
-        *("train", "--shards", "caches/folder", "--model", "ci2p_vit_tiny", "--epochs", "3", "--batch-size", "8"),
+        *("train", "--shards", "caches/images", "--model", "ci2p_vit_tiny", "--epochs", "3", "--batch-size", "8"),
         *("--set", "lr=1e-3", "--device", "cpu"),
         cwd=journey,
     )
     assert trained.returncode == 0 and "is finished" in trained.stderr
     after = files_of(journey)
-    assert {name for name in before if before[name] != after.get(name)} <= {"runs/ci2p_vit_tiny-folder-0/config.json"}
+    assert {name for name in before if before[name] != after.get(name)} <= {"runs/ci2p_vit_tiny-images-0/config.json"}
 
 
 def test_inspect_and_verify(journey: Path, tmp_path: Path) -> None:
-    inspected = call_ci2p("inspect", "caches/folder", "--json", "inspect.json", cwd=journey)
+    inspected = call_ci2p("inspect", "caches/images", "--json", "inspect.json", cwd=journey)
     assert inspected.returncode == 0 and "24 images, 48 views, 0 failed" in inspected.stdout
     summary = json.loads((journey / "inspect.json").read_text())
     assert summary["train"]["classes"] == {"blue": 8, "green": 8, "red": 8}
-    assert call_ci2p("verify", "caches/folder", cwd=journey).returncode == 0
-    damaged = shutil.copytree(journey / "caches" / "folder", tmp_path / "damaged")
+    assert call_ci2p("verify", "caches/images", cwd=journey).returncode == 0
+    damaged = shutil.copytree(journey / "caches" / "images", tmp_path / "damaged")
     shard = damaged / "val" / "latents.zarr" / "latents" / "c" / "1" / "0" / "0" / "0" / "0"
     shard.write_bytes(shard.read_bytes()[:-1] + b"!")
     found = call_ci2p("verify", damaged, cwd=tmp_path)
@@ -134,7 +134,7 @@ def test_inspect_and_verify(journey: Path, tmp_path: Path) -> None:
     assert "has 1 problem, listed above" in refused(found, status=1)
 
 
-@pytest.mark.parametrize("command", [("eval", "--device", "cpu"), ("inspect", "caches/folder")])
+@pytest.mark.parametrize("command", [("eval", "--device", "cpu"), ("inspect", "caches/images")])
 def test_the_json_is_written_for_readers_that_go_away(journey: Path, tmp_path: Path, command: tuple[str, ...]) -> None:
     """As in `ci2p eval --json FILE | head -1`."""
     reads, writes = os.pipe()
@@ -164,23 +164,23 @@ def test_the_environment_sets_options(journey: Path) -> None:
         (("encode", "--dataset", "folder", "--data-dir", "images", "--step", "0"), "--step is 0"),
         (("encode", "--dataset", "folder", "--data-dir", "images", "--weights", "no.pth"), "--weights no.pth: no such"),
         (("encode", "--dataset", "folder", "--data-dir", "images", "--device", "cuda:99"), "--device cuda:99"),
-        (("encode", "--dataset", "folder", "--data-dir", "images", "--out", "caches/folder"), "holds another cache"),
+        (("encode", "--dataset", "folder", "--data-dir", "images", "--out", "caches/images"), "holds another cache"),
         (("train", "--shards", "nowhere"), "--shards nowhere does not exist; make it with `ci2p encode"),
         (("train", "--shards", "images"), "holds no train/manifest.json"),
-        (("train", "--shards", "caches/folder", "--model", "ci2p_vit_tinny"), "ci2p_vit_tinny"),
-        (("train", "--shards", "caches/folder", "--model", "resnet50"), "'resnet50' is no VisionTransformer"),
-        (("train", "--shards", "caches/folder", "--model", "vit_base"), "`ci2p baseline --model vit_base`"),
-        (("train", "--shards", "caches/folder", "--pretrained"), "ci2p_vit_base has no published weights"),
-        (("train", "--shards", "caches/folder", "--set", "weight_decy=0.1"), "did you mean 'weight_decay'?"),
-        (("train", "--shards", "caches/folder", "--recipe", "typo.toml"), "did you mean 'label_smoothing'?"),
-        (("train", "--shards", "caches/folder", "--lr", "-1"), "lr = -1.0"),
-        (("train", "--shards", "caches/folder", "--resident", "cuda", "--device", "cpu"), "--resident cuda needs"),
+        (("train", "--shards", "caches/images", "--model", "ci2p_vit_tinny"), "ci2p_vit_tinny"),
+        (("train", "--shards", "caches/images", "--model", "resnet50"), "'resnet50' is no VisionTransformer"),
+        (("train", "--shards", "caches/images", "--model", "vit_base"), "`ci2p baseline --model vit_base`"),
+        (("train", "--shards", "caches/images", "--pretrained"), "ci2p_vit_base has no published weights"),
+        (("train", "--shards", "caches/images", "--set", "weight_decy=0.1"), "did you mean 'weight_decay'?"),
+        (("train", "--shards", "caches/images", "--recipe", "typo.toml"), "did you mean 'label_smoothing'?"),
+        (("train", "--shards", "caches/images", "--lr", "-1"), "lr = -1.0"),
+        (("train", "--shards", "caches/images", "--resident", "cuda", "--device", "cpu"), "--resident cuda needs"),
         (("eval", "--checkpoint", "runs/none"), "runs/none does not exist"),
         (("eval", "--images", "nowhere"), "--images nowhere: there is no such folder"),
         (("eval", "--images", "empty"), "there is no class folder in it"),
         (("predict", "images/none.png"), "images/none.png: cannot be read: No such file"),
         (("inspect", "empty"), "empty is no ci2p cache"),
-        (("convert", "caches/folder", "caches/folder", "--format", "webdataset"), "is the cache to be converted"),
+        (("convert", "caches/images", "caches/images", "--format", "webdataset"), "is the cache to be converted"),
     ],
 )
 def test_wrong_input_is_refused_in_one_line(journey: Path, arguments: tuple[str, ...], message: str) -> None:
@@ -214,7 +214,7 @@ def test_the_official_weights_offline_say_what_to_do(journey: Path) -> None:
 
 
 def test_an_unfinished_cache_is_refused(journey: Path, tmp_path: Path) -> None:
-    cache = shutil.copytree(journey / "caches" / "folder", tmp_path / "unfinished")
+    cache = shutil.copytree(journey / "caches" / "images", tmp_path / "unfinished")
     (cache / "val" / "manifest.json").unlink()
     message = refused(call_ci2p("train", "--shards", cache, cwd=tmp_path))
     assert "not finished (2 shards done); run the same `ci2p encode` again" in message
@@ -234,7 +234,7 @@ def test_a_full_disk_loses_nothing(journey: Path, tmp_path: Path) -> None:
         assert not list(disk.rglob("*.tmp"))
         subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
         assert call_ci2p(*command, cwd=journey).returncode == 0
-        assert files_of(disk / "cache") == files_of(journey / "caches" / "folder")
+        assert files_of(disk / "cache") == files_of(journey / "caches" / "images")
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
@@ -253,7 +253,7 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path) -> None:
         # A shell's background jobs, this test run perhaps, ignore the interrupt and hand that down.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
-    while not list(tmp_path.glob("caches/folder/train/shards/*.json")):
+    while not list(tmp_path.glob("caches/images/train/shards/*.json")):
         assert process.poll() is None
         time.sleep(0.005)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the command
@@ -261,7 +261,7 @@ def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path) -> None:
     assert process.returncode == 1 and "Traceback" not in errors
     assert errors.strip().endswith("Error: interrupted; run the same command again to continue")
     assert not list(tmp_path.rglob("*.tmp"))
-    assert not (tmp_path / "caches" / "folder" / "train" / "manifest.json").exists()
+    assert not (tmp_path / "caches" / "images" / "train" / "manifest.json").exists()
 
 
 def test_eval_refuses_another_encoder(journey: Path, tmp_path: Path, image_folder: Path) -> None:
@@ -290,9 +290,9 @@ def test_larger_images_go_the_whole_way(image_size: int, tmp_path: Path) -> None
 
 
 def test_cache_and_run_may_be_given_plainly(journey: Path) -> None:
-    run = "runs/ci2p_vit_tiny-folder-0"
+    run = "runs/ci2p_vit_tiny-images-0"
     same = call_ci2p(
-        *("train", "caches/folder", "--model", "ci2p_vit_tiny", "--epochs", "3", "--batch-size", "8"),
+        *("train", "caches/images", "--model", "ci2p_vit_tiny", "--epochs", "3", "--batch-size", "8"),
         *("--set", "lr=1e-3", "--device", "cpu"),
         cwd=journey,
     )
@@ -307,7 +307,7 @@ def test_cache_and_run_may_be_given_plainly(journey: Path) -> None:
 
 
 def test_inspect_knows_a_run(journey: Path) -> None:
-    run = journey / "runs" / "ci2p_vit_tiny-folder-0"
+    run = journey / "runs" / "ci2p_vit_tiny-images-0"
     finished = call_ci2p("inspect", run, "--json", "-", cwd=journey)
     said = json.loads(finished.stdout)
     assert said["finished"] and said["epochs_done"] == 3 and said["classes"] == list(CLASSES)

@@ -6,6 +6,7 @@ import pytest
 
 from ci2p_cache.errors import InputError
 from pipeline.encode.datasets.data_dir import data_folder
+from pipeline.encode.default_cache import default_cache
 
 
 @pytest.mark.parametrize(
@@ -54,3 +55,20 @@ def test_a_folder_is_absolute_and_links_are_kept(tmp_path: Path, monkeypatch: py
     (tmp_path / "link").symlink_to("real")
     monkeypatch.chdir(tmp_path)
     assert data_folder("link", "folder", "") == tmp_path / "link"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "data_dir", "name"),
+    [
+        ("sample", None, "sample"),
+        ("animals10", "somewhere/raw-img", "animals10"),
+        ("folder", "pictures/cats and dogs/", "cats-and-dogs"),
+        ("folder", "/", "folder"),
+        ("folder", "..", Path.cwd().parent.name),
+        ("webdataset", "s3://bucket/shards-{000..099}.tar", "shards--000..099-.tar"),
+        ("webdataset", "https://host/set", "set"),
+        ("huggingface", "owner/beans", "beans"),
+    ],
+)
+def test_a_cache_is_named_after_its_data(dataset: str, data_dir: str | None, name: str) -> None:
+    assert default_cache(dataset, data_dir) == Path("caches") / name

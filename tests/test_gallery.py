@@ -25,7 +25,7 @@ def home(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_picture_is_the_decoded_latent_with_its_label(home: Path, image_folder: Path) -> None:
     seen = call_ci2p("inspect", "cache", "--images", "one.png", "--count", "1", "--device", "cpu", cwd=home)
     assert seen.returncode == 0, seen.stderr
-    assert "one.png: 1 images decoded" in seen.stdout and "PSNR" not in seen.stdout
+    assert "one.png: 1 image decoded" in seen.stdout and "PSNR" not in seen.stdout
     sheet = np.asarray(Image.open(home / "one.png").convert("RGB"))
     label, key = json.loads((home / "cache/val/shards/000000.json").read_text())["keys"][0].split("/")
     pixels = torch.from_numpy(

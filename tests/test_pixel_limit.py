@@ -13,8 +13,8 @@ import ci2p
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.regular_file import read_regular
 from pipeline.encode.fit.images import list_images, read_image
-from pipeline.encode.pixel_limit import MAX_PIXELS
 from pipeline.encode.preprocess import BadImage, JpegDecode, load_pixels, preprocessing
+from pipeline.running.pixel_limit import MAX_PIXELS
 from tests.conftest import call_ci2p, write_image_folder
 from tests.test_cli import SMALL, refused
 from tests.test_odd_images import encoded, png_header

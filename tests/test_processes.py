@@ -18,7 +18,7 @@ from tests.conftest import REPOSITORY, call_ci2p, files_of, run_ci2p, write_imag
 from tests.test_cli import SMALL, refused
 
 ENCODE = ("encode", "--dataset", "folder", "--data-dir", "images", *SMALL)
-TRAIN = ("train", "--shards", "caches/folder", "--model", "ci2p_vit_tiny", "--batch-size", "8", "--device", "cpu")
+TRAIN = ("train", "--shards", "caches/images", "--model", "ci2p_vit_tiny", "--batch-size", "8", "--device", "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +34,13 @@ def test_two_processes_do_what_one_does(home: Path) -> None:
     assert json.loads((home / "encode.json").read_text())["train"]["num_encoded"] == 27
     assert encoded.stdout.count("train: 27 images") == 1 and encoded.stdout.count("cache:") == 1
     alone = run_ci2p(*ENCODE, "--out", "alone", cwd=home)
-    assert alone.returncode == 0 and files_of(home / "caches" / "folder").keys() == files_of(home / "alone").keys()
-    assert _latents(home / "caches" / "folder") == _latents(home / "alone")
+    assert alone.returncode == 0 and files_of(home / "caches" / "images").keys() == files_of(home / "alone").keys()
+    assert _latents(home / "caches" / "images") == _latents(home / "alone")
 
     trained = run_ci2p(*TRAIN, "--epochs", "1", "--json", "train.json", cwd=home, CI2P_TRAIN_GPUS="2")
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.count("run: ") == 1
-    assert json.loads((home / "runs" / "ci2p_vit_tiny-folder-0" / "config.json").read_text())["world_size"] == 2
+    assert json.loads((home / "runs" / "ci2p_vit_tiny-images-0" / "config.json").read_text())["world_size"] == 2
 
     both = run_ci2p("eval", "--device", "cpu", "--batch-size", "4", "--gpus", "2", "--json", "-", cwd=home)
     one = run_ci2p("eval", "--device", "cpu", "--batch-size", "4", "--json", "-", cwd=home)

@@ -11,11 +11,14 @@ from ci2p_cache.cache import open_cache
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.loader import BatchLoader
 from ci2p_cache.remote import fetch
+from pipeline.encode.report import EncodeReport
+from pipeline.encode.run import encode_dataset
+from pipeline.encode.shard_writer import EncodeOptions
 from pipeline.evaluate.inputs import find_inputs
 from tests.conftest import call_ci2p
 from tests.fault_server import FaultServer, serve_faults
 from tests.test_cli import refused
-from tests.test_tar_images import open_tars, samples
+from tests.test_tar_images import open_tars, samples, tar_of
 
 BODY = bytes(range(256)) * 40
 # Fault -> what is said of it. A third of half a second is what a try waits.
@@ -149,8 +152,37 @@ def test_tars_behind_a_server_that_fails(tmp_path: Path, fault: str) -> None:
         with pytest.raises(InputError, match=rf"^--data-dir: cannot read {server.url}/train-0.tar: \w"):
             open_tars(f"{server.url}/{{train,val}}-0.tar")
         if fault != "chunks":
-            with pytest.raises(OSError):
+            with pytest.raises(WorkError, match=rf"^{server.url}/train-0.tar cannot be read \("):
                 split.read_bytes(0)
+
+
+@pytest.mark.parametrize("fault", ["status-503", "silence", "close"])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_encoding_over_a_server_that_begins_to_fail_ends(
+    image_folder: Path, tmp_path: Path, fault: str, workers: int
+) -> None:
+    """What the server keeps back is no bad image: none is left out for it, whatever --on-error."""
+    images = sorted((image_folder / "train").rglob("*.png"))
+    files = {f"{number}.png": image.read_bytes() for number, image in enumerate(images)}
+    files |= {f"{number}.cls": b"0" for number in range(len(images))}
+    served = tmp_path / "served"
+    served.mkdir()
+    for split in ("train", "val"):
+        (served / f"{split}-0.tar").write_bytes(tar_of(files))
+    with serve_faults(served) as server:
+
+        def encode() -> EncodeReport:
+            options = EncodeOptions(workers=workers, batch_size=4, shard_size=8, on_error="skip")
+            tars = f"{server.url}/{{train,val}}-0.tar"
+            return encode_dataset("webdataset", tars, tmp_path / "cache", options, image_size=32, device="cpu")
+
+        server.faults = {"train-0.tar": f"late=12-{fault}"}
+        with pytest.raises(WorkError, match=rf"^{server.url}/train-0.tar cannot be read \(.*same command again$"):
+            encode()
+        assert server.requests["/train-0.tar"] < 40
+        server.faults = {}
+        measured = encode().measured()["train"]
+        assert (measured["num_images"], measured["num_failed"]) == (21, 0)
 
 
 def test_images_behind_a_server_that_fails(image_folder: Path) -> None:

@@ -34,8 +34,8 @@ from pipeline.baselines.sound_images import without_failures
 from pipeline.encode.datasets import ImageSplit, open_dataset
 from pipeline.encode.datasets.description import describe_dataset, refuse_left_out_pictures
 from pipeline.encode.decoding import MEND_IT, OnError, decode_batches
-from pipeline.encode.pixel_limit import MAX_PIXELS
 from pipeline.encode.preprocess import Preprocessing, ResizeMode, preprocessing
+from pipeline.running.pixel_limit import MAX_PIXELS
 from pipeline.running.progress import progress
 from pipeline.train.data import Batch, Share
 

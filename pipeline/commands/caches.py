@@ -12,11 +12,11 @@ from pipeline.commands.options import STORES, device_option, json_option, on_err
 from pipeline.commands.output import report
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="What is in a cache or a run.")
 @click.argument("cache", metavar="CACHE|RUN", type=click.Path(path_type=Path))
 @click.option("--images", "grid", type=click.Path(path_type=Path), metavar="PNG", help="Draw decoded latents into it.")
-@click.option("--split", default="val", show_default=True, help="Of --images.")
-@click.option("--count", type=click.IntRange(1), default=16, show_default=True, help="Of --images.")
+@click.option("--split", default="val", show_default=True, metavar="NAME", help="Which part to draw --images of.")
+@click.option("--count", type=click.IntRange(1), default=16, show_default=True, help="How many to draw of --images.")
 @click.option("--data-dir", metavar="DIR", help="The originals: prints PSNR of the --images against them.")
 @weights_option
 @device_option
@@ -64,7 +64,7 @@ def inspect(
     report(json_file, lines, summaries)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Hold a cache against its hashes.")
 @click.argument("cache", type=click.Path(path_type=Path))
 @click.option("--data-dir", metavar="DIR", help="Hold every image against it: what has changed, gone or come since.")
 @json_option
@@ -88,7 +88,7 @@ def verify(cache: Path, data_dir: str | None, json_file: str | None) -> None:
         raise WorkError(f"{cache} has {counted(count, 'problem')}, listed above")
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="A cache in another format or store.")
 @click.argument("source", type=click.Path(path_type=Path))
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--format", "target_format", type=click.Choice(["zarr", "webdataset"]), help="Default: SOURCE's.")

@@ -12,7 +12,7 @@ from pipeline.commands.output import print_line, write_json
 _IMAGES, _IMAGE_SIZE = 8, 256
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="What this machine has and lacks.")
 @json_option
 def checks(json_file: str | None) -> None:
     """What this machine has and lacks: versions, cores, memory, GPUs, extras, and how quickly it encodes.

@@ -7,7 +7,7 @@ from pipeline.commands.options import json_option
 from pipeline.commands.output import report
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, short_help="Parameters and operations of the models.")
 @click.option(
     "--image-size",
     "image_sizes",

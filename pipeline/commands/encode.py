@@ -9,9 +9,9 @@ import click
 from pipeline.commands.command import Command
 from pipeline.commands.gpus import STARTED_BY_GPUS, is_first, runs_elsewhere
 from pipeline.commands.options import (
-    DATASETS,
     STORES,
     data_dir_option,
+    dataset_option,
     device_option,
     gpus_option,
     image_size_option,
@@ -25,15 +25,36 @@ from pipeline.commands.options import (
 )
 from pipeline.commands.output import report
 
+GROUPS = {
+    "What": "dataset data-dir out split val-fraction seed on-error max-pixels dry-run",
+    "Views": "image-size views crops crop-scale short-edge resize-mode jpeg-decode weights",
+    "Store": "store step format shard-size",
+    "Machine": "device gpus batch-size workers precision engine json",
+}
 
-@click.command(cls=Command)
-@click.option("--dataset", type=DATASETS, required=True, help="What --data-dir holds; `sample` is built in.")
+
+@click.command(cls=Command, groups=GROUPS, short_help="Stage one: images -> a cache of latents.")
+@dataset_option(required=True)
 @data_dir_option
-@click.option("--out", type=click.Path(path_type=Path), metavar="CACHE", help="Default: caches/DATASET.")
-@click.option("--split", "splits", multiple=True, help="Only this split; may be repeated. Default: all there are.")
+@click.option("--out", type=click.Path(path_type=Path), metavar="CACHE", help="Default: caches/DATA.")
+@click.option(
+    "--split", "splits", multiple=True, metavar="NAME", help="Only this split; may be repeated. Default: all there are."
+)
 @val_fraction_option
-@click.option("--format", type=click.Choice(["zarr", "webdataset"]), default="zarr", show_default=True)
-@click.option("--store", type=STORES, default="int", show_default=True, help="rans: int's values, for archives.")
+@click.option(
+    "--format",
+    type=click.Choice(["zarr", "webdataset"]),
+    default="zarr",
+    show_default=True,
+    help="Of the shards: zarr arrays, or tars.",
+)
+@click.option(
+    "--store",
+    type=STORES,
+    default="int",
+    show_default=True,
+    help="Integers, the same coded smaller for archives, or float16.",
+)
 @click.option("--step", type=float, default=1.0, show_default=True, help="Quantisation step of int and rans.")
 @image_size_option
 @short_edge_option
@@ -45,15 +66,27 @@ from pipeline.commands.output import report
     show_default=True,
     help="scaled: large JPEGs at a half to an eighth, quicker, slightly other values.",
 )
-@click.option("--views", type=click.Choice(["flip", "plain"]), default="flip", show_default=True)
 @click.option(
-    "--crops", type=click.IntRange(0), default=0, show_default=True, help="Random-resized, per training image."
+    "--views",
+    type=click.Choice(["flip", "plain"]),
+    default="flip",
+    show_default=True,
+    help="flip: the mirror image too, which training shows in turn.",
+)
+@click.option(
+    "--crops", type=click.IntRange(0), default=0, show_default=True, help="Random-resized crops of each training image."
 )
 @click.option("--crop-scale", type=float, nargs=2, metavar="LOW HIGH", help="Of the area. Default: 0.25 1.0.")
 @weights_option
 @device_option
 @gpus_option
-@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="float32", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Of the encoder's products.",
+)
 @click.option(
     "--engine",
     type=click.Choice(["torch", "openvino"]),
@@ -100,12 +133,13 @@ def encode(
     if not dry_run and runs_elsewhere(gpus, device):
         return
     from pipeline.encode.decoding import default_workers
+    from pipeline.encode.default_cache import default_cache
     from pipeline.encode.report import merge_reports
     from pipeline.encode.run import encode_dataset, plan_encoding
     from pipeline.encode.shard_writer import EncodeOptions
     from pipeline.running.launched import gather, launched_as
 
-    out = out or Path("caches") / dataset
+    out = out or default_cache(dataset, data_dir)
     encode_options = EncodeOptions(workers=default_workers() if workers is None else workers, **options)
     settings: Any = {
         "splits": splits or None,

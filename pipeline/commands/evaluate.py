@@ -21,18 +21,18 @@ from pipeline.commands.options import (
 from pipeline.commands.output import print_line, printable_lines, report, write_json
 
 
-@click.command("eval", cls=Command)
+@click.command("eval", cls=Command, short_help="Measure a trained model, on a cache or images.")
 @click.argument("run", required=False)
 @checkpoint_option
 @click.option("--shards", metavar="CACHE", help="Default: the cache that the model was trained from.")
 @click.option("--images", metavar="DIR", help="Raw images instead, through the encoder that made the cache.")
-@click.option("--split", default="val", show_default=True, help="Which part of the data set.")
+@click.option("--split", default="val", show_default=True, metavar="NAME", help="Which part of the data set.")
 @click.option("--predictions", "table", metavar="FILE", help="Write key, label, prediction and probability as CSV.")
 @click.option("--tta", is_flag=True, help="Average over the image and its mirror image.")
 @weights_option
 @device_option
 @gpus_option
-@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True)
+@click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images a batch.")
 @click.option("--workers", type=click.IntRange(0), help="Decoding threads, or processes for --images.")
 @on_error_option
 @max_pixels_option

@@ -16,22 +16,49 @@ from pipeline.commands.options import (
 from pipeline.commands.output import report
 
 
-@click.command("fit-encoder", cls=Command)
+@click.command("fit-encoder", cls=Command, short_help="Train an encoder of your own.")
 @click.option("--data-dir", required=True, metavar="DIR", help="Training images, at any depth.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="FILE.pth.tar and others.")
-@click.option("--from", "begin_from", default="random", show_default=True, metavar="random|bundled|zoo|FILE")
+@click.option(
+    "--from",
+    "begin_from",
+    default="random",
+    show_default=True,
+    metavar="random|bundled|zoo|FILE",
+    help="Weights to begin with.",
+)
 @click.option("--eval-dir", metavar="DIR", help="Default: one image in a hundred is held out.")
-@click.option("--steps", type=int, default=100_000, show_default=True)
+@click.option("--steps", type=int, default=100_000, show_default=True, help="Optimiser steps.")
 @click.option("--lmbda", type=float, default=0.025, show_default=True, help="Of distortion; 0.025 is quality 5.")
-@click.option("--batch-size", type=int, default=16, show_default=True)
+@click.option("--batch-size", type=int, default=16, show_default=True, help="Crops a step.")
 @click.option("--crop-size", type=int, default=128, show_default=True, help="Pixels.")
 @click.option("--final-crop-size", type=int, default=192, show_default=True, help="Pixels, as the learning rate falls.")
-@click.option("--scale", type=float, nargs=2, default=(0.7, 1.4), show_default=True, help="Of the images, at random.")
-@click.option("--lr", type=float, default=3e-4, show_default=True)
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
+@click.option(
+    "--scale",
+    type=float,
+    nargs=2,
+    metavar="LOW HIGH",
+    default=(0.7, 1.4),
+    show_default=True,
+    help="Of the images, at random.",
+)
+@click.option("--lr", type=float, default=3e-4, show_default=True, help="Peak learning rate.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights, order and crops.")
 @device_option
-@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), default="bfloat16", show_default=True)
-@click.option("--compile/--no-compile", "compile_transforms", default=True, show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="bfloat16",
+    show_default=True,
+    help="Of the matrix products.",
+)
+@click.option(
+    "--compile/--no-compile",
+    "compile_transforms",
+    default=True,
+    show_default=True,
+    help="torch.compile the transforms.",
+)
 @click.option("--workers", type=click.IntRange(0), help="Decoding processes. Default: one a core, 16 at most.")
 @on_error_option
 @max_pixels_option

@@ -1,21 +1,26 @@
 """Options that several commands share."""
 
+from collections.abc import Callable
+from typing import Any
+
 import click
 
 from ci2p_cache.errors import InputError
-from pipeline.encode.pixel_limit import MAX_PIXELS
+from pipeline.running.pixel_limit import MAX_PIXELS
 
 json_option = click.option("--json", "json_file", metavar="FILE", help="Write what was measured as JSON ('-': stdout).")
 
 
-device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+device_option = click.option(
+    "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N."
+)
 gpus_option = click.option("--gpus", metavar="N|all", help="A process for each of so many GPUs of this machine.")
 max_minutes_option = click.option(
     "--max-minutes", type=click.FloatRange(min=0, min_open=True), help="End after so long, resumably."
 )
 checkpoint_option = click.option("--checkpoint", metavar="RUN|FILE", help="Default: the newest run under runs/.")
 weights_option = click.option(
-    "--weights", default="bundled", show_default=True, metavar="bundled|zoo|FILE", help="The encoder's."
+    "--weights", default="bundled", show_default=True, metavar="bundled|zoo|FILE", help="Of the encoder."
 )
 
 on_error_option = click.option(
@@ -34,8 +39,14 @@ max_pixels_option = click.option(
     help="Of an image; a larger one is not used.",
 )
 
-DATASETS = click.Choice(["sample", "folder", "animals10", "imagenet", "webdataset", "huggingface"])
+_DATASETS = ("sample", "folder", "animals10", "imagenet", "webdataset", "huggingface")
 STORES = click.Choice(["int", "rans", "float16"])
+
+
+def dataset_option(**settings: Any) -> Callable[[Any], Any]:
+    """--dataset, with more of click's settings."""
+    text = f"What --data-dir holds: {', '.join(_DATASETS[:-1])} or {_DATASETS[-1]}; sample needs none."
+    return click.option("--dataset", type=click.Choice(_DATASETS), metavar="NAME", help=text, **settings)
 
 
 data_dir_option = click.option("--data-dir", metavar="DIR", help="Where the images are.")
@@ -49,7 +60,11 @@ short_edge_option = click.option(
     "--short-edge", type=int, help="Pixels before the centre crop. Default: 292/256 of --image-size."
 )
 resize_mode_option = click.option(
-    "--resize-mode", type=click.Choice(["crop", "squash"]), default="crop", show_default=True
+    "--resize-mode",
+    type=click.Choice(["crop", "squash"]),
+    default="crop",
+    show_default=True,
+    help="squash: the whole image, its shape not kept.",
 )
 
 

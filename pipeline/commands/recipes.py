@@ -5,9 +5,10 @@ from pathlib import Path
 import click
 
 from ci2p_cache.errors import InputError
+from ci2p_cache.printable import counted
 
 
-@click.group(invoke_without_command=True)
+@click.group(invoke_without_command=True, short_help="The recipes, and what their keys mean.")
 @click.pass_context
 def recipes(context: click.Context) -> None:
     """The recipes that come with ci2p, and the keys that a recipe may have.
@@ -21,7 +22,9 @@ def recipes(context: click.Context) -> None:
     names = recipe_names()
     for name in names:
         recipe = load_recipe(name)
-        click.echo(f"{name:<{max(map(len, names))}}  {recipe.model}, {recipe.epochs} epochs of {recipe.batch_size}")
+        click.echo(
+            f"{name:<{max(map(len, names))}}  {recipe.model}, {counted(recipe.epochs, 'epoch')} of {recipe.batch_size}"
+        )
     click.echo("\nKeys, their defaults and meaning:")
     formatter = click.HelpFormatter(width=click.get_current_context().terminal_width or None)
     formatter.write_dl([(f"{key.name} = {key.default}", key.meaning) for key in describe_keys()])

@@ -11,8 +11,8 @@ from ci2p_cache.printable import counted
 from pipeline.commands.command import Command
 from pipeline.commands.gpus import is_first, runs_elsewhere
 from pipeline.commands.options import (
-    DATASETS,
     data_dir_option,
+    dataset_option,
     device_option,
     given_once,
     gpus_option,
@@ -27,6 +27,16 @@ from pipeline.commands.options import (
 )
 from pipeline.commands.output import report
 
+_RECIPE = "recipe epochs batch-size lr seed set"
+_MACHINE = "device gpus precision compile workers resident max-minutes json"
+_TRAIN_GROUPS = {"What": "shards model out init-from pretrained", "Recipe": _RECIPE, "Machine": _MACHINE}
+_BASELINE_GROUPS = {
+    "What": "data-dir dataset model out val-fraction data-seed on-error max-pixels",
+    "Images": "image-size short-edge resize-mode",
+    "Recipe": _RECIPE,
+    "Machine": _MACHINE,
+}
+
 
 class Settings(click.types.StringParamType):
     """KEY=VALUE, several of which the environment gives with blanks between them; a value may hold blanks, too."""
@@ -38,14 +48,28 @@ class Settings(click.types.StringParamType):
 def recipe_options(command: Any) -> Any:
     """What `train` and `baseline` share: everything that makes up the recipe, and where and how long it runs."""
     options = [
-        click.option("--recipe", default="paper-animals10", show_default=True, metavar="NAME|FILE"),
+        click.option(
+            "--recipe",
+            default="paper-animals10",
+            show_default=True,
+            metavar="NAME|FILE",
+            help="Every setting there is; `ci2p recipes` lists them.",
+        ),
         click.option("--out", type=click.Path(path_type=Path), metavar="RUN", help="Default: runs/MODEL-DATA-SEED."),
-        click.option("--epochs", type=int),
-        click.option("--batch-size", type=int, help="Over all processes together."),
-        click.option("--lr", type=float),
-        click.option("--seed", type=int),
-        click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"])),
-        click.option("--compile/--no-compile", default=None, help="torch.compile the model."),
+        click.option("--epochs", type=int, help="Times through the training images. Default: the recipe's."),
+        click.option(
+            "--batch-size", type=int, help="Images a step, over all processes together. Default: the recipe's."
+        ),
+        click.option("--lr", type=float, help="Peak learning rate. Default: the recipe's."),
+        click.option("--seed", type=int, help="Of weights, order and augmentation. Default: the recipe's."),
+        click.option(
+            "--precision",
+            type=click.Choice(["float32", "bfloat16", "float16"]),
+            help="Of the matrix products. Default: the recipe's.",
+        ),
+        click.option(
+            "--compile/--no-compile", default=None, help="torch.compile the model, or not. Default: the recipe's."
+        ),
         click.option(
             "--set",
             "settings",
@@ -106,7 +130,7 @@ def _train(
         report(json_file, lines, measured)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, groups=_TRAIN_GROUPS, short_help="Stage two: a cache -> a model.")
 @click.argument("cache", required=False)
 @click.option("--shards", metavar="CACHE", help="A finished cache: a folder, or an fsspec URL; or give it plainly.")
 @click.option("--model", help="ci2p_vit_base, _ds, _large, _small, _tiny, or a ViT of timm's. Default: the recipe's.")
@@ -117,7 +141,13 @@ def _train(
 @recipe_options
 @gpus_option
 @click.option("--workers", type=click.IntRange(1), default=2, show_default=True, help="Decoding threads.")
-@click.option("--resident", type=click.Choice(["auto", "cpu", "cuda", "off"]), default="auto", show_default=True)
+@click.option(
+    "--resident",
+    type=click.Choice(["auto", "cpu", "cuda", "off"]),
+    default="auto",
+    show_default=True,
+    help="Where the whole cache is held; auto: in memory if it fits.",
+)
 def train(
     cache: str | None,
     shards: str | None,
@@ -148,9 +178,9 @@ def train(
     _train(resolved, data, path, out, device, max_minutes, json_file)
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, groups=_BASELINE_GROUPS, short_help="Train a model that reads pixels, to compare.")
 @click.option("--model", default="vit_base", show_default=True, help="vit_base, _small, _tiny, _base_p32, cnn_vit ...")
-@click.option("--dataset", type=DATASETS, default="folder", show_default=True, help="What --data-dir holds.")
+@dataset_option(default="folder", show_default=True)
 @data_dir_option
 @val_fraction_option
 @image_size_option
@@ -159,7 +189,13 @@ def train(
 @click.option("--data-seed", type=int, default=0, show_default=True, help="What --seed is to `encode`.")
 @recipe_options
 @click.option("--workers", type=click.IntRange(0), help="Decoding processes. Default: one a core, 16 at most.")
-@click.option("--resident", type=click.Choice(["auto", "cpu", "off"]), default="auto", show_default=True)
+@click.option(
+    "--resident",
+    type=click.Choice(["auto", "cpu", "off"]),
+    default="auto",
+    show_default=True,
+    help="Where all pixels are held; auto: in memory if they fit.",
+)
 @on_error_option
 @max_pixels_option
 def baseline(

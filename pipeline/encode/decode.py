@@ -21,8 +21,8 @@ from pipeline.encode.content import is_foreign, not_decoded
 from pipeline.encode.formats import FORMATS
 from pipeline.encode.grey import Scale, scale_of, to_rgb
 from pipeline.encode.metadata import without_metadata
-from pipeline.encode.pixel_limit import MAX_PIXELS
 from pipeline.encode.tiff import black_is_zero, scale_of_tiff, tiff_kind
+from pipeline.running.pixel_limit import MAX_PIXELS
 
 # What PIL's decoders let out for damaged files; none of these types says more than its text does.
 _DECODE_ERRORS = (

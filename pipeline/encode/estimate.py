@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ci2p_cache.printable import counted
 from ci2p_cache.spec import CacheSpec
 from pipeline.encode.crops import crops_of
 from pipeline.encode.datasets.split import ImageSplit
@@ -32,7 +33,7 @@ class Estimate:
         failed = f", {self.num_failed} of them failed" if self.num_failed else ""
         return (
             f"{self.num_views:,} views, about {_bytes(self.num_bytes)} and {_time(60 * self.minutes)} by one process "
-            f"(estimated from {self.sampled} images{failed})"
+            f"(estimated from {counted(self.sampled, 'image')}{failed})"
         )
 
 

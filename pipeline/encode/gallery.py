@@ -19,6 +19,7 @@ from ci2p_cache.cache import Cache, open_cache
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.items import Contents, hash_content
 from ci2p_cache.manifest import Failure
+from ci2p_cache.printable import counted
 from ci2p_cache.publish import publish
 from ci2p_cache.reader import ViewReader
 from ci2p_cache.views import MIRROR, whole_views
@@ -48,7 +49,7 @@ class Gallery:
         """For people."""
         near = ", ".join(f"{view} {value:.2f} dB" for view, value in self.psnr.items())
         near = f"; PSNR {near}" if near else ""
-        drawn = f"{self.path}: {self.num_images} images decoded from their latents{near}"
+        drawn = f"{self.path}: {counted(self.num_images, 'image')} decoded from latents{near}"
         return [drawn, *(f"not compared: {failure.key}: {failure.reason}" for failure in self.failures)]
 
 

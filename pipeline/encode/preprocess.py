@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ci2p_cache.bounds import LARGEST_IMAGE
 from ci2p_cache.errors import InputError
 from ci2p_cache.spec import CacheSpec
 from pipeline.encode.bad_image import BadImage as BadImage
@@ -25,7 +26,7 @@ from pipeline.encode.bad_image import memory_for
 from pipeline.encode.bad_image import unreadable as unreadable
 from pipeline.encode.decode import Decoded, decode_scaled
 from pipeline.encode.decode import decode as decode
-from pipeline.encode.pixel_limit import MAX_PIXELS
+from pipeline.running.pixel_limit import MAX_PIXELS
 
 ResizeMode = Literal["crop", "squash"]
 JpegDecode = Literal["full", "scaled"]
@@ -53,6 +54,8 @@ class Preprocessing:
             raise InputError(
                 f"--image-size {self.image_size}: the encoder and the patches need a multiple of 32, such as 256"
             )
+        if self.image_size > LARGEST_IMAGE:
+            raise InputError(f"--image-size {self.image_size}: {LARGEST_IMAGE} is the largest that a cache holds")
         if self.short_edge < self.image_size:
             raise InputError(
                 f"--short-edge {self.short_edge} is less than --image-size {self.image_size}: the crop would not fit; "

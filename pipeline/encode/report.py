@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ci2p_cache.duplicates import describe_duplicates
+from ci2p_cache.printable import counted
 from ci2p_cache.summary import size_figures
 from ci2p_cache.views import describe_views
 from pipeline.encode.datasets import ImageDataset
@@ -76,12 +77,14 @@ class EncodePlan:
 
 def _line(report: SplitReport) -> str:
     if report.manifest is None:
-        return f"{report.split}: this process wrote its {report.num_encoded} images; other processes still write"
+        wrote = counted(report.num_encoded, "image")
+        return f"{report.split}: this process wrote its {wrote}; other processes still write"
     measured = _measured(report, Path())
+    images = counted(measured["num_images"], "image")
     views = describe_views(report.manifest.spec.views)
     rate = f", {report.images_per_s:.1f} images/s" if report.num_encoded else ", nothing left to do"
     return (
-        f"{report.split}: {measured['num_images']} images, {measured['num_views']} views ({views}), "
+        f"{report.split}: {images}, {counted(measured['num_views'], 'view')} ({views}), "
         f"{measured['num_failed']} failed; {measured['bytes_per_view']:.0f} bytes a view, "
         f"{measured['bits_per_pixel']:.3f} bits a pixel, {measured['ratio_to_float16']:.1f} times smaller than float16"
         f"{rate} ({report.seconds:.0f} s)"

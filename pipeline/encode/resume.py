@@ -66,7 +66,7 @@ def find_work(
     order = plan.plan_order(split.keys, spec.seed)
     shards = plan.shards_of_rank(len(order), spec.shard_size, rank, world_size)
     items_of = partial(_items_of, order, spec)
-    there = [shard for shard in shards if is_written(split_dir, shard, spec)]
+    there = [shard for shard in shards if is_written(split_dir, shard, spec, len(order), len(split.classes))]
     work = {shard: ShardWork(shard, items_of(shard), items_of(shard)) for shard in set(shards) - set(there)}
     changed, gone = [], []
     for shard, marker, looked in _look(split, split_dir, there, items_of):

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TypedDict, Unpack
 
 from ci2p_cache import codecs
-from ci2p_cache.claim import check_claim
+from ci2p_cache.bounds import MOST_CLASSES
+from ci2p_cache.claim import check_claim, spec_of_settings
 from ci2p_cache.errors import InputError
 from ci2p_cache.spec import RECORD_IMAGES, CacheSpec, hash_items
 from ci2p_cache.views import view_names
@@ -19,11 +20,11 @@ from pipeline.encode.datasets.found import FoundImages
 from pipeline.encode.encoder import Encoder, Engine, Precision, load_encoder
 from pipeline.encode.estimate import estimate
 from pipeline.encode.kept_items import fit_to_cache, keep_items
-from pipeline.encode.pixel_limit import MAX_PIXELS
 from pipeline.encode.preprocess import JpegDecode, Preprocessing, ResizeMode, preprocessing
 from pipeline.encode.report import EncodePlan, EncodeReport
 from pipeline.encode.shard_writer import EncodeOptions, encode_split
 from pipeline.running.launched import Launched, launched_as
+from pipeline.running.pixel_limit import MAX_PIXELS
 
 logger = logging.getLogger("ci2p")
 
@@ -164,10 +165,10 @@ def make_spec(
     encoder: Encoder,
     options: EncodeOptions,
 ) -> CacheSpec:
-    """What a run with these settings stores. Raises InputError for a shard size outside of its range."""
-    if options.shard_size < 1:
-        raise InputError(f"--shard-size is {options.shard_size}: a shard holds one image or more")
-    return CacheSpec(
+    """What a run with these settings stores. Raises InputError for a setting outside of its bounds."""
+    if len(split.classes) > MOST_CLASSES:
+        raise InputError(f"{dataset} has {len(split.classes):,} classes, and a cache holds {MOST_CLASSES:,} at most")
+    return spec_of_settings(
         dataset=dataset,
         split=split_name,
         val_fraction=val_fraction,

@@ -74,7 +74,7 @@ def choose_images(
             changed=tuple(images.keys[index] for index in found[~same].tolist()),
         )
     everything = np.arange(len(images.keys))
-    described = f"all {len(everything)} images of {folder}, another folder than the model's data set"
+    described = f"{_all(len(everything))} of {folder}, another folder than the model's data set"
     if known.by == "name":
         described += " (whether it was trained on some is not known: its cache is of format version 1)"
     else:
@@ -142,3 +142,7 @@ def refuse_changed(chosen: ChosenImages) -> None:
             f"images that have changed since they were encoded: {len(chosen.changed)} ({shown}); put them back, or use "
             "--on-error skip to leave them out"
         )
+
+
+def _all(count: int) -> str:
+    return "the one image" if count == 1 else f"all {count} images"

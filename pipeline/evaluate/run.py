@@ -21,7 +21,6 @@ from pipeline.baselines.pixel_spec import PixelSpec, is_pixels
 from pipeline.baselines.pixels import open_pixel_data
 from pipeline.encode.decoding import OnError, default_workers
 from pipeline.encode.encoder import resolve_device
-from pipeline.encode.pixel_limit import MAX_PIXELS
 from pipeline.evaluate.held_out import ChosenImages, choose_images, refuse_changed
 from pipeline.evaluate.images import Rendering, open_images, open_rendering, predict_split
 from pipeline.evaluate.inputs import find_inputs
@@ -30,6 +29,7 @@ from pipeline.evaluate.predictions import Predictions, in_order, predict_cache, 
 from pipeline.evaluate.scores import Scores, Scoring
 from pipeline.evaluate.tables import share, top_cells, top_columns, write_table
 from pipeline.running.launched import Launched, gather, launched_as
+from pipeline.running.pixel_limit import MAX_PIXELS
 from pipeline.running.progress import progress
 from pipeline.train.data_place import find_data
 from pipeline.train.run_folder import DataRecord, RunConfig, newest_run, read_known_images

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ci2p_cache.printable import counted
 from pipeline.train.validation import right_predictions
 
 _CALIBRATION_BINS = 15
@@ -26,7 +27,7 @@ class Scores:
         """For people."""
         rows = [
             f"top-1 {100 * self.top1:.2f} %, top-5 {100 * self.top5:.2f} %, "
-            f"calibration error {100 * self.ece:.2f} %, {self.num_images} images"
+            f"calibration error {100 * self.ece:.2f} %, {counted(self.num_images, 'image')}"
         ]
         width = max(map(len, self.per_class))
         for name, share in self.per_class.items():

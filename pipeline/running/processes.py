@@ -22,6 +22,7 @@ import torch
 from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from ci2p_cache.errors import InputError, WorkError
+from ci2p_cache.printable import counted
 from pipeline.running import signals
 
 STARTED_HERE = "CI2P_PROCESS_STARTED"  # in the environment of a process of ours: the file where it says why it ends
@@ -51,7 +52,9 @@ def count_processes(gpus: str, device: str) -> int:
             f"--gpus {gpus} puts a process on each GPU, and --device {device} names one; give --device cuda"
         )
     if gpus != "all" and int(gpus) > there:
-        raise InputError(f"--gpus {gpus}: torch finds {there} GPUs on this machine; give all, or as many at most")
+        raise InputError(
+            f"--gpus {gpus}: torch finds {counted(there, 'GPU')} on this machine; give all, or as many at most"
+        )
     return there if gpus == "all" else int(gpus)
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.known_images import KnownImages
+from ci2p_cache.printable import counted
 from pipeline.train.run_folder import RunConfig, read_known_images
 from pipeline.train.trained_model import Stored, read_stored
 
@@ -87,5 +88,4 @@ def _load(model: nn.Module, weights: dict[str, Tensor], head: str, stored: Store
 
 
 def _count(config: RunConfig) -> str:
-    number = len(config.data.classes)
-    return "1 class" if number == 1 else f"{number} classes"
+    return counted(len(config.data.classes), "class")

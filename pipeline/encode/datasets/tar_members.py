@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOutFiles
 from ci2p_cache.printable import printable
+from ci2p_cache.remote import cannot_read
 from ci2p_cache.remote_files import describe, open_file, read_range
 from pipeline.encode.datasets.listing import HIDDEN
 from pipeline.encode.datasets.split import Stamp
@@ -56,7 +57,7 @@ class TarMembers:
 
     def read(self, row: int) -> bytes:
         tar, offset, size = self.tars[self.tar_of_row[row]], int(self.offsets[row]), int(self.sizes[row])
-        data = read_range(tar, offset, offset + size) if is_url(tar) else self._read_local(tar, offset, size)
+        data = _read_remote(tar, offset, size) if is_url(tar) else self._read_local(tar, offset, size)
         if len(data) != size:
             raise OSError(errno.EIO, f"{len(data)} of {size} bytes: the tar has changed since it was listed", tar)
         return data
@@ -246,3 +247,11 @@ def _open(path: str) -> AbstractContextManager[IO[bytes]]:
         file.close()
         raise OSError(errno.EINVAL, "it is no regular file", path)
     return file
+
+
+def _read_remote(url: str, offset: int, size: int) -> bytes:
+    """Raises WorkError: a server that fails makes no image a bad one, to be left out."""
+    try:
+        return read_range(url, offset, offset + size)
+    except OSError as error:
+        raise cannot_read(printable(url), error) from error

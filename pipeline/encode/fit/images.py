@@ -18,8 +18,8 @@ from ci2p_cache.packed_strings import PackedStrings
 from ci2p_cache.printable import printable
 from ci2p_cache.regular_file import read_regular
 from pipeline.encode.datasets.listing import image_files
-from pipeline.encode.pixel_limit import MAX_PIXELS
 from pipeline.encode.preprocess import BadImage, decode, unreadable
+from pipeline.running.pixel_limit import MAX_PIXELS
 
 logger = logging.getLogger("ci2p")
 

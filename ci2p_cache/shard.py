@@ -82,8 +82,10 @@ def is_written(split_dir: Path, shard: int, spec: CacheSpec, num_items: int, num
     if marker is None or marker.spec_id != spec.spec_id or marker.record.id is None:
         return False
     check_marker_for(marker, spec, num_items, num_classes, marker_path(split_dir, shard))
-    file = split_dir / marker.record.file
-    return file.exists() and file.stat().st_size == marker.record.bytes
+    try:
+        return (split_dir / marker.record.file).stat().st_size == marker.record.bytes
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def write_shard(split_dir: Path, spec: CacheSpec, shard: int, contents: ShardContents) -> None:
@@ -133,12 +135,13 @@ def write_shard(split_dir: Path, spec: CacheSpec, shard: int, contents: ShardCon
 def hold_against_seals(split_dir: Path) -> None:
     """Raises WorkError when the item list or a marker of a finished split is not as it was written.
 
-    Whatever is missing is no error here: it is written anew.
+    Whatever is missing is no error here: it is written anew. Nor is what another process has meanwhile begun to write.
     """
-    for name, seal in (read_seals(split_dir) or {}).items():
+    seals = read_seals(split_dir)
+    for name, seal in (seals or {}).items():
         if name in LIST_FILES or name.startswith("shards/"):
             damage = find_damage(split_dir, name, seal)
-            if damage not in (None, "missing"):
+            if damage not in (None, "missing") and read_seals(split_dir) == seals:
                 raise WorkError(f"{split_dir}/{name}: {damage}; delete it and run the same command again")
 
 
@@ -206,9 +209,12 @@ def reopen_split(split_dir: Path) -> None:
 def _look_for_duplicates_again(cache: Path, split: str) -> None:
     """Mends what the manifest of a finished split says of images that lie in a split which was finished later."""
     split_dir = cache / split
-    if not (split_dir / "manifest.json").exists() or not has_contents(split_dir):
+    if not has_contents(split_dir):
         return
-    manifest = read_manifest(split_dir)
+    try:
+        manifest = read_manifest(split_dir)
+    except FileNotFoundError:
+        return
     items = read_item_list(split_dir, manifest.files)
     contents = read_contents(split_dir, len(items.labels), manifest.files)
     duplicates = find_duplicates(cache, split, items, contents, np.asarray(manifest.labels))
@@ -217,8 +223,10 @@ def _look_for_duplicates_again(cache: Path, split: str) -> None:
 
 
 def _holds(split_dir: Path, manifest: Manifest) -> bool:
-    path = split_dir / "manifest.json"
-    return path.exists() and path.read_bytes() == dump_manifest(manifest)
+    try:
+        return (split_dir / "manifest.json").read_bytes() == dump_manifest(manifest)
+    except FileNotFoundError:
+        return False
 
 
 def contents_of_markers(markers: Sequence[Marker]) -> Contents:

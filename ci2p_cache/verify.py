@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ci2p_cache import version_1
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.items import hash_contents, read_contents, read_item_list
 from ci2p_cache.manifest import (
@@ -17,7 +18,7 @@ from ci2p_cache.manifest import (
     read_seals,
 )
 from ci2p_cache.plan import shard_positions
-from ci2p_cache.seals import FileSeal, find_damage, unknown_files
+from ci2p_cache.seals import find_damage, unknown_files
 from ci2p_cache.shard import contents_of_markers
 from ci2p_cache.spec import SPEC, hash_items
 from ci2p_cache.zarr_store import GROUP
@@ -53,7 +54,7 @@ def find_damages(cache: Path, split: str) -> list[str]:
         return [f"{split}: not finished (no manifest.json); run the same `ci2p encode` again"]
     except (OSError, WorkError, InputError) as error:
         return [str(error)]
-    seals = _seals_of_version_1(manifest) if manifest.files is None else manifest.files
+    seals = version_1.seals_of_shards(manifest) if manifest.files is None else manifest.files
     damages = []
     for name, seal in seals.items():
         damage = find_damage(split_dir, name, seal)
@@ -66,10 +67,6 @@ def _way_out(damage: str, manifest: Manifest) -> str:
     if manifest.spec.format_version == 1:
         return "encode the images again"
     return f"{'' if damage == 'missing' else 'delete it and '}run the same `ci2p encode` again to restore it"
-
-
-def _seals_of_version_1(manifest: Manifest) -> dict[str, FileSeal]:
-    return {record.file: FileSeal(record.sha256, record.bytes) for record in manifest.shards}
 
 
 def _recount(split_dir: Path, manifest: Manifest) -> list[str]:
@@ -90,8 +87,8 @@ def _recount(split_dir: Path, manifest: Manifest) -> list[str]:
         markers.append(marker)
     if spec.format_version > 1:
         problems += _recount_items(split_dir, manifest, markers)
-    elif spec.format == "zarr" and not (split_dir / GROUP / "zarr.json").exists():
-        problems.append(f"{split_dir.name}/{GROUP}/zarr.json: missing")
+    elif not problems:
+        problems += version_1.disagreements(split_dir, manifest, markers)
     return problems
 
 

@@ -7,11 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import webdataset
+import zarr
 
 from ci2p_cache.cache import open_cache
 from ci2p_cache.convert import convert_split
-from ci2p_cache.errors import Ci2pError
+from ci2p_cache.errors import Ci2pError, WorkError
 from ci2p_cache.reader import ViewReader
+from ci2p_cache.tar_store import images_of_records
 from ci2p_cache.verify import find_splits, verify_split
 from tests.conftest import encode_folder, files_of, write_image_folder
 
@@ -126,3 +129,42 @@ def test_c6_damage_is_found_and_never_read(whole: Path, tmp_path: Path) -> None:
     assert files_of(whole) == files
     convert_split(whole, tmp_path / "again", "val", "zarr")
     assert verify_split(tmp_path / "again", "val") == []
+
+
+@pytest.mark.parametrize("format", ["zarr", "webdataset"])
+def test_the_file_of_another_shard_is_not_read(image_folder: Path, tmp_path: Path, format: str) -> None:
+    """It is of the same length and every checksum in it holds."""
+    cache = encode_folder(image_folder, tmp_path / "cache", format=format, store="float16", splits=["train"])
+    opened = open_cache(cache, "train")
+    first, second = (cache / "train" / record.file for record in opened.manifest.shards[:2])
+    assert first.stat().st_size == second.stat().st_size
+    first.write_bytes(second.read_bytes())
+    reader = ViewReader(opened.split_dir, open_cache(cache, "train").manifest)
+    with pytest.raises(WorkError, match="the file of another shard"):
+        reader.read(np.array([0]), np.array([0]))
+    assert len(verify_split(cache, "train")) == 1
+
+
+@pytest.mark.parametrize("format", ["zarr", "webdataset"])
+def test_a_damaged_view_is_named(image_folder: Path, tmp_path: Path, format: str) -> None:
+    """One bit of a float16: whatever it is, it is a number."""
+    cache = encode_folder(image_folder, tmp_path / "cache", format=format, store="float16", splits=["val"])
+    opened = open_cache(cache, "val")
+    sound = ViewReader(opened.split_dir, opened.manifest).read(np.array([5]), np.array([1]))
+    shard = cache / "val" / opened.manifest.shards[1].file
+    data = shard.read_bytes()
+    assert data.count(sound.tobytes()) == 1
+    shard.write_bytes(data.replace(sound.tobytes(), (sound.view(np.uint16) ^ 1).tobytes()))
+    reader = ViewReader(opened.split_dir, opened.manifest)
+    assert np.array_equal(reader.read(np.array([5]), np.array([0])), reader.read(np.array([5]), np.array([0])))
+    for _ in range(2):
+        with pytest.raises(WorkError, match=f"view mirror of image {opened.read_keys()[5]} is damaged"):
+            reader.read(np.array([5]), np.array([1]))
+    # ... also by the readers of either format's own ecosystem.
+    if format == "zarr":
+        with pytest.raises(ValueError, match="checksum"):
+            zarr.open_group(cache / "val" / "latents.zarr", mode="r")["latents"][5]  # type: ignore[index]
+    else:
+        records = webdataset.WebDataset(str(shard), shardshuffle=False, empty_check=False)
+        with pytest.raises(WorkError, match=f"image {opened.read_keys()[5]} is damaged"):
+            list(records.compose(images_of_records(opened.spec)))

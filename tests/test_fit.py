@@ -31,6 +31,7 @@ from pipeline.encode.fit.settings import FitSettings
 from pipeline.encode.psnr import psnr
 from pipeline.encode.whole_codec import new_codec
 from pipeline.running.checkpoint_file import read_checkpoint, write_checkpoint
+from pipeline.running.lock import Lock
 from pipeline.running.signals import Ended, ending_by_signals
 from tests.conftest import call_ci2p, encode_folder, files_of, run_ci2p, run_python, write_image
 
@@ -117,6 +118,30 @@ def test_a_signal_ends_it_after_its_step(pictures: Path, tmp_path: Path, monkeyp
     for name in ("parts", "whole"):
         fit(pictures, tmp_path / f"{name}.pth.tar")
     assert (tmp_path / "parts.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+
+
+def test_it_is_one_process_s_and_goes_on_from_the_checkpoint_before(
+    pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    out, checkpoint = tmp_path / "mine.pth.tar", tmp_path / "mine.ckpt"
+    for _ in range(2):
+        fit(pictures, out, max_minutes=1e-9)
+    with (
+        Lock(tmp_path / "mine.lock", work="x", way_out="y"),
+        pytest.raises(
+            InputError, match=r"mine: a training is being done by process \d+ on .*; wait for its end, or giv"
+        ),
+    ):
+        fit(pictures, out)
+    data = bytearray(checkpoint.read_bytes())
+    data[-5000] ^= 1
+    checkpoint.write_bytes(data)
+    assert fit(pictures, out, max_minutes=1e-9).step == 2
+    assert "mine.ckpt is damaged" in caplog.text and "going on from mine.previous.ckpt" in caplog.text
+    fit(pictures, out)
+    fit(pictures, tmp_path / "whole.pth.tar")
+    assert (tmp_path / "mine.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    assert not list(tmp_path.glob("*.lock"))
 
 
 def test_more_steps_may_be_asked_for_until_the_decay(pictures: Path, tmp_path: Path) -> None:
@@ -349,7 +374,7 @@ def test_names_that_are_not_utf8_and_files_that_are_no_files(pictures: Path, tmp
         done = call_ci2p("fit-encoder", *words, *more, "--workers", "0", "--on-error", "skip", cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "left out: fifos, sockets and devices (1: " in done.stderr
-        assert r"left out, since they cannot be used: 1 images: caf\xe9/b\xe9.png (not an image)" in done.stdout
+        assert r"left out, since they cannot be used: 1 image: caf\xe9/b\xe9.png (not an image)" in done.stdout
     assert r"`caf\xe9`" in (tmp_path / "mine.md").read_text()
     for checkpoint in tmp_path.glob("mine*.ckpt"):
         checkpoint.unlink()

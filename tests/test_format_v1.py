@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from ci2p_cache.cache import Cache, open_cache
-from ci2p_cache.errors import InputError
+from ci2p_cache.convert import convert_split
+from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.reader import ViewReader
 from ci2p_cache.seals import seal_json, unseal_json
 from ci2p_cache.verify import verify_split
@@ -43,6 +44,31 @@ def test_version_1_is_read_and_verified(format: str, split: str) -> None:
     assert verify_split(old_cache(format), split) == []
     assert cache.read_contents() is None
     assert sorted(cache.read_items().keys)[0] == "blue/000"
+
+
+def test_version_1_has_no_seals_and_still_its_files_must_agree(tmp_path: Path) -> None:
+    """Whatever decides which latents an image has is held against another file that says it."""
+    shutil.copytree(old_cache("webdataset"), tmp_path / "cache")
+    val = tmp_path / "cache" / "val"
+    whole = json.loads((val / "shards" / "000000.json").read_bytes())
+    offsets, keys = whole["view_offsets"], whole["keys"]
+    changes = {
+        "view_offsets": [offsets[1], offsets[0], *offsets[2:]],
+        "keys": [keys[1], keys[0], *keys[2:]],
+        "spec_id": "0" * 16,
+        "shard": 1,
+    }
+    for field, changed in changes.items():
+        (val / "shards" / "000000.json").write_text(json.dumps(whole | {field: changed}))
+        assert verify_split(tmp_path / "cache", "val"), field
+        with pytest.raises(WorkError):
+            convert_split(tmp_path / "cache", tmp_path / "new", "val")
+    (val / "shards" / "000000.json").write_text(json.dumps(whole))
+    assert verify_split(tmp_path / "cache", "val") == []
+    manifest = json.loads((val / "manifest.json").read_bytes())
+    (val / "manifest.json").write_text(json.dumps(manifest | {"classes": manifest["classes"][::-1]}))
+    (problem,) = verify_split(tmp_path / "cache", "val")
+    assert "items_sha256" in problem
 
 
 @formats

@@ -136,7 +136,7 @@ def _children(pid: int) -> list[int]:
     [
         ("all", "auto", 0, "--gpus all: torch finds no GPU on this machine; leave the option out"),
         ("2", "auto", 0, "--gpus 2: torch finds no GPU"),
-        ("2", "cuda", 1, "--gpus 2: torch finds 1 GPUs"),
+        ("2", "cuda", 1, "--gpus 2: torch finds 1 GPU on"),
         ("2", "cuda:0", 4, "--gpus 2 puts a process on each GPU, and --device cuda:0 names one"),
         ("two", "auto", 4, "--gpus two: give a number of processes from 1 on, or all"),
         ("0", "cpu", 0, "--gpus 0: give a number"),

@@ -62,6 +62,32 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
     assert not (tmp_path / "last.ckpt").exists()
 
 
+def test_a_second_signal_ends_what_does_not_come_back() -> None:
+    """As a step of minutes, or a collective operation of which the others are gone."""
+    program = (
+        "import ctypes, signal\n"
+        "from pipeline.running import signals\n"
+        "signals._AT_ONCE_S = 0.2\n"
+        "with signals.ending_by_signals(), signals.finishing():\n"
+        "    signal.pthread_sigmask(signal.SIG_BLOCK, signals.HEEDED)\n"  # or they would wake it
+        "    print('ready', flush=True)\n"
+        "    ctypes.CDLL(None).sleep(600)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    for _ in range(2):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 143 and errors == "Error: ended by SIGTERM; run the same command again\n"
+
+
 def test_of_several_processes_each_may_hear_a_signal_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
     with ending_by_signals(), finishing():
@@ -130,7 +156,10 @@ def _ended(command: list[str | Path], name: str, home: Path, is_due: Callable[[]
         time.sleep(0.002)
     number = signal.Signals[name]
     os.killpg(process.pid, number) if to_all else process.send_signal(number)
-    _, errors = process.communicate(timeout=90)
+    try:
+        _, errors = process.communicate(timeout=90)
+    finally:
+        process.kill()
     assert process.returncode == STATUS[name] and "Traceback" not in errors, errors
     assert errors.count("Error:") == 1
     return errors.strip().splitlines()[-1]

@@ -70,6 +70,9 @@ def find_work(
     work = {shard: ShardWork(shard, items_of(shard), items_of(shard)) for shard in set(shards) - set(there)}
     changed, gone = [], []
     for shard, marker, looked in _look(split, split_dir, there, items_of):
+        if marker is None:
+            work[shard] = ShardWork(shard, items_of(shard), items_of(shard))
+            continue
         if looked.touched:
             marker = _restamp(split_dir, marker, looked.touched)
         if looked.failed or looked.changed:
@@ -89,12 +92,14 @@ def _items_of(order: NDArray[np.int64], spec: CacheSpec, shard: int) -> list[int
 
 def _look(
     split: ImageSplit, split_dir: Path, shards: Sequence[int], items_of: "partial[list[int]]"
-) -> Iterator[tuple[int, Marker, _Looked]]:
-    """Yields (shard, marker, what was seen) of the shards that are there."""
+) -> Iterator[tuple[int, Marker | None, _Looked]]:
+    """Yields (shard, marker, what was seen) of the shards that are there; no marker where another process has just
+    begun to write a shard anew."""
 
-    def look(shard: int) -> tuple[int, Marker, _Looked]:
+    def look(shard: int) -> tuple[int, Marker | None, _Looked]:
         marker = read_marker(split_dir, shard)
-        assert marker is not None
+        if marker is None:
+            return shard, None, _Looked()
         return shard, marker, _look_at_shard(split, marker, items_of(shard))
 
     if not shards:

@@ -16,7 +16,7 @@ from ci2p_cache.claim import claim_folder
 from ci2p_cache.errors import WorkError
 from ci2p_cache.items import ImageContent
 from ci2p_cache.left_out import LeftOut
-from ci2p_cache.manifest import NO_LABEL, Failure, Manifest, Marker, marker_path
+from ci2p_cache.manifest import NO_LABEL, Failure, Manifest, Marker, marker_path, read_marker
 from ci2p_cache.refused import note_refused, read_refused
 from ci2p_cache.shard import ShardContents, finish_split, hold_against_seals, reopen_split, write_shard
 from ci2p_cache.shard_file import read_rows
@@ -186,7 +186,12 @@ def _write_shard(
     if work.marker is not None:
         if not rows and {*work.marker.failures} == {*failures}:
             return  # what had failed has failed again
-        kept, kept_contents = _kept_rows(split_dir, spec, work, work.marker)
+        try:
+            kept, kept_contents = _kept_rows(split_dir, spec, work, work.marker)
+        except WorkError:
+            if read_marker(split_dir, work.shard) == work.marker:
+                raise
+            return  # another process has meanwhile begun to write this shard, of the same images
         rows, contents = kept | rows, kept_contents | contents
         if work.marker.recorded != recorded:
             recorded = recorded | {"before": work.marker.recorded}

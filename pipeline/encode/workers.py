@@ -160,6 +160,7 @@ def _end_by_parent_alone(worker: int) -> None:
 
     SIGTERM from that one, who ends what hangs by it, is obeyed; where the system does not say who sent it, from all.
     """
+    signal.set_wakeup_fd(-1)
     for number in signals.HEEDED:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)

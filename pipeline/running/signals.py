@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from types import FrameType
 
 HEEDED = tuple(signal.Signals[name] for name in ("SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
+_CLOSED = b"\0"  # no signal's number
 # Slurm signals every process of a job, and whoever started one of several passes it on as well: that is one signal.
 _SAME_SIGNAL_S = 1.0
+_AT_ONCE_S = 3.0  # what the main thread may take to end by a second signal; it may be deep in torch, or wait for a peer
 
 
 class Ended(BaseException):
@@ -29,6 +31,62 @@ class Ended(BaseException):
     def exit_status(self) -> int:
         """As a shell says it: 143 for SIGTERM, 129 for SIGHUP, 138 for SIGUSR1."""
         return 128 + self.number
+
+
+class _Watcher:
+    """Ends the process some seconds after a second signal, whatever the main thread is in.
+
+    Python's handlers wait for that one to come back from torch: a step of minutes, or a peer that is gone.
+    """
+
+    def __init__(self) -> None:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        self._before = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self._lock = threading.Lock()
+        self._closed = False
+        self._timer: threading.Timer | None = None
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        signal.set_wakeup_fd(self._before)
+        with self._lock:
+            self._closed = True
+            if self._timer is not None:
+                self._timer.cancel()
+        os.write(self._write, _CLOSED)  # its end alone would not be seen: processes that were forked hold it open
+        self._thread.join()
+        os.close(self._write)
+        os.close(self._read)
+
+    def _watch(self) -> None:
+        first_at: float | None = None
+        while (byte := os.read(self._read, 1)) != _CLOSED:  # the number of a signal, as it comes
+            now = time.monotonic()
+            if byte[0] not in HEEDED or _state.passed_on is not None:
+                continue
+            if first_at is None:
+                first_at = now
+            elif not _is_same(now - first_at):
+                self._arm(byte[0])
+
+    def _arm(self, number: int) -> None:
+        with self._lock:
+            if not self._closed and self._timer is None:
+                self._timer = threading.Timer(_AT_ONCE_S, _end, [number])
+                self._timer.daemon = True
+                self._timer.start()
+
+
+def _end(number: int) -> None:
+    os.write(2, f"Error: {Ended(number)}\n".encode())
+    os._exit(128 + number)
+
+
+def _is_same(seconds: float) -> bool:
+    """Whether a signal so long after the first one may be the same, on two ways."""
+    return "RANK" in os.environ and seconds < _SAME_SIGNAL_S
 
 
 @dataclass
@@ -60,9 +118,11 @@ def ending_by_signals() -> Iterator[None]:
     ours = [number for number in HEEDED if signal.getsignal(number) == signal.SIG_DFL]
     for number in ours:
         signal.signal(number, _handle)
+    watcher = _Watcher()
     try:
         yield
     finally:
+        watcher.close()
         for number in ours:
             signal.signal(number, signal.SIG_DFL)
         _state = before
@@ -128,7 +188,7 @@ def _handle(number: int, frame: FrameType | None) -> None:
         _state.told, _state.told_at = number, now
         if _state.finishing:
             return
-    elif "RANK" in os.environ and now - _state.told_at < _SAME_SIGNAL_S:
+    elif _is_same(now - _state.told_at):
         return
     if _state.raised:
         os._exit(128 + number)

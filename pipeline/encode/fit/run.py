@@ -4,6 +4,8 @@ import copy
 import io
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from torch import Tensor
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.printable import counted, printable
-from ci2p_cache.publish import publish
+from ci2p_cache.publish import publish, remove_leftovers
 from pipeline.encode.codec import hash_weights
 from pipeline.encode.encoder import resolve_device
 from pipeline.encode.fit.checkpoint import FitCheckpoint, load_checkpoint
@@ -37,6 +39,7 @@ from pipeline.encode.fit.settings import FitSettings
 from pipeline.encode.preprocess import BadImage
 from pipeline.encode.whole_codec import Codec, load_codec, new_codec
 from pipeline.running.bfloat16 import warn_of_slow_bfloat16
+from pipeline.running.lock import Lock
 from pipeline.running.pixel_limit import MAX_PIXELS
 
 _MENDED = ", mended since"
@@ -109,8 +112,8 @@ def fit_encoder(
     Writes OUT.pth.tar (CompressAI's checkpoint format), OUT.safetensors (float16), OUT.md and, on the way, OUT.ckpt.
     Without `eval_dir` one image in a hundred, 64 at most, is held out and measured on. The images are those that the
     first call found: one that has gone since cannot be used, and new ones are refused. Raises InputError for wrong
-    settings or files before anything is written, WorkError for a loss that explodes and, unless `on_error` is "skip",
-    an image that cannot be used.
+    settings or files before anything is written, and while another process trains OUT; WorkError for a loss that
+    explodes and, unless `on_error` is "skip", an image that cannot be used.
     """
     stem = _stem(out)
     target = resolve_device(device)
@@ -128,36 +131,48 @@ def fit_encoder(
     def hash_listed() -> str:
         return hash_names(_divided(listed, eval_images, settings.seed)[0].names)
 
-    state = load_checkpoint(checkpoint, settings, source, listed.names, hash_listed)
-    if state is None:
-        state = FitCheckpoint(settings, source, listed.names, {}, 0, 0.0, {}, {}, {})
-    is_done = state.step == settings.steps  # its images are looked at no more
-    images = as_begun(state.names, listed, checkpoint, "skip" if is_done else on_error)
-    train_images, eval_images = _divided(images, eval_images, settings.seed)
-    failures = state.failures if is_done else _failures(train_images, listed, state.failures, on_error)
-    state = replace(state, settings=settings, failures=failures)
-    run = FitRun(train_images, checkpoint, target, compile_transforms, workers, max_minutes, on_error)
-    reached = train_codec(codec, state, run)
-    final = _as_shipped(codec)
-    quality = measure_quality(final.to(target), eval_images, target, on_error)
-    final.cpu()
-    weights_sha256 = hash_weights(final.g_a.state_dict())
-    finished = reached.step == settings.steps
-    without = f" ({len(reached.failures)} of which could not be used)" if reached.failures else ""
-    card = model_card(
-        stem.name,
-        settings,
-        begun_from=source["from"],
-        images=f"{len(train_images)} images of `{printable(train_images.root.name)}`{without}",
-        minutes=reached.seconds / 60,
-        machine=_machine(target),
-        quality=quality,
-        evaluated_on=f"`{printable(eval_images.root.name)}`" if eval_dir else "`data-dir` that were held out",
-        weights_sha256=weights_sha256,
-    )
-    files = _write(stem, final, card) if finished else ()
-    left_out = {train_images.key_of(name): reason for name, reason in reached.failures.items()} | quality.failures
-    return FitReport(files, settings, reached.step, reached.seconds, quality, weights_sha256, left_out)
+    with _only_one(stem):
+        state = load_checkpoint(checkpoint, settings, source, listed.names, hash_listed)
+        if state is None:
+            state = FitCheckpoint(settings, source, listed.names, {}, 0, 0.0, {}, {}, {})
+        is_done = state.step == settings.steps  # its images are looked at no more
+        images = as_begun(state.names, listed, checkpoint, "skip" if is_done else on_error)
+        train_images, eval_images = _divided(images, eval_images, settings.seed)
+        failures = state.failures if is_done else _failures(train_images, listed, state.failures, on_error)
+        state = replace(state, settings=settings, failures=failures)
+        run = FitRun(train_images, checkpoint, target, compile_transforms, workers, max_minutes, on_error)
+        reached = train_codec(codec, state, run)
+        final = _as_shipped(codec)
+        quality = measure_quality(final.to(target), eval_images, target, on_error)
+        final.cpu()
+        weights_sha256 = hash_weights(final.g_a.state_dict())
+        finished = reached.step == settings.steps
+        without = f" ({len(reached.failures)} of which could not be used)" if reached.failures else ""
+        card = model_card(
+            stem.name,
+            settings,
+            begun_from=source["from"],
+            images=f"{len(train_images)} images of `{printable(train_images.root.name)}`{without}",
+            minutes=reached.seconds / 60,
+            machine=_machine(target),
+            quality=quality,
+            evaluated_on=f"`{printable(eval_images.root.name)}`" if eval_dir else "`data-dir` that were held out",
+            weights_sha256=weights_sha256,
+        )
+        files = _write(stem, final, card) if finished else ()
+        left_out = {train_images.key_of(name): reason for name, reason in reached.failures.items()} | quality.failures
+        return FitReport(files, settings, reached.step, reached.seconds, quality, weights_sha256, left_out)
+
+
+@contextmanager
+def _only_one(stem: Path) -> Iterator[None]:
+    """Holds OUT.lock, and sweeps what killed processes left of the files to be written."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    name = stem.with_name(f"{stem.name}.lock")
+    with Lock(name, work=f"{stem}: a training", way_out="wait for its end, or give another --out"):
+        for suffix in (".ckpt", *_SUFFIXES, ".md"):
+            remove_leftovers(stem.with_name(stem.name + suffix))
+        yield
 
 
 def _stem(out: Path) -> Path:

@@ -138,12 +138,38 @@ def test_a_checkpoint_that_another_run_wrote_is_refused(stopped: Path, tmp_path:
         train_toy(stopped)
 
 
-def test_t3_blank_lines_in_metrics_are_nothing(stopped: Path, tmp_path: Path) -> None:
+def forget_metrics(run: Path) -> None:
+    """As an older ci2p left it."""
+    checkpoint = load_checkpoint(run / "last.ckpt")
+    assert checkpoint is not None and checkpoint.metrics
+    save_checkpoint(run, replace(checkpoint, metrics=None))
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_t3_blank_lines_in_metrics_are_nothing(
+    stopped: Path, tmp_path: Path, older: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     train_toy(tmp_path / "whole")
     lines = (stopped / "metrics.jsonl").read_bytes()
     (stopped / "metrics.jsonl").write_bytes(b"\n \r\n\0\0\0\n" + lines + b"\n\0\0\n\0\0\0")
     assert [line["epoch"] for line in read_metrics(stopped)] == [1]
+    if older:
+        forget_metrics(stopped)
     assert train_toy(stopped).finished
+    assert ("metrics.jsonl is not as it was written; its lines are taken" in caplog.text) == (not older)
+    assert_same_run(stopped, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("change", [lambda text: text.replace("0", "1"), lambda _: "", lambda text: text[:-9]])
+def test_t3_changed_records_are_written_anew(
+    stopped: Path, tmp_path: Path, change: Callable[[str], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    train_toy(tmp_path / "whole")
+    text = (stopped / "metrics.jsonl").read_text()
+    (stopped / "metrics.jsonl").write_text(change(text))
+    assert train_toy(stopped).finished
+    assert "metrics.jsonl is not as it was written; its lines are taken from the checkpoint" in caplog.text
+    assert (stopped / "metrics.jsonl").read_text().startswith(text)
     assert_same_run(stopped, tmp_path / "whole")
 
 
@@ -151,6 +177,7 @@ def test_t3_blank_lines_in_metrics_are_nothing(stopped: Path, tmp_path: Path) ->
     "line", ["[" * 5000, "{}", "7", '{"epoch": "1"}', '{"epoch": true}', "not json", '{"ep\0och": 1}', '"\udc80"']
 )
 def test_a_line_that_is_no_epoch_s_is_named(stopped: Path, line: str) -> None:
+    forget_metrics(stopped)
     path = stopped / "metrics.jsonl"
     path.write_bytes(path.read_bytes() + line.encode(errors="surrogateescape") + b"\n")
     before = path.read_bytes()

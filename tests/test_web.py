@@ -1,5 +1,6 @@
 """Web servers that do wrong: no try is without an end, and what is given up says so in one line."""
 
+import hashlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,6 +184,27 @@ def test_encoding_over_a_server_that_begins_to_fail_ends(
         server.faults = {}
         measured = encode().measured()["train"]
         assert (measured["num_images"], measured["num_failed"]) == (21, 0)
+
+
+def test_official_weights_behind_a_server_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole_codec = pytest.importorskip("pipeline.encode.whole_codec", exc_type=InputError)
+    served = tmp_path / "served"
+    served.mkdir()
+    name = f"codec-{hashlib.sha256(BODY).hexdigest()[:8]}.pth.tar"
+    (served / name).write_bytes(BODY)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    with serve_faults(served) as server:
+        url = f"{server.url}/{name}"
+        urls = whole_codec.compressai.zoo.image.model_urls["bmshj2018-factorized"]["mse"]
+        monkeypatch.setitem(urls, 5, url)
+        for fault in ("silence", "header", "cut", "short", "status=500"):
+            server.faults = {name: fault}
+            with pytest.raises(InputError, match=rf"the download failed \(.*\); fetch {url} where there is a network"):
+                whole_codec.read_zoo("--weights")
+            assert not list((tmp_path / "torch").rglob("*.tar"))
+        server.faults = {}
+        whole_codec._download(url)
+        assert (tmp_path / "torch" / "hub" / "checkpoints" / name).read_bytes() == BODY
 
 
 def test_images_behind_a_server_that_fails(image_folder: Path) -> None:

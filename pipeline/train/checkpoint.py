@@ -79,6 +79,8 @@ class Checkpoint:
     """The averaged weights, under the names of `model`; empty where the recipe averages none."""
     run: str = ""
     """Which run: see `RunConfig.run_id`; empty where an older ci2p wrote it."""
+    metrics: str | None = None
+    """What metrics.jsonl holds of the finished epochs; None where an older ci2p wrote it."""
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
@@ -90,6 +92,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
         "precision": checkpoint.precision,
         "ema": checkpoint.ema,
         "run": checkpoint.run,
+        "metrics": checkpoint.metrics,
     }
     write_checkpoint(run / NEWEST, content, format_version=FORMAT_VERSION, previous=run / PREVIOUS)
 
@@ -105,7 +108,7 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
     try:
         progress = Progress(**content["progress"])
         parts = content["model"], content["optimizer"], content["precision"]
-        later = content.get("ema", {}), content.get("run", "")  # than the first checkpoints
+        later = content.get("ema", {}), content.get("run", ""), content.get("metrics")  # than the first checkpoints
     except (KeyError, TypeError) as error:
         raise WorkError(f"{path} is no checkpoint of this version of ci2p ({error})") from error
     return Checkpoint(progress, *parts, *later)

@@ -151,10 +151,10 @@ def _train(
         nonlocal saving_seconds
         started = time.monotonic()
         refuse_non_finite(learner.model, progress.epoch * steps_per_epoch + progress.step)
-        if lock is not None:
+        if lock is not None and log is not None:
             with writing_to(run):
                 lock.check()
-                save_checkpoint(run, learner.checkpoint(progress, config.run_id))
+                save_checkpoint(run, replace(learner.checkpoint(progress, config.run_id), metrics=log.text))
         deadlines.saved()
         saving_seconds += time.monotonic() - started
 
@@ -163,7 +163,8 @@ def _train(
         stack.enter_context(step_errors(recipe, data, share))
         stack.enter_context(deterministic_on_cpu(share.device))
         steps_done = progress.epoch * steps_per_epoch + progress.step
-        log = stack.enter_context(MetricsLog(run, progress.epoch, steps_done)) if is_writer else None
+        remembered = checkpoint.metrics if checkpoint is not None else None
+        log = stack.enter_context(MetricsLog(run, progress.epoch, steps_done, remembered)) if is_writer else None
         num_steps = recipe.epochs * steps_per_epoch
         advance = stack.enter_context(show_progress("train", num_steps, "steps", start=steps_done, quiet=not is_writer))
         stop, told = False, None

@@ -54,10 +54,20 @@ class EpochMetrics:
 class MetricsLog:
     """Appends to a run's metrics.jsonl; a context manager."""
 
-    def __init__(self, run: Path, epochs_done: int, steps_done: int) -> None:
-        """Drops the lines of epochs that a checkpoint of `epochs_done` epochs does not know, since they come again."""
+    def __init__(self, run: Path, epochs_done: int, steps_done: int, remembered: str | None = None) -> None:
+        """Drops the lines of epochs that a checkpoint of `epochs_done` epochs does not know, since they come again.
+
+        `remembered` is the `text` that the checkpoint holds; one of an older ci2p has none, and the file's own lines
+        are taken then. Raises WorkError where those are no epochs' records.
+        """
         self._path = run / "metrics.jsonl"
-        _keep_epochs(self._path, epochs_done)
+        if remembered is None:
+            _keep_epochs(self._path, epochs_done)
+            remembered = self._path.read_text(encoding="utf-8") if self._path.exists() else ""
+        else:
+            _restore(self._path, remembered)
+        self.text = remembered
+        """What the file holds: a checkpoint remembers it, since a disk may damage what it holds."""
         self._writer = _open_tensorboard(run, steps_done)
 
     def write(self, metrics: EpochMetrics) -> None:
@@ -65,6 +75,7 @@ class MetricsLog:
         line = json.dumps(asdict(metrics))
         with self._path.open("a", encoding="utf-8") as file:
             file.write(line + "\n")
+        self.text += line + "\n"
         if self._writer is not None:
             for name, value in asdict(metrics).items():
                 if name not in ("epoch", "step") and value is not None:
@@ -93,6 +104,15 @@ def _keep_epochs(path: Path, epochs_done: int) -> None:
     if path.exists():
         lines = [line for line in _whole_lines(path) if line["epoch"] <= epochs_done]
         publish(path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+
+
+def _restore(path: Path, text: str) -> None:
+    """Makes a file hold this text, and says so where more than later lines was different."""
+    there = path.read_bytes() if path.exists() else b""
+    if there != text.encode():
+        if not there.startswith(text.encode()):
+            logger.warning("%s is not as it was written; its lines are taken from the checkpoint", path)
+        publish(path, text.encode())
 
 
 def _whole_lines(path: Path) -> list[dict[str, Any]]:

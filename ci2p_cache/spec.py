@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -173,6 +173,17 @@ def read_spec(path: Path) -> CacheSpec:
         raise InputError(
             f"{path} is not a cache spec of this version of ci2p ({complaint(error)}); "
             "give another --out, or delete the folder"
+        ) from error
+
+
+def spec_of_record(fields: Mapping[str, Any]) -> CacheSpec:
+    """The spec that a run or an exported model keeps of its data. Raises InputError when it is none."""
+    try:
+        return CacheSpec.model_validate(fields)
+    except ValidationError as error:
+        raise InputError(
+            f"what the model keeps of the cache that it was trained on is damaged ({complaint(error)}); put back the "
+            "file as it was written"
         ) from error
 
 

@@ -15,6 +15,9 @@ from pipeline.evaluate.predictions import predict_cache, predict_inputs
 from pipeline.evaluate.scores import Scoring
 from tests.conftest import call_ci2p, encode_folder
 
+PIXELS = {"kind": "pixels", "dataset": "folder", "data_dir": None, "val_fraction": None, "data_seed": 0}
+PIXELS |= {"short_edge": 36, "resize_mode": "crop"}
+
 
 def test_scores_by_hand() -> None:
     scoring = Scoring(("a", "b", "c"))
@@ -101,3 +104,12 @@ def test_another_encoder_than_the_cache_s_is_refused(zarr_cache: Path) -> None:
     assert open_rendering(spec.model_dump(), "bundled", "cpu").preprocessing.short_edge == 36
     with pytest.raises(InputError, match=r"is not the encoder that the model's cache was made with"):
         open_rendering(spec.model_dump() | {"weights_sha256": "0" * 64}, "bundled", "cpu")
+
+
+def test_a_record_of_what_was_trained_on_is_held_against_its_bounds(cache: Path) -> None:
+    spec = open_cache(cache, "val").spec.model_dump(mode="json")
+    for field, value in (("image_size", 0), ("views", ["../x"]), ("step", None), ("weights_sha256", 7)):
+        with pytest.raises(InputError, match=rf"was trained on is damaged \({field}.*\); put back"):
+            open_rendering(spec | {field: value}, "bundled", "cpu")
+    with pytest.raises(InputError, match=r"was trained on is damaged \(image_size is 'x': .*\); put back"):
+        open_rendering(PIXELS | {"image_size": "x"}, "bundled", "cpu")

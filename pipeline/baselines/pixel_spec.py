@@ -1,9 +1,12 @@
 """How the images of a pixel run were found and prepared."""
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ci2p_cache.bounds import complaint
+from ci2p_cache.errors import InputError
 from pipeline.encode.preprocess import Preprocessing, ResizeMode
 
 
@@ -24,6 +27,17 @@ class PixelSpec(BaseModel):
     @property
     def preprocessing(self) -> Preprocessing:
         return Preprocessing(self.image_size, self.short_edge, self.resize_mode)
+
+
+def pixel_spec_of_record(fields: Mapping[str, Any]) -> PixelSpec:
+    """The spec that a run keeps of its images. Raises InputError when it is none."""
+    try:
+        return PixelSpec.model_validate(fields)
+    except ValidationError as error:
+        raise InputError(
+            f"what the model keeps of the images that it was trained on is damaged ({complaint(error)}); put back the "
+            "file as it was written"
+        ) from error
 
 
 def is_pixels(spec: dict[str, Any]) -> bool:

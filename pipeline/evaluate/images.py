@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from ci2p_cache import codecs
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.manifest import Failure
-from ci2p_cache.spec import CacheSpec
+from ci2p_cache.spec import CacheSpec, spec_of_record
 from ci2p_cache.views import PLAIN
-from pipeline.baselines.pixel_spec import PixelSpec, is_pixels
+from pipeline.baselines.pixel_spec import PixelSpec, is_pixels, pixel_spec_of_record
 from pipeline.baselines.pixels import VIEWS, to_floats
 from pipeline.encode.datasets import ImageSplit, open_pool
 from pipeline.encode.datasets.split import SourceSplit
@@ -100,8 +100,8 @@ def open_rendering(spec: dict[str, Any], weights: str, device: str | torch.devic
     if is_pixels(spec):
         if weights != "bundled":
             raise InputError(f"--weights {weights}: this model reads pixels and needs no encoder; leave the option out")
-        return PixelRendering(PixelSpec.model_validate(spec), resolve_device(device))
-    cache_spec = CacheSpec.model_validate(spec)
+        return PixelRendering(pixel_spec_of_record(spec), resolve_device(device))
+    cache_spec = spec_of_record(spec)
     encoder = load_encoder(weights, device)
     if encoder.weights_sha256 != cache_spec.weights_sha256:
         raise InputError(

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from ci2p_cache.errors import InputError
-from ci2p_cache.spec import CacheSpec
+from ci2p_cache.spec import spec_of_record
 from ci2p_cache.views import PLAIN
-from pipeline.baselines.pixel_spec import PixelSpec, is_pixels
+from pipeline.baselines.pixel_spec import is_pixels, pixel_spec_of_record
 from pipeline.baselines.pixels import VIEWS
 from pipeline.encode.preprocess import Preprocessing, preprocessing_of
 from pipeline.export.packages import TO_READ, require_packages
@@ -78,8 +78,8 @@ class ImageRendering:
     @property
     def preprocessing(self) -> Preprocessing:
         if is_pixels(self.data.spec):
-            return PixelSpec.model_validate(self.data.spec).preprocessing
-        return preprocessing_of(CacheSpec.model_validate(self.data.spec))
+            return pixel_spec_of_record(self.data.spec).preprocessing
+        return preprocessing_of(spec_of_record(self.data.spec))
 
     @property
     def views(self) -> tuple[str, ...]:

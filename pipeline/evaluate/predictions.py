@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ci2p_cache.cache import Cache
 from ci2p_cache.errors import InputError
 from ci2p_cache.loader import PLAIN_VIEW, BatchLoader
-from ci2p_cache.spec import CacheSpec, latent_difference
+from ci2p_cache.spec import latent_difference, spec_of_record
 from ci2p_cache.views import whole_views
 from pipeline.running.finite import refuse_non_finite_outputs
 from pipeline.running.launched import ALONE, Launched
@@ -92,7 +92,7 @@ def in_order(parts: Sequence[Predictions], batch_size: int) -> Iterator[Predicti
 
 def refuse_other_latents(data: DataRecord, cache: Cache) -> None:
     """Raises InputError unless a cache holds what the model was trained on: same encoder, preprocessing, classes."""
-    trained_on = CacheSpec.model_validate(data.spec)
+    trained_on = spec_of_record(data.spec)
     field = latent_difference(trained_on, cache.spec)
     if field is not None:
         raise InputError(

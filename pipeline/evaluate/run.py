@@ -15,9 +15,9 @@ from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.known_images import HeldOut, KnownImages, held_out_of, known_images
 from ci2p_cache.left_out import LeftOut, describe_left_out
 from ci2p_cache.manifest import Failure
-from ci2p_cache.spec import CacheSpec
+from ci2p_cache.spec import spec_of_record
 from ci2p_cache.views import MIRROR
-from pipeline.baselines.pixel_spec import PixelSpec, is_pixels
+from pipeline.baselines.pixel_spec import PixelSpec, is_pixels, pixel_spec_of_record
 from pipeline.baselines.pixels import open_pixel_data
 from pipeline.encode.decoding import OnError, default_workers
 from pipeline.encode.encoder import resolve_device
@@ -262,7 +262,7 @@ def _choose_images(run: Path, data: DataRecord, images: str | None, split: str, 
     """What is measured of a folder of images: see `held_out`."""
     spec = data.spec
     if is_pixels(spec):
-        own = PixelSpec.model_validate(spec)
+        own = pixel_spec_of_record(spec)
         dataset, seed, val_fraction, folder = (
             own.dataset,
             own.data_seed,
@@ -270,7 +270,7 @@ def _choose_images(run: Path, data: DataRecord, images: str | None, split: str, 
             images or _pixel_folder(run, data, own),
         )
     else:
-        of_cache = CacheSpec.model_validate(spec)
+        of_cache = spec_of_record(spec)
         dataset, seed, val_fraction, folder = of_cache.dataset, of_cache.seed, of_cache.val_fraction, images
     is_held_out = val_fraction is not None
     pool = open_images(folder, split, dataset=dataset, is_held_out=is_held_out, seed=seed)
@@ -289,7 +289,7 @@ def _known_images(run: Path, data: DataRecord, split: str, shards: str | None) -
     if is_pixels(data.spec):
         if split != "val":
             raise InputError(f"--split {split}: {run} reads pixels and knows its images of val alone; give --split val")
-        own = PixelSpec.model_validate(data.spec)  # of an older ci2p: it kept how val was drawn, not what it is
+        own = pixel_spec_of_record(data.spec)  # of an older ci2p: it kept how val was drawn, not what it is
         known = open_pixel_data(
             own.dataset,
             _pixel_folder(run, data, own),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ci2p_cache.codecs import Store
-from ci2p_cache.spec import CacheSpec
+from ci2p_cache.spec import spec_of_record
 from pipeline.baselines.pixel_spec import is_pixels
 from pipeline.encode.encoder import Encoder
 from pipeline.export.record import Reads
@@ -72,7 +72,7 @@ def classifier(model: nn.Module, data: DataRecord, encoder: Encoder | None, read
     if is_pixels(data.spec):
         return ImageClassifier(nn.Identity(), model, reads).eval()
     assert encoder is not None
-    spec = CacheSpec.model_validate(data.spec)
+    spec = spec_of_record(data.spec)
     to_latents = nn.Sequential(cast(nn.Module, encoder.transform), Stored(spec.store, spec.step))
     return ImageClassifier(to_latents, model, reads).eval()
 
@@ -87,4 +87,4 @@ def example_input(data: DataRecord, reads: Reads) -> Tensor:
 
 def latent_shape(data: DataRecord) -> tuple[int, int, int]:
     """[C,H,W] of the cache's latents: a window is taken inside of the model."""
-    return CacheSpec.model_validate(data.spec).latent_shape
+    return spec_of_record(data.spec).latent_shape

@@ -39,7 +39,8 @@ def convert_split(
     """Writes a split of the cache `source` into the cache `target`, or goes on where a run was killed.
 
     Format, store and images a record are the source's where none is given, which brings over a cache of format
-    version 1; what its images held stays unknown. int and rans hold the same values, so that int to rans and back gives the same files.
+    version 1; what its images held stays unknown. int and rans hold the same values, so that int to rans and back gives
+    the same files.
     Raises InputError when source and target are one folder, the source is not finished, the store would change its
     values, or the target holds another cache; WorkError when the source is damaged.
     """

@@ -63,6 +63,8 @@ def parse_ci2p(line: str, whole: bool) -> None:
         if name not in described.commands:
             raise click.UsageError(f"no command {name}")
         described = described.commands[name]
+    if isinstance(described, click.Group) and not words:
+        return  # shows its help, or what there is
     try:
         with contextlib.suppress(click.exceptions.Exit):
             described.make_context("ci2p", words, obj=[])

@@ -5,13 +5,14 @@ from typing import Any
 
 import click
 
+from pipeline.commands import completion
 from pipeline.commands.command import Command
 from pipeline.commands.options import json_option, weights_option
 from pipeline.commands.output import report
 
 
 @click.command(cls=Command, short_help="A model as a file for use without ci2p.")
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=completion.runs)
 @click.option("--to", type=click.Choice(["onnx", "torch"]), required=True, help="torch: a program of torch.export's.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Default: model.onnx or .pt2 in RUN.")
 @click.option(

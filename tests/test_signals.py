@@ -170,7 +170,7 @@ AGAIN = "run the same command again to continue"
 
 @pytest.mark.parametrize("gpus", [[], ["--gpus", "2"]])
 def test_train_ends_and_goes_on(zarr_cache: Path, tmp_path: Path, gpus: list[str]) -> None:
-    command = [*TRAIN, "--shards", zarr_cache, "--epochs", "8", "--out", "run", *gpus]
+    command = [*TRAIN, "--shards", zarr_cache, "--epochs", "4", "--out", "run", *gpus]
     line = _ended(command, "SIGUSR1", tmp_path, (tmp_path / "run" / "metrics.jsonl").exists)
     assert line == f"Error: ended by SIGUSR1; {AGAIN}"
     assert (tmp_path / "run" / "last.ckpt").exists() and not list(tmp_path.rglob("*.tmp"))

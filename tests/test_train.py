@@ -107,8 +107,8 @@ def test_t3_from_the_checkpoint_of_every_step(whole_run: Path, tmp_path: Path, m
 
 
 def test_t3_ci2p_train_really_killed(zarr_cache: Path, tmp_path: Path) -> None:
-    """SIGKILL before the first checkpoint, inside an epoch and between two; then left to finish."""
-    arguments = ["train", "--shards", str(zarr_cache), "--model", "ci2p_vit_tiny", "--epochs", "3", "--device", "cpu"]
+    """SIGKILL before the first checkpoint and inside an epoch; then left to finish. `make storm` has many more."""
+    arguments = ["train", "--shards", str(zarr_cache), "--model", "ci2p_vit_tiny", "--epochs", "2", "--device", "cpu"]
     arguments += ["--batch-size", "4", "--set", "checkpoint_every_steps=2"]  # 5 steps an epoch
     assert run_ci2p(*arguments, "--out", tmp_path / "whole").returncode == 0
     run = tmp_path / "killed"
@@ -119,7 +119,7 @@ def test_t3_ci2p_train_really_killed(zarr_cache: Path, tmp_path: Path) -> None:
         checkpoint = run / "last.ckpt"
         return checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
 
-    for num_checkpoints in (0, 2, 4):
+    for num_checkpoints in (0, 3):
         victim = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         seen, last, deadline = 0, checkpoint_time(), time.monotonic() + 120
         while not (run / "config.json").exists() or seen < num_checkpoints:

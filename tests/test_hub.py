@@ -8,7 +8,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import ci2p
 import pytest
 import torch
 from huggingface_hub import ModelCard
@@ -16,6 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from safetensors.torch import load_file
 from torch import Tensor
 
+import ci2p
 from ci2p_cache.errors import InputError, WorkError
 from pipeline.export.hub_folder import export_to_hub
 from pipeline.export.hub_model import HubModel
@@ -140,7 +140,6 @@ def test_eval_measures_it(home: Path) -> None:
         (("export", "run", "--to", "hub", "--out", "x", "--license", "My own"), "--license My own: give an identifier"),
         (("export", "run", "--to", "hub", "--out", "x", "--push", "a/b/c"), "give OWNER/NAME"),
         (("export", "run", "--to", "hub", "--out", "x", "--push", "a/b"), "there is no token"),
-        (("export", "folder", "--to", "onnx", "--out", "x.onnx", "--images", "nowhere"), "nowhere"),
         (("eval", "--checkpoint", "folder"), "say where it is with --shards CACHE"),
         (("inspect", "folder"), "is what `ci2p export --to hub` wrote, and no run"),
         (("train", "--shards", "cache", "--out", "folder"), "is what `ci2p export --to hub` wrote, and no run"),

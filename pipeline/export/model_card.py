@@ -117,7 +117,7 @@ def _usage(published: Published) -> str:
     window = published.config.recipe.window
     whole = ", ".join(map(str, _whole_shape(published)))
     centre = f" It reads the centre of the cache's latents, {window} x {window} cells." if window else ""
-    return f"""timm alone does not know the model: ci2p {published.record.ci2p_version} or newer has to be installed beside it,
+    return f"""timm alone does not know the model: ci2p {published.record.ci2p_version} or newer has to be installed,
 as a library.
 
 ### Images to classes, with ci2p

@@ -73,8 +73,9 @@ def read_stored(run_or_file: str | Path) -> Stored:
 
     A folder gives its best weights, or those that `export --to hub` put into it; a run that was stopped before its
     first evaluation has none yet, and gives its last ones, saying so. A file is `best.safetensors`, which needs nothing
-    beside it, or `last.ckpt` with its `config.json`. Of a run with averaged weights it is always these. Raises InputError when there is no such run or
-    file, WorkError when the weights are damaged or lost, or hold what is no number.
+    beside it, or `last.ckpt` with its `config.json`. Of a run with averaged weights it is always these.
+    Raises InputError when there is no such run or file, WorkError when the weights are damaged or lost, or hold what is
+    no number.
     """
     path = Path(run_or_file)
     if not path.exists():

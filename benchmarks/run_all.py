@@ -12,6 +12,7 @@ themselves.
 
 import argparse
 import json
+import shlex
 import statistics
 import subprocess
 import sys
@@ -107,7 +108,9 @@ def main() -> None:
             print(f"{title} ...", flush=True)
             report = work / f"{title}.json"
             output = run(benchmark, report)
-            found[title] = {"command": benchmark[0], "output": output, "figures": json.loads(report.read_text())}
+            words = [word.name if isinstance(word, Path) else str(word) for word in benchmark]
+            figures = json.loads(report.read_text())
+            found[title] = {"command": shlex.join(words), "output": output, "figures": figures}
     lines = ["# Benchmarks", "", f"Written by `{command_line()}`.", "", setting, "", "![views/s](reading.png)", ""]
     for title, section in found.items():
         lines += [

@@ -28,7 +28,7 @@ _OPTIONS = {
     "store": "--store",
     "step": "--step",
     "shard_size": "--shard-size",
-    "record_images": "the version of ci2p",
+    "record_images": "--record-images",
     "seed": "--seed",
 }
 

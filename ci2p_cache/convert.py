@@ -24,7 +24,7 @@ from ci2p_cache.shard import (
     write_shard,
 )
 from ci2p_cache.shard_file import read_rows
-from ci2p_cache.spec import FORMAT_VERSION, RECORD_IMAGES, latent_difference, read_spec
+from ci2p_cache.spec import FORMAT_VERSION, latent_difference, read_spec, record_size
 from ci2p_cache.verify import find_damages
 
 
@@ -34,11 +34,13 @@ def convert_split(
     split: str,
     format: Literal["zarr", "webdataset"] | None = None,
     store: Store | None = None,
+    record_images: int | None = None,
 ) -> Manifest:
     """Writes a split of the cache `source` into the cache `target`, or goes on where a run was killed.
 
-    Format and store are the source's where none is given, which brings over a cache of format version 1; what its
-    images held stays unknown. int and rans hold the same values, so that int to rans and back gives the same files.
+    Format, store and images a record are the source's where none is given, which brings over a cache of format
+    version 1; what its images held stays unknown. int and rans hold the same values, so that int to rans and back gives
+    the same files.
     Raises InputError when source and target are one folder, the source is not finished, the store would change its
     values, or the target holds another cache; WorkError when the source is damaged.
     """
@@ -46,12 +48,14 @@ def convert_split(
         raise InputError(f"{target} is the cache to be converted; give another folder to convert into")
     cache = open_cache(source, split)
     format = format or cache.spec.format
+    if format == cache.spec.format and record_images is None:
+        record_images = cache.spec.record_images
     spec = cache.spec.model_copy(
         update={
             "format_version": FORMAT_VERSION,
             "format": format,
             "store": store or cache.spec.store,
-            "record_images": RECORD_IMAGES[format],
+            "record_images": record_size(format, record_images),
         }
     )
     if latent_difference(cache.spec, spec) is not None:

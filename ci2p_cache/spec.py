@@ -97,6 +97,15 @@ class CacheSpec(BaseModel):
         return fields
 
 
+def record_size(format: str, wanted: int | None) -> int | None:
+    """Images a record, None for a zarr; `wanted` is what was asked for. Raises InputError for records of a zarr."""
+    if wanted is not None and RECORD_IMAGES[format] is None:
+        raise InputError(
+            f"--record-images {wanted}: a {format} has no records; give --format webdataset too, or neither"
+        )
+    return RECORD_IMAGES[format] if wanted is None else wanted
+
+
 def values_of(fields: dict[str, Any]) -> dict[str, Any]:
     """Of a spec's fields, as JSON types, those that say which values come in which order, however they lie on disk."""
     values = {name: value for name, value in fields.items() if name not in _OF_THE_FILES}

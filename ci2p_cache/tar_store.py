@@ -1,4 +1,4 @@
-"""The webdataset format: one tar a shard, 64 images a record. The only import of webdataset.
+"""The webdataset format: one tar a shard, `record_images` images a record. The only import of webdataset.
 
     000000.tar
         __ci2p.id__               the shard's id; webdataset skips such names

@@ -16,7 +16,7 @@ tars = sorted(map(str, split.glob("*.tar")))
 records = load_dataset("webdataset", data_files={"train": tars}, split="train", streaming=True)
 
 count = 0
-for record in records:  # of 64 images, each with its views, one buffer after another
+for record in records:  # of 64 images (--record-images), each with its views, one buffer after another
     buffers = record["latents"]
     for key, label in zip(record["json"]["keys"], record["json"]["labels"], strict=True):
         for view in range(num_views):

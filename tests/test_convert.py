@@ -2,12 +2,16 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+import webdataset
 
 import ci2p_cache.shard
+from ci2p_cache.cache import open_cache
 from ci2p_cache.convert import convert_split
 from ci2p_cache.errors import InputError
 from ci2p_cache.publish import publish
+from ci2p_cache.reader import ViewReader
 from tests.conftest import call_ci2p, encode_folder, files_of, write_image_folder
 from tests.test_encode import Killed
 
@@ -63,7 +67,7 @@ def test_what_cannot_be_converted_says_so(images: Path, tmp_path: Path) -> None:
         assert refused.returncode == 2 and len(refused.stderr.splitlines()) == 1
         assert f"encode the images with --store {store}" in refused.stderr
     refused = call_ci2p("convert", integers, "target", cwd=tmp_path)
-    assert refused.returncode == 2 and "give --format, --store or both" in refused.stderr
+    assert refused.returncode == 2 and "give --format, --store or --record-images" in refused.stderr
     assert not (tmp_path / "target").exists()
 
 
@@ -98,3 +102,72 @@ def test_the_command_line_converts_to_an_archive_and_back(images: Path, tmp_path
     seen = call_ci2p("inspect", "archive", cwd=tmp_path)
     assert "integers, step 1, coded as rans" in seen.stdout
     assert call_ci2p("verify", "archive", cwd=tmp_path).returncode == 0
+
+
+def test_a_record_holds_as_many_images_as_was_asked_for(images: Path, tmp_path: Path) -> None:
+    """One a record is a sample an image; what is converted equals what is encoded that way, and training reads both."""
+
+    def samples(cache: Path) -> list[dict[str, object]]:
+        tars = sorted(map(str, (cache / "train").glob("*.tar")))
+        return list(webdataset.WebDataset(tars, shardshuffle=False).decode())
+
+    encoded = {
+        number: encode_folder(
+            images, tmp_path / f"of-{number}", format="webdataset", record_images=number, on_error="skip"
+        )
+        for number in (None, 1, 3)
+    }
+    assert [len(samples(encoded[number])) for number in (None, 1, 3)] == [
+        4,
+        12,
+        6,
+    ]  # shards of 4, 4, 4 and 1, one failed
+    assert all(len(sample["json"]["keys"]) == 1 for sample in samples(encoded[1]))  # type: ignore[index]
+    whole, single = (open_cache(encoded[number], "train") for number in (None, 1))
+    assert whole.spec.record_images == 64 and whole.spec.values_id == single.spec.values_id
+    views = [
+        ViewReader(cache.split_dir, cache.manifest).read(cache.positions, np.zeros(cache.num_samples, np.int64))
+        for cache in (whole, single)
+    ]
+    assert np.array_equal(*views)
+    for split in SPLITS:
+        convert_split(encoded[None], tmp_path / "there", split, record_images=1)
+        convert_split(encoded[1], tmp_path / "kept", split, "webdataset", "int")
+        convert_split(encoded[1], tmp_path / "back", split, record_images=64)
+    assert files_of(tmp_path / "there") == files_of(tmp_path / "kept") == files_of(encoded[1])
+    assert files_of(tmp_path / "back") == files_of(encoded[None])
+
+
+def test_records_are_asked_for_where_there_are_some(images: Path, tmp_path: Path) -> None:
+    folder = (
+        "--dataset",
+        "folder",
+        "--data-dir",
+        images,
+        "--image-size",
+        "32",
+        "--on-error",
+        "skip",
+        "--device",
+        "cpu",
+    )
+    refused = call_ci2p("encode", *folder, "--out", tmp_path / "zarr", "--record-images", "1", cwd=tmp_path)
+    assert refused.returncode == 2 and "--record-images 1: a zarr has no records" in refused.stderr
+    assert not (tmp_path / "zarr").exists()
+    cache = encode_folder(images, tmp_path / "tars", format="webdataset", on_error="skip")
+    other = call_ci2p(
+        "encode",
+        *folder,
+        "--shard-size",
+        "4",
+        "--format",
+        "webdataset",
+        "--record-images",
+        "2",
+        "--out",
+        cache,
+        cwd=tmp_path,
+    )
+    assert other.returncode == 2 and "record_images is 64 there and 2 in this run (--record-images)" in other.stderr
+    assert call_ci2p("convert", cache, tmp_path / "single", "--record-images", "1", cwd=tmp_path).returncode == 0
+    assert open_cache(tmp_path / "single", "val").spec.record_images == 1

@@ -8,7 +8,14 @@ import click
 from ci2p_cache.errors import InputError
 from ci2p_cache.printable import counted
 from pipeline.commands.command import Command
-from pipeline.commands.options import STORES, device_option, json_option, on_error_option, weights_option
+from pipeline.commands.options import (
+    STORES,
+    device_option,
+    json_option,
+    on_error_option,
+    record_images_option,
+    weights_option,
+)
 from pipeline.commands.output import report
 
 
@@ -93,23 +100,27 @@ def verify(cache: Path, data_dir: str | None, json_file: str | None) -> None:
 @click.argument("target", type=click.Path(path_type=Path))
 @click.option("--format", "target_format", type=click.Choice(["zarr", "webdataset"]), help="Default: SOURCE's.")
 @click.option("--store", type=STORES, help="Default: SOURCE's. int and rans hold the same values.")
+@record_images_option
 @json_option
-def convert(source: Path, target: Path, target_format: Any, store: Any, json_file: str | None) -> None:
+def convert(
+    source: Path, target: Path, target_format: Any, store: Any, record_images: int | None, json_file: str | None
+) -> None:
     """The same samples and values in another format or store; run it again to continue.
 
-    Without --format and --store, a cache of an older format version is brought over to today's.
+    Without --format, --store and --record-images, a cache of an older format version is brought over to today's.
     """
     from ci2p_cache.convert import convert_split, is_outdated
     from ci2p_cache.summary import size_figures
     from ci2p_cache.verify import find_splits
 
     splits = find_splits(source)
-    if not target_format and not store and not any(is_outdated(source / split) for split in splits):
-        raise InputError("convert to what? give --format, --store or both")
+    unchanged = not target_format and not store and record_images is None
+    if unchanged and not any(is_outdated(source / split) for split in splits):
+        raise InputError("convert to what? give --format, --store or --record-images")
     measured = {}
     lines = []
     for split in splits:
-        manifest = convert_split(source, target, split, target_format, store)
+        manifest = convert_split(source, target, split, target_format, store, record_images)
         measured[split] = {"num_images": manifest.num_images, "num_views": manifest.num_views, **size_figures(manifest)}
         size = measured[split]["bytes_per_view"]
         images, views = counted(manifest.num_images, "image"), counted(manifest.num_views, "view")

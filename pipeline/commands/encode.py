@@ -18,6 +18,7 @@ from pipeline.commands.options import (
     json_option,
     max_pixels_option,
     on_error_option,
+    record_images_option,
     resize_mode_option,
     short_edge_option,
     val_fraction_option,
@@ -28,7 +29,7 @@ from pipeline.commands.output import report
 GROUPS = {
     "What": "dataset data-dir out split val-fraction seed on-error max-pixels dry-run",
     "Views": "image-size views crops crop-scale short-edge resize-mode jpeg-decode weights",
-    "Store": "store step format shard-size",
+    "Store": "store step format shard-size record-images",
     "Machine": "device gpus batch-size workers precision engine json",
 }
 
@@ -96,7 +97,14 @@ GROUPS = {
 )
 @click.option("--batch-size", type=click.IntRange(1), default=32, show_default=True, help="Images a batch.")
 @click.option("--workers", type=click.IntRange(0), help="Decoding processes. Default: one a core, 16 at most.")
-@click.option("--shard-size", type=click.IntRange(1), default=1024, show_default=True, help="Images a shard.")
+@click.option(
+    "--shard-size",
+    type=click.IntRange(1),
+    default=512,
+    show_default=True,
+    help="Images a shard. A killed encode loses up to a shard's work: a minute at 8 images/s, which two cores do.",
+)
+@record_images_option
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the shuffle, --crops and --val-fraction.")
 @on_error_option
 @max_pixels_option

@@ -39,6 +39,12 @@ max_pixels_option = click.option(
     help="Of an image; a larger one is not used.",
 )
 
+record_images_option = click.option(
+    "--record-images",
+    type=click.IntRange(1, 2**20),
+    help="Images a record of a tar. Default: 64; 1: a sample an image, as others expect.",
+)
+
 _DATASETS = ("sample", "folder", "animals10", "imagenet", "webdataset", "huggingface")
 STORES = click.Choice(["int", "rans", "float16"])
 

@@ -10,7 +10,7 @@ from ci2p_cache import codecs
 from ci2p_cache.bounds import MOST_CLASSES
 from ci2p_cache.claim import check_claim, spec_of_settings
 from ci2p_cache.errors import InputError
-from ci2p_cache.spec import RECORD_IMAGES, CacheSpec, hash_items
+from ci2p_cache.spec import CacheSpec, hash_items, record_size
 from ci2p_cache.views import view_names
 from pipeline.encode.codec import ENCODER
 from pipeline.encode.crops import NO_CROPS, Crops, random_crops
@@ -186,6 +186,6 @@ def make_spec(
         store=options.store,
         step=None if options.store == "float16" else options.step,
         shard_size=options.shard_size,
-        record_images=RECORD_IMAGES[options.format],
+        record_images=record_size(options.format, options.record_images),
         seed=options.seed,
     )

@@ -46,7 +46,8 @@ class EncodeOptions:
     views: Flips = "flip"
     crops: int = 0  # of each training image
     crop_scale: tuple[float, float] | None = None  # shares of the area; None: `crops.DEFAULT_SCALE`
-    shard_size: int = 1024  # images
+    shard_size: int = 512  # images: a kill loses up to as many, a minute's work of two cores
+    record_images: int | None = None  # of a tar; None: `spec.RECORD_IMAGES`
     seed: int = 0
     batch_size: int = 32  # images
     workers: int = 1  # decoding processes

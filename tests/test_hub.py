@@ -123,12 +123,14 @@ def test_the_folder_says_nothing_of_the_machine(home: Path) -> None:
     assert str(home).encode() not in written and str(home.parent).encode() not in written
 
 
-def test_eval_measures_it(home: Path) -> None:
+def test_eval_measures_it_on_a_cache_that_is_named(home: Path, tmp_path: Path) -> None:
     scores = [
         json.loads(call_ci2p("eval", "--checkpoint", name, "--shards", "cache", "--json", "-", cwd=home).stdout)
         for name in ("run", "folder")
     ]
     assert scores[0]["confusion"] == scores[1]["confusion"]
+    refused = call_ci2p("eval", "--checkpoint", home / "folder", cwd=tmp_path)
+    assert refused.returncode == 2 and refused.stderr.count("\n") == 1 and "with --shards CACHE" in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -140,7 +142,6 @@ def test_eval_measures_it(home: Path) -> None:
         (("export", "run", "--to", "hub", "--out", "x", "--license", "My own"), "--license My own: give an identifier"),
         (("export", "run", "--to", "hub", "--out", "x", "--push", "a/b/c"), "give OWNER/NAME"),
         (("export", "run", "--to", "hub", "--out", "x", "--push", "a/b"), "there is no token"),
-        (("eval", "--checkpoint", "folder"), "say where it is with --shards CACHE"),
         (("inspect", "folder"), "is what `ci2p export --to hub` wrote, and no run"),
         (("train", "--shards", "cache", "--out", "folder"), "is what `ci2p export --to hub` wrote, and no run"),
     ],

@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -33,6 +32,7 @@ from pipeline.export.hub_push import open_hub
 from pipeline.export.measured import measured_of
 from pipeline.export.model_card import Published, model_card, without_places
 from pipeline.export.record import export_record
+from pipeline.models import load_by_timm
 from pipeline.train.run_folder import CONFIG, PUBLISHED, RunConfig, newest_run, writing_to
 from pipeline.train.trained_model import load_model, read_stored
 from pipeline.train.weights_file import write_weights
@@ -151,11 +151,10 @@ def _hold_against(model: nn.Module, config: RunConfig, folder: Path) -> None:
     shape = config.data.input_shape if is_pixels(config.data.spec) else latent_shape(config.data)
     inputs_BCHW = torch.randn(_NUM_CHECKED, *shape, generator=torch.Generator().manual_seed(_CHECK_SEED))
     window = config.recipe.window
-    of_timm = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     with contextlib.redirect_stdout(io.StringIO()):  # it says that it loads
         of_mixin = HubModel.from_pretrained(folder)
     ways: list[tuple[str, nn.Module, Tensor]] = [
-        ("timm.create_model", of_timm, centre_window(inputs_BCHW, window) if window else inputs_BCHW),
+        ("timm.create_model", load_by_timm(folder), centre_window(inputs_BCHW, window) if window else inputs_BCHW),
         ("HubModel.from_pretrained", of_mixin, inputs_BCHW),
         ("ci2p.load", load_model(folder)[0], inputs_BCHW),
     ]

@@ -5,12 +5,11 @@
 from pathlib import Path
 from typing import Any
 
-import timm
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-import pipeline.models  # noqa: F401  (makes ci2p's models known to timm)
 from ci2p_cache.errors import WorkError
+from pipeline.models import build_by_name
 from pipeline.train.run_folder import PUBLISHED
 from pipeline.train.weights_file import read_weights, write_plain_weights
 from pipeline.train.window import centre_window
@@ -35,7 +34,7 @@ class HubModel(nn.Module, PyTorchModelHubMixin):
         ci2p: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.model: nn.Module = timm.create_model(architecture, num_classes=num_classes, **(model_args or {}))
+        self.model = build_by_name(architecture, num_classes, model_args or {})
         self.label_names = list(label_names or ())
         self.window = window
 

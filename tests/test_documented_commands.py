@@ -18,7 +18,7 @@ from tests.conftest import REPOSITORY
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 _BLOCK = re.compile(r"^```.*?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _SPAN = re.compile(r"`([^`]+)`")
-_CI2P = re.compile(r"(?:.*\s)?ci2p((?:\s.*)?)", re.DOTALL)  # what stands before it starts processes or sets variables
+_CI2P = re.compile(r"(?:[A-Z0-9_]+=\S+ |torchrun .*--no-python |srun .*)*ci2p((?: .*)?)")
 _BENCHMARK = re.compile(r"(?:\S+/)?python benchmarks/(\w+)\.py(.*)", re.DOTALL)
 
 
@@ -42,9 +42,7 @@ def ci2p_lines() -> list[tuple[str, str, bool]]:
     found = []
     for page in PAGES:
         for line, whole in command_lines(page.read_text()):
-            if (whole or line != "ci2p") and re.match(
-                r"([A-Z0-9_]+=\S+ |torchrun .*--no-python |srun .*)*ci2p( |$)", line
-            ):
+            if (whole or line != "ci2p") and _CI2P.fullmatch(line):
                 found.append((page.name, line, whole))
     return list(dict.fromkeys(found))
 
@@ -65,6 +63,8 @@ def parse_ci2p(line: str, whole: bool) -> None:
         if name not in described.commands:
             raise click.UsageError(f"no command {name}")
         described = described.commands[name]
+    if isinstance(described, click.Group) and not words:
+        return  # shows its help, or what there is
     try:
         with contextlib.suppress(click.exceptions.Exit):
             described.make_context("ci2p", words, obj=[])

@@ -32,7 +32,7 @@ def test_all_but_a_head_of_other_classes_is_taken_over(
     first: Path, classes: tuple[str, ...], caplog: pytest.LogCaptureFixture
 ) -> None:
     data = replace(ToyData(), classes=classes)
-    config = resolve_config(toy_recipe(init_from=str(first)), data, device="cpu", world_size=1)
+    config = resolve_config(toy_recipe(init_from=str(first)), data, run=first, device="cpu", world_size=1)
     model = build_model(config, build_small)
     fresh = {name: value.clone() for name, value in model.state_dict().items()}
     with caplog.at_level(logging.INFO, "ci2p"):

@@ -2,6 +2,7 @@
 
 import click
 
+from pipeline.commands import completion
 from pipeline.commands.command import Command
 from pipeline.commands.options import json_option
 from pipeline.commands.output import report
@@ -20,7 +21,14 @@ from pipeline.commands.output import report
 @click.option(
     "--num-classes", type=click.IntRange(1), default=10, show_default=True, help="The paper's figures are for 10."
 )
-@click.option("--model", "models", multiple=True, metavar="NAME", help="May be repeated. Default: all of ci2p's own.")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=completion.all_models,
+    help="May be repeated. Default: all of ci2p's own.",
+)
 @json_option
 def complexity(image_sizes: tuple[int, ...], num_classes: int, models: tuple[str, ...], json_file: str | None) -> None:
     """Parameters and multiply-accumulates of the models, the paper's figures beside ours."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from pipeline.commands import completion
 from pipeline.commands.command import Command
 from pipeline.commands.gpus import STARTED_BY_GPUS, is_first, runs_elsewhere
 from pipeline.commands.options import (
@@ -37,7 +38,13 @@ GROUPS = {
 @click.command(cls=Command, groups=GROUPS, short_help="Stage one: images -> a cache of latents.")
 @dataset_option(required=True)
 @data_dir_option
-@click.option("--out", type=click.Path(path_type=Path), metavar="CACHE", help="Default: caches/DATA.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="CACHE",
+    shell_complete=completion.caches,
+    help="Default: caches/DATA.",
+)
 @click.option(
     "--split", "splits", multiple=True, metavar="NAME", help="Only this split; may be repeated. Default: all there are."
 )

@@ -6,6 +6,7 @@ import click
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.printable import counted
+from pipeline.commands import completion
 from pipeline.commands.command import Command
 from pipeline.commands.gpus import is_first, runs_elsewhere
 from pipeline.commands.options import (
@@ -22,9 +23,14 @@ from pipeline.commands.output import print_line, printable_lines, report, write_
 
 
 @click.command("eval", cls=Command, short_help="Measure a trained model, on a cache or images.")
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=completion.runs)
 @checkpoint_option
-@click.option("--shards", metavar="CACHE", help="Default: the cache that the model was trained from.")
+@click.option(
+    "--shards",
+    metavar="CACHE",
+    shell_complete=completion.caches,
+    help="Default: the cache that the model was trained from.",
+)
 @click.option("--images", metavar="DIR", help="Raw images instead, through the encoder that made the cache.")
 @click.option("--split", default="val", show_default=True, metavar="NAME", help="Which part of the data set.")
 @click.option("--predictions", "table", metavar="FILE", help="Write key, label, prediction and probability as CSV.")

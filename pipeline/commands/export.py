@@ -6,13 +6,14 @@ from typing import Any
 import click
 
 from ci2p_cache.errors import InputError
+from pipeline.commands import completion
 from pipeline.commands.command import Command
 from pipeline.commands.options import json_option, weights_option
 from pipeline.commands.output import report
 
 
 @click.command(cls=Command, short_help="A model as a file for use without ci2p, or for the Hugging Face Hub.")
-@click.argument("run", required=False)
+@click.argument("run", required=False, shell_complete=completion.runs)
 @click.option(
     "--to",
     type=click.Choice(["onnx", "torch", "hub"]),

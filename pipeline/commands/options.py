@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from ci2p_cache.errors import InputError
+from pipeline.commands import completion
 from pipeline.running.pixel_limit import MAX_PIXELS
 
 json_option = click.option("--json", "json_file", metavar="FILE", help="Write what was measured as JSON ('-': stdout).")
@@ -18,7 +19,9 @@ gpus_option = click.option("--gpus", metavar="N|all", help="A process for each o
 max_minutes_option = click.option(
     "--max-minutes", type=click.FloatRange(min=0, min_open=True), help="End after so long, resumably."
 )
-checkpoint_option = click.option("--checkpoint", metavar="RUN|FILE", help="Default: the newest run under runs/.")
+checkpoint_option = click.option(
+    "--checkpoint", metavar="RUN|FILE", shell_complete=completion.runs, help="Default: the newest run under runs/."
+)
 weights_option = click.option(
     "--weights", default="bundled", show_default=True, metavar="bundled|zoo|FILE", help="Of the encoder."
 )

@@ -6,6 +6,7 @@ import click
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.printable import counted
+from pipeline.commands import completion
 
 
 @click.group(invoke_without_command=True, short_help="The recipes, and what their keys mean.")
@@ -32,7 +33,7 @@ def recipes(context: click.Context) -> None:
 
 
 @recipes.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.recipe_names)
 def show(name: str) -> None:
     """Print a recipe: its comments say what command it is for and what it reached."""
     from pipeline.train.recipe import recipe_text
@@ -41,7 +42,7 @@ def show(name: str) -> None:
 
 
 @recipes.command()
-@click.argument("name")
+@click.argument("name", shell_complete=completion.recipe_names)
 @click.argument("file", type=click.Path(path_type=Path))
 def copy(name: str, file: Path) -> None:
     """Write a recipe to FILE, to change it there."""

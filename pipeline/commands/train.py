@@ -1,6 +1,5 @@
 """`ci2p train`, and `ci2p baseline`, which differs in its data alone."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -8,17 +7,15 @@ import click
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.printable import counted
+from pipeline.commands import completion
 from pipeline.commands.command import Command
 from pipeline.commands.gpus import is_first, runs_elsewhere
 from pipeline.commands.options import (
     data_dir_option,
     dataset_option,
-    device_option,
     given_once,
     gpus_option,
     image_size_option,
-    json_option,
-    max_minutes_option,
     max_pixels_option,
     on_error_option,
     resize_mode_option,
@@ -26,6 +23,7 @@ from pipeline.commands.options import (
     val_fraction_option,
 )
 from pipeline.commands.output import report
+from pipeline.commands.recipe_options import recipe_options, resolve_recipe
 
 _RECIPE = "recipe epochs batch-size lr seed set"
 _MACHINE = "device gpus precision compile workers resident max-minutes json"
@@ -36,63 +34,6 @@ _BASELINE_GROUPS = {
     "Recipe": _RECIPE,
     "Machine": _MACHINE,
 }
-
-
-class Settings(click.types.StringParamType):
-    """KEY=VALUE, several of which the environment gives with blanks between them; a value may hold blanks, too."""
-
-    def split_envvar_value(self, rv: str) -> list[str]:
-        return re.split(r"\s+(?=[A-Za-z_]+\s*=)", rv.strip())
-
-
-def recipe_options(command: Any) -> Any:
-    """What `train` and `baseline` share: everything that makes up the recipe, and where and how long it runs."""
-    options = [
-        click.option(
-            "--recipe",
-            default="paper-animals10",
-            show_default=True,
-            metavar="NAME|FILE",
-            help="Every setting there is; `ci2p recipes` lists them.",
-        ),
-        click.option("--out", type=click.Path(path_type=Path), metavar="RUN", help="Default: runs/MODEL-DATA-SEED."),
-        click.option("--epochs", type=int, help="Times through the training images. Default: the recipe's."),
-        click.option(
-            "--batch-size", type=int, help="Images a step, over all processes together. Default: the recipe's."
-        ),
-        click.option("--lr", type=float, help="Peak learning rate. Default: the recipe's."),
-        click.option("--seed", type=int, help="Of weights, order and augmentation. Default: the recipe's."),
-        click.option(
-            "--precision",
-            type=click.Choice(["float32", "bfloat16", "float16"]),
-            help="Of the matrix products. Default: the recipe's.",
-        ),
-        click.option(
-            "--compile/--no-compile", default=None, help="torch.compile the model, or not. Default: the recipe's."
-        ),
-        click.option(
-            "--set",
-            "settings",
-            type=Settings(),
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="Anything else in the recipe.",
-        ),
-        device_option,
-        max_minutes_option,
-        json_option,
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def _resolve_recipe(recipe: str, settings: tuple[str, ...], overrides: dict[str, Any]) -> Any:
-    """The recipe of a name or file, with --set and the options that were given laid over it."""
-    from pipeline.train.recipe import load_recipe, parse_setting
-
-    given = {key: value for key, value in overrides.items() if value is not None}
-    return load_recipe(recipe, dict(map(parse_setting, settings)) | given)
 
 
 def _train(
@@ -131,11 +72,23 @@ def _train(
 
 
 @click.command(cls=Command, groups=_TRAIN_GROUPS, short_help="Stage two: a cache -> a model.")
-@click.argument("cache", required=False)
-@click.option("--shards", metavar="CACHE", help="A finished cache: a folder, or an fsspec URL; or give it plainly.")
-@click.option("--model", help="ci2p_vit_base, _ds, _large, _small, _tiny, or a ViT of timm's. Default: the recipe's.")
+@click.argument("cache", required=False, shell_complete=completion.caches)
 @click.option(
-    "--init-from", metavar="RUN|FILE", help="Start from a run of your own, under a new head for other classes."
+    "--shards",
+    metavar="CACHE",
+    shell_complete=completion.caches,
+    help="A finished cache: a folder, or an fsspec URL; or give it plainly.",
+)
+@click.option(
+    "--model",
+    shell_complete=completion.models,
+    help="ci2p_vit_base, _ds, _large, _small, _tiny, or a ViT of timm's. Default: the recipe's.",
+)
+@click.option(
+    "--init-from",
+    metavar="RUN|FILE",
+    shell_complete=completion.runs,
+    help="Start from a run of your own, under a new head for other classes.",
 )
 @click.option("--pretrained/--no-pretrained", default=None, help="Start a ViT of timm's from its published weights.")
 @recipe_options
@@ -173,13 +126,19 @@ def train(
         return
     from pipeline.train.data import open_training_data
 
-    resolved = _resolve_recipe(recipe, settings, overrides)
+    resolved = resolve_recipe(recipe, settings, overrides)
     data = open_training_data(path, workers=workers, resident=resident)
     _train(resolved, data, path, out, device, max_minutes, json_file)
 
 
 @click.command(cls=Command, groups=_BASELINE_GROUPS, short_help="Train a model that reads pixels, to compare.")
-@click.option("--model", default="vit_base", show_default=True, help="vit_base, _small, _tiny, _base_p32, cnn_vit ...")
+@click.option(
+    "--model",
+    default="vit_base",
+    show_default=True,
+    shell_complete=completion.baselines,
+    help="vit_base, _small, _tiny, _base_p32, cnn_vit ...",
+)
 @dataset_option(default="folder", show_default=True)
 @data_dir_option
 @val_fraction_option
@@ -227,7 +186,7 @@ def baseline(
     from pipeline.running.launched import launched_as
 
     launched_as()  # what it refuses is refused before an image is decoded
-    resolved = _resolve_recipe(recipe, settings, overrides)
+    resolved = resolve_recipe(recipe, settings, overrides)
     data = open_pixel_data(
         dataset,
         data_dir,

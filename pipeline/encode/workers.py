@@ -192,9 +192,12 @@ def _explained(error: Exception, processes: set[BaseProcess], place: str) -> Wor
         free = f" ({shutil.disk_usage(SHARED_MEMORY).free / 1e6:.0f} MB free)" if SHARED_MEMORY.is_dir() else ""
         return _short_of_shared_memory(free)
     if isinstance(error, EOFError | OSError) and processes:  # one closed its end of the line: it may be ending
-        wait([process.sentinel for process in processes], timeout=_ENDING_S)
-        for process in processes:
-            process.join(0.1)
+        try:
+            wait([process.sentinel for process in processes], timeout=_ENDING_S)
+            for process in processes:
+                process.join(0.1)
+        except RuntimeError as lost:  # torch's own watch over the processes, which says so at any moment
+            text = str(lost)
     ends = {process.exitcode for process in processes if process.exitcode}
     if not ends and "DataLoader worker" not in text:
         return None

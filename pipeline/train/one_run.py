@@ -1,7 +1,8 @@
 """One run: a run folder is one process group's, and holds what one run wrote (promise T5)."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 
 from lightning_fabric import Fabric
@@ -27,7 +28,7 @@ def only_run_in(run: Path, fabric: Fabric) -> Iterator[Lock | None]:
     cannot be written to.
     """
     lock, refusal = None, None
-    is_new = not run.exists()
+    made = list(takewhile(lambda folder: not folder.exists(), (run, *run.parents)))
     if fabric.is_global_zero:
         try:
             lock = _lock(run)
@@ -43,8 +44,9 @@ def only_run_in(run: Path, fabric: Fabric) -> Iterator[Lock | None]:
         with lock:
             yield lock
     finally:
-        if is_new and not any(run.iterdir()):
-            run.rmdir()
+        for folder in made:  # what was begun in vain leaves nothing behind
+            with suppress(OSError):  # it holds something
+                folder.rmdir()
 
 
 def _lock(run: Path) -> Lock:

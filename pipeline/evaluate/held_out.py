@@ -86,8 +86,8 @@ def choose_images(
             keys = [images.keys[index] for index in np.flatnonzero(trained)[:_SHOWN].tolist()]
             raise InputError(
                 f"--images {folder}: the model was trained on {trained.sum()} of its "
-                f"{counted(len(everything), 'image')} ({', '.join(keys)}{', ...' if trained.sum() > _SHOWN else ''}), and "
-                f"none of {split} is there; "give the folder that the cache was made from, or other images"
+                f"{counted(len(everything), 'image')} ({', '.join(keys)}{', ...' if trained.sum() > _SHOWN else ''}), "
+                f"and none of {split} is there; give the folder that the cache was made from, or other images"
             )
         described += ": it was trained on none of them"
     return _choose(images, everything, classes, folder, described=described)

@@ -98,8 +98,8 @@ def refuse_other_run(run: Path, theirs: RunConfig, ours: RunConfig) -> None:
         same = is_same(theirs.data.fingerprint, ours.data.fingerprint) if field == "data" else there == here
         if not same and field == "epochs":
             raise InputError(
-                f"{run} has a schedule of {counted(theirs.recipe.epochs, 'epoch')}, which ends where it ends; for more, train from "
-                f"its weights: --init-from {run} --epochs {here} and another --out"
+                f"{run} has a schedule of {counted(theirs.recipe.epochs, 'epoch')}, which ends where it ends; "
+                f"for more, train from its weights: --init-from {run} --epochs {here} and another --out"
             )
         if not same:
             raise InputError(

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from ci2p_cache.spec import CacheSpec
     from pipeline.api.view_dataset import ViewDataset
+    from pipeline.export.hub_model import HubModel
 
 _HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120  (quick, and links are not followed)
 _PACKAGES = ("ci2p_cache", "pipeline")
@@ -93,6 +94,7 @@ from ci2p_cache.errors import InputError, WorkError, describe_system_error  # no
 __all__ = [
     "Cache",
     "Evaluation",
+    "HubModel",
     "InputError",
     "Loader",
     "Model",
@@ -113,7 +115,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def __getattr__(name: str) -> str:
+def __getattr__(name: str) -> Any:
+    if name == "HubModel":
+        # huggingface_hub's mixin is its base, so torch and that have to be there before the class is.
+        from pipeline.export.hub_model import HubModel
+
+        return HubModel
     if name == "__version__":
         from importlib import metadata
 

@@ -11,6 +11,7 @@ from ci2p_cache.errors import InputError
 EXTRAS = {
     "compressai": "compressai>=1.2.8",
     "complexity": "fvcore>=0.1.5.post20221221",
+    "hub": "huggingface_hub>=0.27",
     "huggingface": "datasets>=3",
     "imagenet": "scipy>=1.11",
     "openvino": "openvino>=2025.0",

@@ -77,6 +77,7 @@ for command in sys.argv[2].split("\\n"):
         ("fit-encoder --data-dir . --out x.pth.tar", "compressai"),
         ("complexity --model vit_tiny", "fvcore"),
         ("encode --dataset huggingface --data-dir x", "datasets"),
+        ("export x --to hub", "huggingface_hub"),
         ("encode --dataset sample --engine openvino --device cpu", "openvino"),
     ],
 )

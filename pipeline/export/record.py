@@ -48,10 +48,8 @@ class ExportRecord(BaseModel):
 
 def export_record(config: RunConfig, weights: dict[str, torch.Tensor], reads: Reads) -> ExportRecord:
     """What a file made of a run says of itself."""
-    data = config.data
+    data = without_places(config.data)
     spec = data.spec
-    if is_pixels(spec):
-        spec = spec | {"data_dir": None}  # a place on the machine that trained
     fields = ("image_size", "short_edge", "resize_mode", "interpolation", "jpeg_decode")
     return ExportRecord(
         ci2p_version=config.versions["ci2p"],
@@ -60,9 +58,15 @@ def export_record(config: RunConfig, weights: dict[str, torch.Tensor], reads: Re
         classes=data.classes,
         preprocessing={name: spec[name] for name in fields if name in spec},
         weights_sha256=hash_state(weights),
-        data=data.model_copy(
-            update={"spec": spec, "path": PurePosixPath(data.path).name, "absolute_path": "", "path_from_run": ""}
-        ),
+        data=data,
+    )
+
+
+def without_places(data: DataRecord) -> DataRecord:
+    """What a run was trained on, without what it says of the machine that trained: of a path only the name is kept."""
+    spec = data.spec | {"data_dir": None} if is_pixels(data.spec) else data.spec
+    return data.model_copy(
+        update={"spec": spec, "path": PurePosixPath(data.path).name, "absolute_path": "", "path_from_run": ""}
     )
 
 

@@ -6,6 +6,7 @@ from pipeline.models.dual_scale_vit import DualScaleVit, ci2p_vit_ds
 from pipeline.models.inverted_residual import InvertedResidual
 from pipeline.models.model_factory import baseline_names, create_model, model_names, reads_pixels
 from pipeline.models.patch_reshape import PatchReshape
+from pipeline.models.published import build_by_name, load_by_timm
 
 __all__ = [
     "CnnVit",
@@ -13,12 +14,14 @@ __all__ = [
     "InvertedResidual",
     "PatchReshape",
     "baseline_names",
+    "build_by_name",
     "ci2p_vit_base",
     "ci2p_vit_ds",
     "ci2p_vit_large",
     "ci2p_vit_small",
     "ci2p_vit_tiny",
     "create_model",
+    "load_by_timm",
     "model_names",
     "reads_pixels",
 ]

@@ -34,6 +34,9 @@ logger = logging.getLogger("ci2p")
 
 METRICS = "metrics.jsonl"
 CONFIG, IMAGES, BEST = "config.json", "images.npz", "best.safetensors"
+PUBLISHED = "model.safetensors"
+"""The weights in a folder that `ci2p export --to hub` wrote: what they are of stands in them; its config.json is for
+timm."""
 # What two runs may differ in and still compute the same thing.
 FREE_FIELDS = frozenset({"compile", "checkpoint_every_minutes", "checkpoint_every_steps"})
 _RECORDED_PACKAGES = ("ci2p", "torch", "timm", "lightning-fabric")
@@ -95,10 +98,14 @@ def default_run(model: str, cache: str | Path, seed: int, root: Path = Path("run
 
 def newest_run(root: Path = Path("runs")) -> Path:
     """The run under `root` that was written to last. Raises InputError when there is none."""
-    runs = [config.parent for config in root.glob(f"*/{CONFIG}")]
+    runs = [config.parent for config in root.glob(f"*/{CONFIG}") if not _is_published(config.parent)]
     if not runs:
         raise InputError(f"there is no run under {root}/; train one with `ci2p train`, or name one with --checkpoint")
     return max(runs, key=_last_written)
+
+
+def _is_published(folder: Path) -> bool:
+    return (folder / PUBLISHED).exists() and not (folder / METRICS).exists()
 
 
 def _last_written(run: Path) -> float:
@@ -118,6 +125,8 @@ def read_config(run: Path) -> RunConfig:
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{run} is no run of `ci2p train`: it has no {CONFIG}") from None
     except ValidationError as error:
+        if (run / PUBLISHED).exists():
+            raise InputError(f"{run} is what `ci2p export --to hub` wrote, and no run; name the run") from None
         field = ".".join(str(part) for part in error.errors()[0]["loc"]) or "the file"
         raise InputError(f"{path} is not of this version of ci2p ({field}); give another --out") from None
 

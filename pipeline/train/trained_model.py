@@ -12,7 +12,7 @@ from ci2p_cache.spec import values_of
 from pipeline.models import create_model
 from pipeline.running.finite import non_finite
 from pipeline.train.checkpoint import NEWEST, Progress, load_checkpoint, newest_checkpoint
-from pipeline.train.run_folder import BEST, CONFIG, ModelBuilder, RunConfig, build_model, read_config
+from pipeline.train.run_folder import BEST, CONFIG, PUBLISHED, ModelBuilder, RunConfig, build_model, read_config
 from pipeline.train.weights_file import read_weights, write_weights
 from pipeline.train.window import ThroughWindow
 
@@ -71,15 +71,18 @@ def load_model(run_or_file: str | Path, build: ModelBuilder = create_model) -> t
 def read_stored(run_or_file: str | Path) -> Stored:
     """The weights of a run, and its config.
 
-    A folder gives its best weights; a run that was stopped before its first evaluation has none yet, and gives its
-    last ones, saying so. A file is `best.safetensors`, which needs nothing beside it, or `last.ckpt` with its
-    `config.json`. Of a run with averaged weights it is always these. Raises InputError when there is no such run or
-    file, WorkError when the weights are damaged or lost, or hold what is no number.
+    A folder gives its best weights, or those that `export --to hub` put into it; a run that was stopped before its
+    first evaluation has none yet, and gives its last ones, saying so. A file is `best.safetensors`, which needs nothing
+    beside it, or `last.ckpt` with its `config.json`. Of a run with averaged weights it is always these.
+    Raises InputError when there is no such run or file, WorkError when the weights are damaged or lost, or hold what is
+    no number.
     """
     path = Path(run_or_file)
     if not path.exists():
         raise InputError(f"{path} does not exist; train it with `ci2p train`")
     run, weights_path = (path, path / BEST) if path.is_dir() else (path.parent, path)
+    if path.is_dir() and not weights_path.exists() and (path / PUBLISHED).exists():
+        weights_path = path / PUBLISHED
     if path.is_dir() and not weights_path.exists():
         config, weights_path, weights = read_config(run), run / NEWEST, _last_weights(run)
     elif weights_path.suffix == ".safetensors":
@@ -96,12 +99,14 @@ def read_stored(run_or_file: str | Path) -> Stored:
 def _config_of(weights: Path, told: str | None) -> RunConfig:
     """The config beside a weights file, or the one inside it. Raises WorkError where they are of different models."""
     if told is None:
+        if weights.name == PUBLISHED:
+            raise InputError(f"{weights} is not what `ci2p export` wrote; load it with ci2p.HubModel.from_pretrained")
         return read_config(weights.parent)
     try:
         inside = RunConfig.model_validate_json(told)
     except ValidationError as error:
         raise InputError(f"{weights} is not of this version of ci2p ({error.error_count()} fields)") from None
-    if not (weights.parent / CONFIG).exists():
+    if weights.name == PUBLISHED or not (weights.parent / CONFIG).exists():
         return inside
     beside = read_config(weights.parent)
     ours, theirs = (

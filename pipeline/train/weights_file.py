@@ -26,10 +26,14 @@ _METADATA = "ci2p"
 
 def write_weights(path: Path, weights: Mapping[str, Tensor], config: str) -> None:
     """Publishes weights with the JSON of their config. Raises OSError when the disk refuses."""
-    # safetensors writes plain row-major tensors; the convolutions' weights lie channels-last.
-    plain = {name: value.detach().cpu().contiguous() for name, value in weights.items()}
+    plain = _row_major(weights)
     metadata = {"config": config, "sha256": _seal(plain, config)}
     publish(path, safetensors.torch.save(plain, {_METADATA: json.dumps(metadata)}))
+
+
+def write_plain_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
+    """Publishes weights without a config and a seal, for whoever changed them. Raises OSError when the disk refuses."""
+    publish(path, safetensors.torch.save(_row_major(weights)))
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], str | None]:
@@ -56,6 +60,11 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], str | None]:
     if not whole:
         raise WorkError(f"{path} is damaged (its bytes are not those that were written)")
     return weights, config
+
+
+def _row_major(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """As safetensors writes them; the convolutions' weights lie channels-last."""
+    return {name: value.detach().cpu().contiguous() for name, value in weights.items()}
 
 
 def _seal(weights: Mapping[str, Tensor], config: str) -> str:

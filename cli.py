@@ -6,11 +6,13 @@ The commands themselves are in pipeline/commands/, a file each.
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import click
 
-from ci2p_cache.errors import Ci2pError, describe_system_error
+from ci2p_cache.errors import Ci2pError, WorkError, describe_system_error
 from ci2p_cache.printable import printable
 from pipeline.commands.caches import convert, inspect, verify
 from pipeline.commands.checks import checks
@@ -22,6 +24,7 @@ from pipeline.commands.export import export
 from pipeline.commands.fit_encoder import fit_encoder
 from pipeline.commands.gpus import STARTED_BY_GPUS
 from pipeline.commands.output import printable_lines
+from pipeline.commands.reader import ReaderGone, is_gone, leave
 from pipeline.commands.recipes import recipes
 from pipeline.commands.train import baseline, train
 from pipeline.running import signals
@@ -38,6 +41,14 @@ class _Door(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)  # in the order of the work, not of the alphabet
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _broken_pipes():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _broken_pipes():
+            return super().invoke(ctx)
+
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         kwargs["standalone_mode"] = False
         given = args[0] if args else kwargs.get("args")
@@ -47,6 +58,8 @@ class _Door(click.Group):
         try:
             with signals.ending_by_signals():
                 status = super().main(*args, **kwargs)
+        except ReaderGone:
+            leave()
         except Ci2pError as error:
             _fail(str(error), error.exit_status)
         except click.exceptions.Exit as error:
@@ -77,6 +90,17 @@ class _Door(click.Group):
         ways = [way for name, way in options.items() if name in names]
         lower = f", or give {' or '.join(ways)}" if ways else ""
         return f"not enough memory; allow it more (ulimit -v){lower}"
+
+
+@contextmanager
+def _broken_pipes() -> Iterator[None]:
+    """Tells a pipe that nobody reads any more from any other: click would end without a word for either."""
+    try:
+        yield
+    except BrokenPipeError as error:
+        if is_gone():
+            raise ReaderGone from error
+        raise WorkError(describe_system_error(error)) from error
 
 
 def _fail(message: str, status: int) -> NoReturn:

@@ -90,10 +90,11 @@ def evaluate(
         max_pixels=max_pixels,
     )
     if is_first():
+        if table == "-":
+            write_json(json_file, measured.measured())  # first, for whoever reads the table may go away
         if table is not None:
             measured.write_csv(table)
         if table == "-":
-            write_json(json_file, measured.measured())
             for line in measured.lines():
                 print_line("-", line)
         else:
@@ -145,9 +146,11 @@ def predict(
         workers=workers,
         max_pixels=max_pixels,
     )
+    if table == "-":
+        write_json(json_file, predicted.measured())  # first, for whoever reads the table may go away
     if table is not None:
         predicted.write_csv(table, top)
-    report(json_file, predicted.lines(top) if table is None else (), predicted.measured())
+    report(None if table == "-" else json_file, predicted.lines(top) if table is None else (), predicted.measured())
     notes = predicted.notes()
     if table not in (None, "-"):
         notes.append(f"{table}: predictions of {counted(len(predicted.keys), 'image')}")

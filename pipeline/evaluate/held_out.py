@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.items import hash_content
 from ci2p_cache.known_images import HeldOut, KnownBy, KnownImages, as_ids, content_id, name_id
+from ci2p_cache.printable import counted
 from pipeline.encode.datasets import ImageSplit
 from pipeline.encode.datasets.split import Stamp
 from pipeline.running.progress import progress
@@ -61,7 +62,9 @@ def choose_images(
     same = ids == wanted.ids[[place_of[images.keys[index]] for index in there]]
     if same.any():
         found = np.array(there, dtype=np.int64)
-        described = f"{same.sum()} of the {len(wanted.keys)} images of {split} that the model's data set holds"
+        described = (
+            f"{same.sum()} of the {counted(len(wanted.keys), 'image')} of {split} that the model's data set holds"
+        )
         if split == "train":
             described += ", which the model was trained on"
         return _choose(
@@ -82,9 +85,9 @@ def choose_images(
         if trained.any():
             keys = [images.keys[index] for index in np.flatnonzero(trained)[:_SHOWN].tolist()]
             raise InputError(
-                f"--images {folder}: the model was trained on {trained.sum()} of its {len(everything)} images "
-                f"({', '.join(keys)}{', ...' if trained.sum() > _SHOWN else ''}), and none of {split} is there; "
-                "give the folder that the cache was made from, or other images"
+                f"--images {folder}: the model was trained on {trained.sum()} of its "
+                f"{counted(len(everything), 'image')} ({', '.join(keys)}{', ...' if trained.sum() > _SHOWN else ''}), "
+                f"and none of {split} is there; give the folder that the cache was made from, or other images"
             )
         described += ": it was trained on none of them"
     return _choose(images, everything, classes, folder, described=described)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ci2p_cache.cache import open_cache
 from ci2p_cache.errors import Ci2pError, InputError, WorkError
+from ci2p_cache.printable import counted
 from ci2p_cache.reader import ViewReader
 from pipeline.baselines.pixel_spec import is_pixels
 from pipeline.encode.decoding import decode_batches, default_workers
@@ -58,7 +59,7 @@ class Agreement:
         """For people."""
         return (
             f"largest difference of a probability from ci2p's own: {self.largest:.2g}, {self.num_other_class} of "
-            f"{self.num_images} classes differ ({self.measured_on})"
+            f"{counted(self.num_images, 'prediction')} differ ({self.measured_on})"
         )
 
 

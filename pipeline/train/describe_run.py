@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from ci2p_cache.printable import counted
 from pipeline.train.checkpoint import newest_checkpoint
 from pipeline.train.metrics_log import read_metrics
 from pipeline.train.recipe import Recipe
@@ -55,17 +56,17 @@ def describe_run(summary: dict[str, Any]) -> list[str]:
     if summary["finished"]:
         state = "finished"
     elif summary["steps_into_the_next"]:
-        state = f"stopped {summary['steps_into_the_next']} steps into epoch {summary['epochs_done'] + 1}"
+        state = f"stopped {counted(summary['steps_into_the_next'], 'step')} into epoch {summary['epochs_done'] + 1}"
     else:
         state = "not finished"
     top1 = summary["best_top1"]
     best = "not evaluated yet" if top1 is None else f"best top-1 {100 * top1:.2f} % in epoch {summary['best_epoch']}"
     sizes = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in summary["bytes"].items())
     return [
-        f"model    {summary['model']}, input {summary['input_shape']}, {len(classes)} classes: {names}",
+        f"model    {summary['model']}, input {summary['input_shape']}, {counted(len(classes), 'class')}: {names}",
         f"cache    {summary['cache']}",
         f"recipe   {recipe}",
-        f"state    {summary['epochs_done']} of {summary['recipe']['epochs']} epochs, {state}; {best}; "
+        f"state    {summary['epochs_done']} of {counted(summary['recipe']['epochs'], 'epoch')}, {state}; {best}; "
         f"{summary['seconds']:.0f} s",
         f"made by  {', '.join(f'{name} {version}' for name, version in summary['versions'].items())}",
         f"files    {sizes}; checkpoints and weights are whole",

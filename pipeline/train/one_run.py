@@ -8,6 +8,7 @@ from pathlib import Path
 from lightning_fabric import Fabric
 
 from ci2p_cache.errors import Ci2pError, InputError, WorkError
+from ci2p_cache.printable import counted
 from ci2p_cache.publish import sweep
 from pipeline.running.lock import Lock
 from pipeline.train.checkpoint import NEWEST, PREVIOUS, Checkpoint
@@ -97,8 +98,8 @@ def refuse_other_run(run: Path, theirs: RunConfig, ours: RunConfig) -> None:
         same = is_same(theirs.data.fingerprint, ours.data.fingerprint) if field == "data" else there == here
         if not same and field == "epochs":
             raise InputError(
-                f"{run} has a schedule of {there} epochs, which ends where it ends; for more, train from its weights: "
-                f"--init-from {run} --epochs {here} and another --out"
+                f"{run} has a schedule of {counted(theirs.recipe.epochs, 'epoch')}, which ends where it ends; "
+                f"for more, train from its weights: --init-from {run} --epochs {here} and another --out"
             )
         if not same:
             raise InputError(
@@ -122,5 +123,5 @@ def check_checkpoint(run: Path, checkpoint: Checkpoint | None, config: RunConfig
 
 def _order(data: DataRecord) -> str:
     if data.window_shards:
-        return f"streamed, {data.window_shards} shards at a time"
+        return f"streamed, {counted(data.window_shards, 'shard')} at a time"
     return "all samples mixed"

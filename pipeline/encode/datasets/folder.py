@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOutFiles
-from ci2p_cache.printable import printable
+from ci2p_cache.printable import counted, printable
 from pipeline.encode.datasets.class_folders import LAYOUT, class_split
 from pipeline.encode.datasets.data_dir import data_folder
 from pipeline.encode.datasets.found import SPLITS, WHOLE, FoundImages
@@ -123,7 +123,9 @@ def _leave_out_unlabelled(root: Path, folder: str, classes: Sequence[str], left_
             return None
     what = f"images of {printable(folder)}/ without class folders, so without labels"
     count = leave_out_folder(root, folder, what, left_out, pictures=False, follow=True)
-    return f"{printable(folder)}/ holds {count or 'no'} images{', but no class folders, so no labels' if count else ''}"
+    if not count:
+        return f"{printable(folder)}/ holds no images"
+    return f"{printable(folder)}/ holds {counted(count, 'image')}, but no class folders, so no labels"
 
 
 def _open_part(

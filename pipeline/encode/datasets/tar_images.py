@@ -9,7 +9,7 @@ from functools import cache, partial
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOut, LeftOutFiles, describe_left_out, merge_left_out
-from ci2p_cache.printable import printable
+from ci2p_cache.printable import counted, printable
 from ci2p_cache.remote_files import describe, read_file
 from ci2p_cache.user_text import decode_text, names_of, read_text
 from pipeline.encode.datasets.found import WHOLE, FoundImages
@@ -119,8 +119,8 @@ def _list_part(tars: tuple[str, ...], num_names: int | None) -> _Listing:
             label = listing.samples[row].label
             if num_names is not None and label >= num_names:
                 raise InputError(
-                    f"--data-dir: {listing.where(row)} has label {label}, and {CLASSES_FILE} names {num_names} "
-                    "classes, the first of them 0; mend one of them"
+                    f"--data-dir: {listing.where(row)} has label {label}, and {CLASSES_FILE} names "
+                    f"{counted(num_names, 'class')}, the first of them 0; mend one of them"
                 )
     listing.left_out = left_out.listed()
     if not listing.samples:

@@ -15,7 +15,7 @@ from PIL import Image
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.left_out import LeftOutFiles, describe_left_out
 from ci2p_cache.packed_strings import PackedStrings
-from ci2p_cache.printable import printable
+from ci2p_cache.printable import counted, printable
 from ci2p_cache.regular_file import read_regular
 from pipeline.encode.datasets.listing import image_files
 from pipeline.encode.preprocess import BadImage, decode, unreadable
@@ -82,8 +82,8 @@ def hold_out(images: Images, seed: int) -> tuple[Images, Images]:
     num_held_out = min(_MOST_HELD_OUT, len(images) // _HELD_OUT_SHARE)
     if not num_held_out:
         raise InputError(
-            f"--data-dir {images.root} has {len(images)} images, too few to hold one in {_HELD_OUT_SHARE} out for "
-            "evaluation; give --eval-dir"
+            f"--data-dir {images.root} has {counted(len(images), 'image')}, too few to hold one in {_HELD_OUT_SHARE} "
+            "out for evaluation; give --eval-dir"
         )
     held_out = set(np.random.default_rng(seed).choice(len(images), num_held_out, replace=False).tolist())
     return (

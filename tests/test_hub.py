@@ -17,10 +17,15 @@ from torch import Tensor
 
 import ci2p
 from ci2p_cache.errors import InputError, WorkError
+from pipeline.export.hub_config import hub_config
 from pipeline.export.hub_folder import export_to_hub
 from pipeline.export.hub_model import HubModel
 from pipeline.export.model_card import FOLDER
+from pipeline.export.record import export_record
+from pipeline.models import baseline_names, model_names, reads_pixels
+from pipeline.train.run_folder import RunConfig, build_model, read_config
 from pipeline.train.trained_model import load_model
+from pipeline.train.weights_file import write_weights
 from tests.conftest import CLASSES, call_ci2p, encode_folder, files_of, run_python
 
 # isort: split
@@ -63,6 +68,61 @@ def test_every_way_of_loading_gives_the_run_s_model(home: Path) -> None:
     assert torch.equal(outputs(loaded.module, LATENTS), own) and tuple(loaded.classes) == CLASSES
     best = load_file(home / "run/best.safetensors")
     assert all(torch.equal(value, best[name]) for name, value in load_file(home / "folder/model.safetensors").items())
+
+
+@pytest.mark.parametrize("model", ["vit_tiny_patch16_224", "deit_tiny_distilled_patch16_224"])
+def test_timm_builds_models_of_other_names(home: Path, tmp_path: Path, model: str) -> None:
+    config = read_config(home / "run")
+    config = config.model_copy(update={"recipe": config.recipe.model_copy(update={"model": model})})
+    config = RunConfig.model_validate_json(config.model_dump_json().replace('"pretrained":false', '"pretrained":"a/b"'))
+    (tmp_path / "run").mkdir()
+    write_weights(tmp_path / "run/best.safetensors", build_model(config).state_dict(), config.model_dump_json())
+    export_to_hub(str(tmp_path / "run/best.safetensors"), out=tmp_path / "folder")
+    assert b"a/b" not in b"".join(files_of(tmp_path / "folder").values())
+    by_timm = timm.create_model(f"local-dir:{tmp_path / 'folder'}", pretrained=True).eval()
+    own = load_model(tmp_path / "run/best.safetensors")[0]
+    assert torch.equal(outputs(by_timm, CENTRE), outputs(own, LATENTS))
+    others = timm.create_model(f"local-dir:{tmp_path / 'folder'}", pretrained=True, num_classes=7).eval()
+    assert outputs(others, CENTRE).shape == (3, 7)  # as with any of timm's: a new head on the same body
+    name, weights = next(iter(own.model.named_parameters()))
+    assert torch.equal(others.get_parameter(name), weights)
+
+
+@pytest.mark.parametrize("name", [*model_names(), *baseline_names()])
+def test_config_json_alone_makes_every_model_of_ours(home: Path, tmp_path: Path, name: str) -> None:
+    config = read_config(home / "run")
+    shape, spec = ((3, 64, 64), {"kind": "pixels"}) if reads_pixels(name) else ((192, 4, 4), config.data.spec)
+    data = config.data.model_copy(update={"input_shape": shape, "spec": spec})
+    config = config.model_copy(update={"recipe": config.recipe.model_copy(update={"model": name}), "data": data})
+    with torch.device("meta"):
+        model = build_model(config)
+        fields = hub_config(model, config, export_record(config, {}, "latents"), "mit")
+        (tmp_path / "config.json").write_text(json.dumps(fields))
+        by_timm = timm.create_model(f"local-dir:{tmp_path}")
+    sizes, theirs = ({name: value.shape for name, value in each.state_dict().items()} for each in (model, by_timm))
+    assert sizes == theirs and tuple(by_timm.pretrained_cfg["input_size"]) == shape
+    assert f"{by_timm.pretrained_cfg['classifier']}.weight" in sizes
+
+
+def test_a_pixel_baseline_is_published_too(image_folder: Path, tmp_path: Path) -> None:
+    trained = call_ci2p(
+        *("baseline", "--model", "vit_tiny_p32", "--dataset", "folder", "--data-dir", image_folder, "--epochs", "1"),
+        *("--image-size", "64", "--batch-size", "8", "--workers", "0", "--device", "cpu", "--out", "run"),
+        cwd=tmp_path,
+    )
+    assert trained.returncode == 0, trained.stderr
+    made = call_ci2p("export", "run", "--to", "hub", cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    pixels = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    by_timm = timm.create_model(f"local-dir:{tmp_path / 'run/hub'}", pretrained=True).eval()
+    assert torch.equal(outputs(by_timm, pixels), outputs(load_model(tmp_path / "run")[0], pixels))
+    assert str(image_folder).encode() not in b"".join(files_of(tmp_path / "run/hub").values())
+    image = next(image_folder.rglob("*.png"))
+    shares = [
+        json.loads(call_ci2p("predict", image, "--checkpoint", name, "--json", "-", cwd=tmp_path).stdout)
+        for name in ("run", "run/hub")
+    ]
+    assert shares[0] == shares[1]
 
 
 def test_what_the_mixin_saves_it_and_timm_load(home: Path, tmp_path: Path) -> None:

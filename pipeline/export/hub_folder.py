@@ -27,7 +27,7 @@ from ci2p_cache.process import parse_process, state_of, this_process
 from ci2p_cache.publish import fsync_folder, publish
 from pipeline.baselines.pixel_spec import is_pixels
 from pipeline.export.graph import latent_shape
-from pipeline.export.hub_config import hub_config, refuse_unbuildable
+from pipeline.export.hub_config import hub_config
 from pipeline.export.hub_push import open_hub
 from pipeline.export.measured import measured_of
 from pipeline.export.model_card import Published, model_card, without_places
@@ -77,8 +77,8 @@ def export_to_hub(
 ) -> HubFolder:
     """Writes a run (the newest under runs/ by default) as a folder, by default RUN/hub, and sends it where `push` says.
 
-    Raises InputError where the folder is there already, the run's model is none that timm builds, a package or a token
-    is missing; and WorkError when what is loaded back is not the run's (nothing is written then), or the Hub refuses.
+    Raises InputError where the folder is there already, a package or a token is missing, and WorkError when what is
+    loaded back is not the run's (nothing is written then), or the Hub refuses.
     """
     _require_package()
     if not _LICENSE.fullmatch(license):
@@ -93,7 +93,6 @@ def export_to_hub(
         raise InputError(
             f"--out {target} is there already and is not written over; move it away, or give another --out"
         )
-    refuse_unbuildable(stored.config)
     model, config = load_model(path)
     inner = model.model if isinstance(model, ThroughWindow) else model
     assert isinstance(inner, nn.Module)

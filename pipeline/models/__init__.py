@@ -6,7 +6,7 @@ from pipeline.models.dual_scale_vit import DualScaleVit, ci2p_vit_ds
 from pipeline.models.inverted_residual import InvertedResidual
 from pipeline.models.model_factory import baseline_names, create_model, model_names, reads_pixels
 from pipeline.models.patch_reshape import PatchReshape
-from pipeline.models.published import build_by_name, load_by_timm
+from pipeline.models.published import build_by_name, load_by_timm, name_for_timm
 
 __all__ = [
     "CnnVit",
@@ -23,5 +23,6 @@ __all__ = [
     "create_model",
     "load_by_timm",
     "model_names",
+    "name_for_timm",
     "reads_pixels",
 ]

@@ -1,139 +1,36 @@
 """`ci2p eval` and `ci2p predict`: find the model, find what to measure it on, measure."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ci2p_cache.cache import Cache, open_cache
-from ci2p_cache.errors import InputError, WorkError
-from ci2p_cache.known_images import HeldOut, KnownImages, held_out_of, known_images
-from ci2p_cache.left_out import LeftOut, describe_left_out
+from ci2p_cache.errors import InputError
 from ci2p_cache.manifest import Failure
-from ci2p_cache.spec import spec_of_record
 from ci2p_cache.views import MIRROR
-from pipeline.baselines.pixel_spec import PixelSpec, is_pixels, pixel_spec_of_record
-from pipeline.baselines.pixels import open_pixel_data
+from pipeline.baselines.pixel_spec import is_pixels
 from pipeline.encode.decoding import OnError, default_workers
 from pipeline.encode.encoder import resolve_device
-from pipeline.evaluate.held_out import ChosenImages, choose_images, refuse_changed
-from pipeline.evaluate.images import Rendering, open_images, open_rendering, predict_split
+from pipeline.evaluate.held_out import refuse_changed
+from pipeline.evaluate.images import Rendering, open_rendering, predict_split
 from pipeline.evaluate.inputs import find_inputs
 from pipeline.evaluate.onnx_model import SUFFIX, ImageRendering, OnnxModel, open_onnx
 from pipeline.evaluate.predictions import Predictions, in_order, predict_cache, refuse_no_number, refuse_other_latents
+from pipeline.evaluate.reports import EvalReport, PredictReport
+from pipeline.evaluate.run_images import images_of_split
 from pipeline.evaluate.scores import Scores, Scoring
-from pipeline.evaluate.tables import share, top_cells, top_columns, write_table
 from pipeline.running.launched import Launched, gather, launched_as
 from pipeline.running.pixel_limit import MAX_PIXELS
 from pipeline.running.progress import progress
 from pipeline.train.data_place import find_data
-from pipeline.train.run_folder import DataRecord, RunConfig, newest_run, read_known_images
+from pipeline.train.run_folder import DataRecord, newest_run
 from pipeline.train.trained_model import load_model
-
-
-@dataclass(frozen=True)
-class EvalReport:
-    """What was measured, of what, on what."""
-
-    scores: Scores
-    checkpoint: str
-    measured_on: str
-    seconds: float
-    num_missing: int = 0  # images of the split that the folder lacks
-    failures: tuple[Failure, ...] = ()  # images that were left out, under --on-error skip
-    keys: Sequence[str] = ()  # of all that were to be measured
-    predictions: tuple[Predictions, ...] = ()  # of those that were, by their place among the keys
-
-    def write_csv(self, table: str) -> None:
-        """key, label, prediction, probability of every image that was measured, sorted by key."""
-        classes = tuple(self.scores.per_class)
-        write_table(table, ("key", "label", "prediction", "probability"), sorted(self._rows(classes)))
-
-    def _rows(self, classes: tuple[str, ...]) -> Iterator[tuple[str, str, str, str]]:
-        for part in self.predictions:
-            shares_B, predicted_B = part.probabilities.max(1)  # as `Scoring` takes it
-            for row, place in enumerate(part.places.tolist()):
-                label, predicted = int(part.labels[row]), int(predicted_B[row])
-                yield self.keys[place], classes[label], classes[predicted], share(shares_B[row])
-
-    @property
-    def images_per_s(self) -> float:
-        return self.scores.num_images / self.seconds
-
-    def lines(self) -> list[str]:
-        """For people."""
-        lines = [f"{self.checkpoint} on {self.measured_on}, {self.images_per_s:.1f} images/s"]
-        if self.num_missing:
-            lines.append(f"images of the split that are not there: {self.num_missing}")
-        lines += [f"left out: {failure.key}: {failure.reason}" for failure in self.failures]
-        return lines + self.scores.lines()
-
-    def measured(self) -> dict[str, Any]:
-        """For --json."""
-        return self.scores.measured() | {
-            "images_per_s": self.images_per_s,
-            "checkpoint": self.checkpoint,
-            "measured_on": self.measured_on,
-            "num_missing": self.num_missing,
-            "num_failed": len(self.failures),
-            "failures": [failure.model_dump() for failure in self.failures],
-        }
-
-
-@dataclass(frozen=True)
-class PredictReport:
-    """What images were predicted to be, and which could not be: together all that were asked for."""
-
-    keys: tuple[str, ...]
-    probabilities: Tensor  # float32 [N, K]
-    classes: tuple[str, ...]
-    failures: tuple[Failure, ...]
-    left_out: tuple[LeftOut, ...]  # what lies in folders besides
-    num_repeated: int  # inputs that were named before
-
-    def lines(self, top: int) -> list[str]:
-        """For people: a line an image."""
-        cells = [top_cells(row, self.classes, top) for row in self.probabilities]
-        shares = [", ".join(f"{n} {100 * float(p):.1f} %" for n, p in zip(c[::2], c[1::2], strict=True)) for c in cells]
-        return [f"{key}: {line}" for key, line in zip(self.keys, shares, strict=True)]
-
-    def notes(self) -> list[str]:
-        """For people: what was not predicted, or once only."""
-        notes = [f"{failure.key}: {failure.reason}" for failure in self.failures]
-        if self.left_out:
-            notes.append(describe_left_out(self.left_out))
-        if self.num_repeated:
-            notes.append(f"inputs that were named twice and predicted once: {self.num_repeated}")
-        return notes
-
-    def measured(self) -> dict[str, dict[str, float]]:
-        """For --json: key -> class -> probability."""
-        return {
-            key: dict(zip(self.classes, row.tolist(), strict=True))
-            for key, row in zip(self.keys, self.probabilities, strict=True)
-        }
-
-    def write_csv(self, table: str, top: int) -> None:
-        """key, class, probability, then those of the next likeliest."""
-        top = min(top, len(self.classes))
-        rows = (
-            [key, *top_cells(row, self.classes, top)] for key, row in zip(self.keys, self.probabilities, strict=True)
-        )
-        write_table(table, ["key", *top_columns(top)], rows)
-
-    def check(self) -> None:
-        """Raises WorkError when an image could not be predicted; InputError when one was asked for, and is no image."""
-        num_failed = len(self.failures) + sum(entry.count for entry in self.left_out if entry.pictures)
-        num_asked = num_failed + len(self.keys)
-        if num_asked == 1 and self.failures:
-            raise InputError(f"{self.failures[0].key}: {self.failures[0].reason}; give the path of an image file")
-        if num_failed:
-            raise WorkError(f"{num_failed} of {num_asked} images could not be predicted; they are named above")
 
 
 def evaluate(
@@ -167,7 +64,7 @@ def evaluate(
     num_missing = 0
     if images is not None or reads_pixels:
         rendering = _rendering(model, data, weights, target)
-        chosen = _choose_images(run, data, images, split, shards)
+        chosen = images_of_split(run, data, images, split, shards)
         if chosen.changed and on_error == "stop":
             refuse_changed(chosen)
         failures += [Failure(key=key, reason="it has changed since it was encoded") for key in chosen.changed]
@@ -251,68 +148,6 @@ def predict(
     rows = [torch.empty(0, len(data.classes)), *(part.probabilities for part in parts)]
     keys = tuple(images.keys[place] for part in parts for place in part.places.tolist())
     return PredictReport(keys, torch.cat(rows), data.classes, tuple(failures), images.left_out, images.num_repeated)
-
-
-def images_of_run(run: Path, config: RunConfig, images: str) -> ChosenImages:
-    """The images of a folder that a run's validation split holds, or all where it holds none of them."""
-    return _choose_images(run, config.data, images, "val", None)
-
-
-def _choose_images(run: Path, data: DataRecord, images: str | None, split: str, shards: str | None) -> ChosenImages:
-    """What is measured of a folder of images: see `held_out`."""
-    spec = data.spec
-    if is_pixels(spec):
-        own = pixel_spec_of_record(spec)
-        dataset, seed, val_fraction, folder = (
-            own.dataset,
-            own.data_seed,
-            own.val_fraction,
-            images or _pixel_folder(run, data, own),
-        )
-    else:
-        of_cache = spec_of_record(spec)
-        dataset, seed, val_fraction, folder = of_cache.dataset, of_cache.seed, of_cache.val_fraction, images
-    is_held_out = val_fraction is not None
-    pool = open_images(folder, split, dataset=dataset, is_held_out=is_held_out, seed=seed)
-    known, wanted = _known_images(run, data, split, shards)
-    return choose_images(pool, folder or dataset, split, known, wanted, data.classes)
-
-
-def _known_images(run: Path, data: DataRecord, split: str, shards: str | None) -> tuple[KnownImages, HeldOut]:
-    """What a run was trained on, and the images of a split: by the run itself, or by the cache that it was made from.
-
-    Raises InputError where neither is there to ask.
-    """
-    known = None if shards else read_known_images(run)
-    if known is not None and split == "val":
-        return known, known.held_out
-    if is_pixels(data.spec):
-        if split != "val":
-            raise InputError(f"--split {split}: {run} reads pixels and knows its images of val alone; give --split val")
-        own = pixel_spec_of_record(data.spec)  # of an older ci2p: it kept how val was drawn, not what it is
-        known = open_pixel_data(
-            own.dataset,
-            _pixel_folder(run, data, own),
-            workers=0,
-            val_fraction=own.val_fraction,
-            data_seed=own.data_seed,
-        ).known_images()
-        return known, known.held_out
-    path = shards or find_data(data, run)
-    try:
-        if known is None:
-            known = known_images(open_cache(path, "train"), open_cache(path, "val"))
-        return known, known.held_out if split == "val" else held_out_of(open_cache(path, split), known.by)
-    except InputError as error:
-        raise InputError(
-            f"--images: which images were held out is known by the cache {path}, and it cannot be asked ({error}); "
-            "give it as --shards CACHE"
-        ) from error
-
-
-def _pixel_folder(run: Path, data: DataRecord, own: PixelSpec) -> str | None:
-    """Where a baseline's images are; what was no folder then (a pattern, a name of Hugging Face's) is as it was."""
-    return find_data(data, run, "--images DIR") if data.absolute_path else own.data_dir
 
 
 @dataclass(frozen=True)

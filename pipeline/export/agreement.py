@@ -25,7 +25,7 @@ from pipeline.encode.decoding import decode_batches, default_workers
 from pipeline.encode.pictures import PictureDecoder
 from pipeline.evaluate.images import Rendering
 from pipeline.evaluate.predictions import predict_inputs
-from pipeline.evaluate.run import images_of_run
+from pipeline.evaluate.run_images import images_of_run
 from pipeline.running.finite import refuse_non_finite_outputs
 from pipeline.train.data_place import find_data
 from pipeline.train.run_folder import RunConfig

@@ -99,7 +99,7 @@ def export_to_hub(
     weights = inner.state_dict()
     record = export_record(config, weights, "float" if is_pixels(config.data.spec) else "latents")
     public = config.model_copy(update={"recipe": without_places(config.recipe), "data": record.data})
-    measured = measured_of(folder, stored.path)
+    measured = measured_of(folder, stored.path, len(config.data.classes))
     num_params = sum(parameter.numel() for parameter in inner.parameters())
     card = model_card(Published(record, public, num_params, license, measured, push))
     fields = hub_config(inner, config, record, license)

@@ -7,6 +7,8 @@ from pipeline.train.checkpoint import newest_checkpoint
 from pipeline.train.metrics_log import read_metrics
 from pipeline.train.run_folder import BEST, read_known_images
 
+_TOP = 5
+
 
 @dataclass(frozen=True)
 class Measured:
@@ -15,14 +17,15 @@ class Measured:
     epoch: int
     top1: float
     """In [0, 1]; this one chose the epoch."""
-    top5: float
+    top5: float | None
+    """None of five classes or fewer, where it would be 1 whatever the weights."""
     loss: float
     """Mean cross entropy in nats."""
     num_images: int | None
     """None where the run does not say."""
 
 
-def measured_of(run: Path, weights: Path) -> Measured | None:
+def measured_of(run: Path, weights: Path, num_classes: int) -> Measured | None:
     """What metrics.jsonl says of the run's best weights; None for others, or where it is not sure whose they are.
 
     A run that was killed behind its best weights and before its checkpoint does not know. Raises WorkError for damage.
@@ -37,5 +40,6 @@ def measured_of(run: Path, weights: Path) -> Measured | None:
         if line["epoch"] == progress.best_epoch and line.get("val_top1") == progress.best_top1:
             known = read_known_images(run)
             count = None if known is None else len(known.held_out.ids)
-            return Measured(line["epoch"], line["val_top1"], line["val_top5"], line["val_loss"], count)
+            top5 = line["val_top5"] if num_classes > _TOP else None
+            return Measured(line["epoch"], line["val_top1"], top5, line["val_loss"], count)
     return None

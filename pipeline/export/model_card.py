@@ -73,6 +73,7 @@ def _front_matter(published: Published, title: str) -> str:
                 metric_value=value,
             )
             for name, value in (("top-1", measured.top1), ("top-5", measured.top5))
+            if value is not None
         ]
     card = ModelCardData(
         license=published.license,
@@ -199,12 +200,13 @@ def _evaluation(measured: Measured | None) -> str:
     if measured is None:
         return "These weights' accuracy is not among what the run measured; measure it with `ci2p eval`."
     on = "the validation split" + ("" if measured.num_images is None else f" ({counted(measured.num_images, 'image')})")
+    top5 = "of too few classes" if measured.top5 is None else f"{100 * measured.top5:.2f} %"
     return f"""By the run's own `metrics.jsonl`, epoch {measured.epoch}, on {on}.
 That epoch was chosen by its top-1 on the same images.
 
 | top-1 | top-5 | loss |
 |---|---|---|
-| {100 * measured.top1:.2f} % | {100 * measured.top5:.2f} % | {measured.loss:.4f} |
+| {100 * measured.top1:.2f} % | {top5} | {measured.loss:.4f} |
 
 Nothing else was measured."""
 

@@ -150,7 +150,7 @@ def check_manifest(manifest: "Manifest") -> None:
         raise ValueError(f"labels has {len(manifest.labels)} entries for {num_items} items")
     labels = np.array(manifest.labels, dtype=np.int64)
     if labels.max(initial=-1) >= len(manifest.classes):
-        _refuse("labels", labels.max(), f"there are {len(manifest.classes)} classes")
+        _refuse("labels", int(labels.max()), f"there are {len(manifest.classes)} classes")
     if len(manifest.shards) != num_shards(num_items, spec.shard_size):
         raise ValueError(f"shards has {len(manifest.shards)} entries for {num_items} items, {spec.shard_size} each")
     for number, record in enumerate(manifest.shards):

@@ -27,7 +27,9 @@ try:
     from compressai.models import FactorizedPrior as Codec
     from compressai.ops import compute_padding
 except ImportError as error:
-    raise not_installed("compressai", "the whole codec (fit-encoder, --weights zoo)", error) from error
+    raise not_installed(
+        "compressai", "the whole codec (fit-encoder, --weights zoo)", error, instead="use --weights bundled"
+    ) from error
 
 __all__ = ["Codec", "RateDistortionLoss", "compute_padding", "load_codec", "new_codec", "read_zoo"]
 

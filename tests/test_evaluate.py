@@ -10,8 +10,10 @@ import ci2p
 import pipeline  # noqa: F401  (before torchmetrics: it sees to it that torchvision imports)
 from ci2p_cache.cache import open_cache
 from ci2p_cache.errors import InputError
+from pipeline.evaluate.class_names import readable
 from pipeline.evaluate.images import open_rendering
 from pipeline.evaluate.predictions import predict_cache, predict_inputs
+from pipeline.evaluate.reports import PredictReport
 from pipeline.evaluate.scores import Scoring
 from tests.conftest import call_ci2p, encode_folder
 
@@ -113,3 +115,16 @@ def test_a_record_of_what_was_trained_on_is_held_against_its_bounds(cache: Path)
             open_rendering(spec | {field: value}, "bundled", "cpu")
     with pytest.raises(InputError, match=r"was trained on is damaged \(image_size is 'x': .*\); put back"):
         open_rendering(PIXELS | {"image_size": "x"}, "bundled", "cpu")
+
+
+def test_imagenet_s_classes_are_said_in_words() -> None:
+    assert readable("n01440764") == "n01440764 (tench)" and readable("n99999999") == "n99999999"
+    assert readable("tench") == "tench" and readable("n1") == "n1"
+    scoring = Scoring(("n01440764", "mine"))
+    scoring.add(torch.tensor([[0.9, 0.1]]), torch.tensor([0]))
+    scores = scoring.scores()
+    assert any("n01440764 (tench)  100.00 %" in line for line in scores.lines())
+    assert list(scores.per_class) == ["n01440764", "mine"]
+    report = PredictReport(("x.jpg",), torch.tensor([[0.9, 0.1]]), ("n01440764", "mine"), (), (), 0)
+    assert report.lines(1) == ["x.jpg: n01440764 (tench) 90.0 %"]
+    assert list(report.measured()["x.jpg"]) == ["n01440764", "mine"]

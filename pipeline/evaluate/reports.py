@@ -9,6 +9,7 @@ from torch import Tensor
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.left_out import LeftOut, describe_left_out
 from ci2p_cache.manifest import Failure
+from pipeline.evaluate.class_names import readable
 from pipeline.evaluate.predictions import Predictions
 from pipeline.evaluate.scores import Scores
 from pipeline.evaluate.tables import share, top_cells, top_columns, write_table
@@ -76,7 +77,8 @@ class PredictReport:
 
     def lines(self, top: int) -> list[str]:
         """For people: a line an image."""
-        cells = [top_cells(row, self.classes, top) for row in self.probabilities]
+        classes = list(map(readable, self.classes))
+        cells = [top_cells(row, classes, top) for row in self.probabilities]
         shares = [", ".join(f"{n} {100 * float(p):.1f} %" for n, p in zip(c[::2], c[1::2], strict=True)) for c in cells]
         return [f"{key}: {line}" for key, line in zip(self.keys, shares, strict=True)]
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ci2p_cache.printable import counted
+from pipeline.evaluate.class_names import readable
 from pipeline.train.validation import right_predictions
 
 _CALIBRATION_BINS = 15
@@ -29,8 +30,9 @@ class Scores:
             f"top-1 {100 * self.top1:.2f} %, top-5 {100 * self.top5:.2f} %, "
             f"calibration error {100 * self.ece:.2f} %, {counted(self.num_images, 'image')}"
         ]
-        width = max(map(len, self.per_class))
-        for name, share in self.per_class.items():
+        names = list(map(readable, self.per_class))
+        width = max(map(len, names))
+        for name, share in zip(names, self.per_class.values(), strict=True):
             rows.append(f"  {name:<{width}}  " + ("no images" if share is None else f"{100 * share:6.2f} %"))
         return rows
 

@@ -314,3 +314,20 @@ def test_inspect_knows_a_run(journey: Path) -> None:
     assert said["best_top1"] == max(json.loads(line)["val_top1"] for line in (run / "metrics.jsonl").open())
     assert "3 of 3 epochs, finished; best top-1" in finished.stderr and "lr 0.001" in finished.stderr
     assert "is a run" in refused(call_ci2p("inspect", run, "--images", "x.png", cwd=journey))
+
+
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (("encode", "--dataset", "sample", "--out", "s3://bucket/cache"), "--out s3://bucket/cache"),
+        (("train", "caches/images", "--out", "gs://bucket/run"), "--out gs://bucket/run"),
+        (("verify", "s3://bucket/cache"), "s3://bucket/cache"),
+        (("convert", "caches/images", "memory://x", "--store", "rans"), "memory://x"),
+        (("inspect", "https://host/cache"), "https://host/cache"),
+    ],
+)
+def test_no_folder_is_called_by_a_scheme(journey: Path, command: tuple[str, ...], named: str) -> None:
+    before = files_of(journey)
+    line = refused(call_ci2p(*command, cwd=journey))
+    assert f"{named} is a URL" in line and files_of(journey) == before
+    assert not list(journey.glob("*:"))

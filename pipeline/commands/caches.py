@@ -9,6 +9,7 @@ from ci2p_cache.errors import InputError
 from ci2p_cache.printable import counted
 from pipeline.commands import completion
 from pipeline.commands.command import Command
+from pipeline.commands.local_path import LocalPath
 from pipeline.commands.options import (
     STORES,
     device_option,
@@ -21,10 +22,8 @@ from pipeline.commands.output import report
 
 
 @click.command(cls=Command, short_help="What is in a cache or a run.")
-@click.argument(
-    "cache", metavar="CACHE|RUN", type=click.Path(path_type=Path), shell_complete=completion.caches_and_runs
-)
-@click.option("--images", "grid", type=click.Path(path_type=Path), metavar="PNG", help="Draw decoded latents into it.")
+@click.argument("cache", metavar="CACHE|RUN", type=LocalPath(), shell_complete=completion.caches_and_runs)
+@click.option("--images", "grid", type=LocalPath(), metavar="PNG", help="Draw decoded latents into it.")
 @click.option("--split", default="val", show_default=True, metavar="NAME", help="Which part to draw --images of.")
 @click.option("--count", type=click.IntRange(1), default=16, show_default=True, help="How many to draw of --images.")
 @click.option("--data-dir", metavar="DIR", help="The originals: prints PSNR of the --images against them.")
@@ -75,7 +74,7 @@ def inspect(
 
 
 @click.command(cls=Command, short_help="Hold a cache against its hashes.")
-@click.argument("cache", type=click.Path(path_type=Path), shell_complete=completion.caches)
+@click.argument("cache", type=LocalPath(), shell_complete=completion.caches)
 @click.option("--data-dir", metavar="DIR", help="Hold every image against it: what has changed, gone or come since.")
 @json_option
 def verify(cache: Path, data_dir: str | None, json_file: str | None) -> None:
@@ -99,8 +98,8 @@ def verify(cache: Path, data_dir: str | None, json_file: str | None) -> None:
 
 
 @click.command(cls=Command, short_help="A cache in another format or store.")
-@click.argument("source", type=click.Path(path_type=Path), shell_complete=completion.caches)
-@click.argument("target", type=click.Path(path_type=Path))
+@click.argument("source", type=LocalPath(), shell_complete=completion.caches)
+@click.argument("target", type=LocalPath())
 @click.option("--format", "target_format", type=click.Choice(["zarr", "webdataset"]), help="Default: SOURCE's.")
 @click.option("--store", type=STORES, help="Default: SOURCE's. int and rans hold the same values.")
 @record_images_option

@@ -9,6 +9,7 @@ import click
 from pipeline.commands import completion
 from pipeline.commands.command import Command
 from pipeline.commands.gpus import STARTED_BY_GPUS, is_first, runs_elsewhere
+from pipeline.commands.local_path import LocalPath
 from pipeline.commands.options import (
     STORES,
     data_dir_option,
@@ -40,7 +41,7 @@ GROUPS = {
 @data_dir_option
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     metavar="CACHE",
     shell_complete=completion.caches,
     help="Default: caches/DATA.",

@@ -8,6 +8,7 @@ import click
 from ci2p_cache.errors import InputError
 from pipeline.commands import completion
 from pipeline.commands.command import Command
+from pipeline.commands.local_path import LocalPath
 from pipeline.commands.options import json_option, weights_option
 from pipeline.commands.output import report
 
@@ -22,7 +23,7 @@ from pipeline.commands.output import report
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
+    type=LocalPath(),
     metavar="PATH",
     help="File, for hub a new folder. Default: model.onnx, model.pt2 or hub/ in RUN.",
 )

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from pipeline.commands.command import Command
+from pipeline.commands.local_path import LocalPath
 from pipeline.commands.options import (
     device_option,
     json_option,
@@ -18,7 +19,7 @@ from pipeline.commands.output import report
 
 @click.command("fit-encoder", cls=Command, short_help="Train an encoder of your own.")
 @click.option("--data-dir", required=True, metavar="DIR", help="Training images, at any depth.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), metavar="FILE", help="FILE.pth.tar and others.")
+@click.option("--out", required=True, type=LocalPath(), metavar="FILE", help="FILE.pth.tar and others.")
 @click.option(
     "--from",
     "begin_from",

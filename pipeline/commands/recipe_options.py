@@ -1,12 +1,12 @@
 """The options that make up a recipe, and the recipe that they make."""
 
 import re
-from pathlib import Path
 from typing import Any
 
 import click
 
 from pipeline.commands import completion
+from pipeline.commands.local_path import LocalPath
 from pipeline.commands.options import device_option, json_option, max_minutes_option
 
 
@@ -28,7 +28,7 @@ def recipe_options(command: Any) -> Any:
             shell_complete=completion.recipes,
             help="Every setting there is; `ci2p recipes` lists them.",
         ),
-        click.option("--out", type=click.Path(path_type=Path), metavar="RUN", help="Default: runs/MODEL-DATA-SEED."),
+        click.option("--out", type=LocalPath(), metavar="RUN", help="Default: runs/MODEL-DATA-SEED."),
         click.option("--epochs", type=int, help="Times through the training images. Default: the recipe's."),
         click.option(
             "--batch-size", type=int, help="Images a step, over all processes together. Default: the recipe's."

@@ -7,6 +7,7 @@ import click
 from ci2p_cache.errors import InputError
 from ci2p_cache.printable import counted
 from pipeline.commands import completion
+from pipeline.commands.local_path import LocalPath
 
 
 @click.group(invoke_without_command=True, short_help="The recipes, and what their keys mean.")
@@ -43,7 +44,7 @@ def show(name: str) -> None:
 
 @recipes.command()
 @click.argument("name", shell_complete=completion.recipe_names)
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=LocalPath())
 def copy(name: str, file: Path) -> None:
     """Write a recipe to FILE, to change it there."""
     from ci2p_cache.publish import publish

@@ -1,0 +1,18 @@
+"""Paths of this machine, told from URLs, which would become folders called `s3:`."""
+
+import re
+from pathlib import Path
+
+from ci2p_cache.errors import InputError
+
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # of two slashes Path leaves one
+
+
+def refuse_url(name: str, path: str | Path) -> None:
+    """Raises InputError, by the option or argument that gave it, for what is a URL and no folder of that name."""
+    found = _URL.match(str(path))
+    if found is not None and not Path(f"{found[1]}:").exists():
+        raise InputError(
+            f"{name} {path} is a URL, and only files of this machine are written and looked through here; "
+            "give a folder, and copy it there"
+        )

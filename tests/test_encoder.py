@@ -10,7 +10,8 @@ import torch
 
 from ci2p_cache.errors import InputError
 from pipeline.encode.codec import BUNDLED_WEIGHTS, hash_weights
-from pipeline.encode.encoder import Precision, load_encoder, resolve_device
+from pipeline.encode.decoding import PixelBatch
+from pipeline.encode.encoder import Encoder, Precision, load_encoder, resolve_device
 from pipeline.models import create_model
 
 VIEWS = ("plain", "mirror")
@@ -137,3 +138,32 @@ def test_openvino_is_refused_where_it_is_not(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("pipeline.encode.encoder.resolve_device", lambda *_: torch.device("cuda", 0))
     with pytest.raises(InputError, match="--engine openvino is for the CPU, and --device is cuda:0"):
         load_encoder("bundled", "cuda", engine="openvino")
+
+
+def test_float32_is_no_tf32_while_the_encoder_computes() -> None:
+    """Seen from inside the transform; afterwards everything is as the user had set it."""
+    seen = []
+
+    def transform(pixels: torch.Tensor) -> torch.Tensor:
+        seen.append((torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+        return pixels
+
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        encoder = Encoder(transform, "0", torch.device("cpu"), "float32")
+        encoder(torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+        assert seen == [(False, False)] and torch.backends.cudnn.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def test_a_batch_of_pixels_is_pinned_by_the_loader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch's DataLoader does it on a machine with a GPU: what has no `pin_memory` it passes on as it is."""
+    from torch.utils.data._utils.pin_memory import pin_memory
+
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: (pinned.append(tensor), tensor)[1])
+    batch = PixelBatch([3], torch.zeros(1, 1, 3, 32, 32, dtype=torch.uint8), [], {})
+    again = pin_memory(batch)
+    assert isinstance(again, PixelBatch) and again.indices == [3] and len(pinned) == 1

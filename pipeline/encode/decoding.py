@@ -4,7 +4,7 @@ Legend: B images, R renderings of each (the plain one, then its crops; never the
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -35,6 +35,10 @@ class PixelBatch:
     pixels: Tensor  # uint8 [R, len(indices), 3, S, S]
     failures: list[Failure]
     contents: dict[int, ImageContent]  # of every item whose file was read, by its index
+
+    def pin_memory(self) -> "PixelBatch":
+        """The same in memory that a GPU copies from while others compute; the DataLoader asks for it by this name."""
+        return replace(self, pixels=self.pixels.pin_memory())
 
 
 class _PixelBatches(Dataset[PixelBatch]):

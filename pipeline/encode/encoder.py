@@ -3,7 +3,8 @@
 Legend: B images, S image size, H = W = S / 16.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,7 +37,7 @@ class Encoder:
         if self.engine == "openvino":
             return self.transform(images)
         images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        with exact_float32(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
             latents: Tensor = self.transform(images)
         return latents.float().contiguous()
 
@@ -50,6 +51,20 @@ class Encoder:
         renderings = {"plain": lambda: pixels, "mirror": lambda: pixels.flip(-1)}
         latents = self(torch.cat([renderings[name]() for name in names]))
         return latents.view(len(names), -1, *latents.shape[1:]).transpose(0, 1)
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """float32 that is float32 on CUDA too, where torch lets convolutions round their inputs to TF32's ten bits.
+
+    So rounded, some of the cached integers would be other ones than a CPU's.
+    """
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def load_encoder(

@@ -10,11 +10,11 @@ import ci2p
 import pipeline  # noqa: F401  (before torchmetrics: it sees to it that torchvision imports)
 from ci2p_cache.cache import open_cache
 from ci2p_cache.errors import InputError
-from pipeline.evaluate.class_names import readable
 from pipeline.evaluate.images import open_rendering
 from pipeline.evaluate.predictions import predict_cache, predict_inputs
 from pipeline.evaluate.reports import PredictReport
 from pipeline.evaluate.scores import Scoring
+from pipeline.models.class_names import readable
 from tests.conftest import call_ci2p, encode_folder
 
 PIXELS = {"kind": "pixels", "dataset": "folder", "data_dir": None, "val_fraction": None, "data_seed": 0}

@@ -9,10 +9,10 @@ from torch import Tensor
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.left_out import LeftOut, describe_left_out
 from ci2p_cache.manifest import Failure
-from pipeline.evaluate.class_names import readable
 from pipeline.evaluate.predictions import Predictions
 from pipeline.evaluate.scores import Scores
 from pipeline.evaluate.tables import share, top_cells, top_columns, write_table
+from pipeline.models.class_names import readable
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ci2p_cache.printable import counted
-from pipeline.evaluate.class_names import readable
+from pipeline.models.class_names import readable
 from pipeline.train.validation import right_predictions
 
 _CALIBRATION_BINS = 15

@@ -78,6 +78,16 @@ def zarr_cache(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return encode_folder(image_folder, tmp_path_factory.mktemp("cache") / "zarr")
 
 
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of a toy training of three epochs that was never interrupted."""
+    from tests.toy_training import train_toy
+
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    train_toy(run)
+    return run
+
+
 def run_python(
     *arguments: str | Path, cwd: Path | None = None, timeout: float = 240, **env: str
 ) -> "subprocess.CompletedProcess[str]":

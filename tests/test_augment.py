@@ -32,7 +32,7 @@ from pipeline.train.trained_model import load_model
 from pipeline.train.weight_average import WeightAverage
 from pipeline.train.window import centre_window, random_windows, windowed
 from tests.conftest import call_ci2p, encode_folder
-from tests.test_train import assert_same_run, tensors_of
+from tests.equal_runs import assert_same_run, tensors_of
 from tests.toy_training import EVERYTHING, Killed, ToyData, build_small, train_toy
 
 GRID = (16, 16)

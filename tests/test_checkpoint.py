@@ -15,7 +15,7 @@ from pipeline.running.checkpoint_file import DamagedCheckpoint, read_checkpoint,
 from pipeline.train.checkpoint import load_checkpoint
 from pipeline.train.loop import train
 from pipeline.train.trained_model import load_model
-from tests.test_train import assert_same_run
+from tests.equal_runs import assert_same_run
 from tests.toy_training import CLASSES, Killed, ToyData, build_small, toy_recipe, train_toy
 
 CONTENT = {"weights": {"a": torch.arange(300.0), "b": torch.ones(3, dtype=torch.bfloat16)}, "steps": 7, "name": "x"}

@@ -23,7 +23,7 @@ from pipeline.train.loop import train
 from pipeline.train.one_run import LOCK
 from pipeline.train.run_folder import newest_run
 from tests.conftest import REPOSITORY, call_ci2p
-from tests.test_train import assert_same_run
+from tests.equal_runs import assert_same_run
 from tests.toy_training import Killed, ToyData, build_small, toy_recipe, train_toy
 
 HERE = this_process()

@@ -21,7 +21,7 @@ from pipeline.train.recipe import Recipe
 from pipeline.train.run_folder import read_config
 from pipeline.train.trained_model import load_model
 from tests.conftest import upload_cache
-from tests.test_train import assert_same_run
+from tests.equal_runs import assert_same_run
 from tests.toy_training import ToyData, build_small, toy_recipe, train_toy
 
 RECIPE = Recipe.model_validate({"model": "ci2p_vit_tiny", "epochs": 2, "batch_size": 7, "seed": 4})

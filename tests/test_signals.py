@@ -16,18 +16,11 @@ from pipeline.running import signals
 from pipeline.running.signals import Ended, ending_by_signals, finishing
 from pipeline.train.checkpoint import load_checkpoint
 from tests.conftest import REPOSITORY, call_ci2p, files_of, run_ci2p, write_image_folder
-from tests.test_train import assert_same_run
+from tests.equal_runs import assert_same_run
 from tests.toy_training import ToyData, train_toy
 
 TRAIN = ("train", "--model", "ci2p_vit_tiny", "--batch-size", "4", "--device", "cpu")
 STATUS = {"SIGTERM": 143, "SIGHUP": 129, "SIGUSR1": 138}
-
-
-@pytest.fixture(scope="module")
-def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("runs") / "whole"
-    train_toy(run)
-    return run
 
 
 @pytest.mark.parametrize(

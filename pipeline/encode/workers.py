@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ci2p_cache.errors import Ci2pError, WorkError
 from pipeline.running import signals
+from pipeline.running.cores import num_cores
 from pipeline.running.launched import launched_as
 
 logger = logging.getLogger("ci2p")
@@ -31,8 +32,7 @@ _ENDING_S = 5.0  # how long a process that has closed its connection may take to
 
 def default_workers() -> int:
     """One decoding process a core that this process may use, 16 at most; of several processes, each takes its share."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(16, cores // launched_as().local_world_size))
+    return max(1, min(16, num_cores() // launched_as().local_world_size))
 
 
 def compute_ahead(

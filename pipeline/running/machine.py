@@ -1,6 +1,5 @@
 """What this machine has that matters here: cores and their instructions, memory, GPUs, disk, versions, extras."""
 
-import os
 import platform
 import shutil
 import sys
@@ -13,6 +12,7 @@ import torch
 
 from ci2p_cache.extras import EXTRAS
 from ci2p_cache.loader import free_memory_bytes
+from pipeline.running.cores import num_cores
 
 _PACKAGES = ("ci2p", "torch", "timm", "lightning-fabric", "numpy", "zarr", "numcodecs", "webdataset", "pillow")
 _SHARED_MEMORY = Path("/dev/shm")
@@ -51,14 +51,13 @@ def look_at_machine() -> Machine:
     """Takes seconds, for torch has to be imported."""
     from pipeline.running.bfloat16 import lacks_bfloat16
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpus = [torch.cuda.get_device_properties(number) for number in range(torch.cuda.device_count())]
     return Machine(
         system=platform.platform(),
         python=sys.version.split()[0],
         packages={package: _version(package) for package in _PACKAGES},
         processor=_processor(),
-        num_cores=cores,
+        num_cores=num_cores(),
         instructions=torch.backends.cpu.get_cpu_capability(),
         has_bfloat16=not lacks_bfloat16(torch.device("cpu")),
         free_memory=free_memory_bytes(),

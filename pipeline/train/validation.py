@@ -44,7 +44,6 @@ def validate(fabric: Fabric, model: nn.Module, batches: Batches) -> Validation:
     # Of samples: all, right, right among five, with no number for an output, and for an input.
     counts = torch.zeros(5, dtype=torch.int64, device=fabric.device)
     loss_sum = torch.zeros((), dtype=torch.float64, device=fabric.device)
-    first_bad: tuple[Batch, Tensor] | None = None
     model.eval()
     with torch.inference_mode(), fabric.autocast():
         for batch in batches.epoch(0):
@@ -57,23 +56,30 @@ def validate(fabric: Fabric, model: nn.Module, batches: Batches) -> Validation:
                 is_bad = ~torch.isfinite(logits_BK).all(1)
                 is_bad_input = ~torch.isfinite(batch.latents).flatten(1).all(1)
                 counts += torch.stack([torch.ones_like(is_right), is_right, is_among, is_bad, is_bad_input]).sum(1)
-                if first_bad is None and bool(is_bad.any()):
-                    first_bad = batch, is_bad
     model.train()
     # Which samples a rank happened to get says nothing by itself.
     total, *right, num_bad, num_bad_inputs = fabric.all_reduce(counts, reduce_op="sum")
     if num_bad:
-        raise WorkError(_what_is_none(int(num_bad), int(num_bad_inputs), int(total), _names(batches, first_bad)))
+        names = _name_of_first(fabric, model, batches)
+        raise WorkError(_what_is_none(int(num_bad), int(num_bad_inputs), int(total), names))
     top1, top5 = (float(count / total) for count in right)
     return Validation(top1, top5, float(fabric.all_reduce(loss_sum, reduce_op="sum") / total))
 
 
-def _names(batches: Batches, found: tuple[Batch, Tensor] | None) -> str:
-    """The first of the samples that this rank has found, where they have names."""
-    if found is None or not isinstance(batches, Named):
+def _name_of_first(fabric: Fabric, model: nn.Module, batches: Batches) -> str:
+    """The first of the samples of this rank without a number, where they have names.
+
+    Looked for once it is known that there is one: to ask the device at every batch would be to wait for it.
+    """
+    if not isinstance(batches, Named):
         return ""
-    batch, is_bad = found
-    return f" ({batches.keys_of(batch)[int(is_bad.nonzero()[0])]} is one)"
+    model.eval()
+    with torch.inference_mode(), fabric.autocast():
+        for batch in batches.epoch(0):
+            is_bad = ~torch.isfinite(model(batch.latents).float()).all(1)
+            if is_bad.any():
+                return f" ({batches.keys_of(batch)[int(is_bad.nonzero()[0])]} is one)"
+    return ""
 
 
 def _what_is_none(num_bad: int, num_bad_inputs: int, total: int, names: str) -> str:

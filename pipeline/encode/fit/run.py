@@ -2,7 +2,6 @@
 
 import copy
 import io
-import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +38,7 @@ from pipeline.encode.fit.settings import FitSettings
 from pipeline.encode.preprocess import BadImage
 from pipeline.encode.whole_codec import Codec, load_codec, new_codec
 from pipeline.running.bfloat16 import warn_of_slow_bfloat16
+from pipeline.running.cores import num_cores
 from pipeline.running.lock import Lock
 from pipeline.running.pixel_limit import MAX_PIXELS
 
@@ -236,5 +236,4 @@ def _write(stem: Path, codec: Codec, card: str) -> tuple[Path, ...]:
 def _machine(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"{cores} CPU cores ({platform.machine()})"
+    return f"{num_cores()} CPU cores ({platform.machine()})"

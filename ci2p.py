@@ -221,7 +221,7 @@ def encode(
     """
     from contextlib import ExitStack
 
-    from ci2p_cache.local_path import refuse_url
+    from ci2p_cache.remote_path import path_of
     from pipeline.encode.datasets.given import given_images
     from pipeline.encode.decoding import default_workers
     from pipeline.encode.default_cache import default_cache
@@ -233,10 +233,8 @@ def encode(
     if items is not None and (data_dir is not None or dataset != "folder"):
         raise InputError("ci2p.encode: items, or data_dir and dataset: give one of the two")
     name = dataset if items is None else "items"
-    if out is not None:
-        refuse_url("ci2p.encode(out=...):", os.fspath(out))
     directory = None if data_dir is None else os.fspath(data_dir)
-    target = Path(out) if out is not None else default_cache(name, directory)
+    target = path_of(os.fspath(out)) if out is not None else default_cache(name, directory)
     options = EncodeOptions(
         format=format,
         store=store,
@@ -272,7 +270,7 @@ def encode(
             found=found,
         )
     written = [split.split for split in report.splits]
-    return Cache(target, "train" if "train" in written else written[0])
+    return Cache(str(target), "train" if "train" in written else written[0])
 
 
 @_public
@@ -646,7 +644,7 @@ def train(
     resolved = load_recipe(os.fspath(recipe), settings)
     data = open_training_data(path, workers=workers, resident=resident)
     if out is not None:
-        refuse_url("ci2p.train(out=...):", os.fspath(out))
+        refuse_url("ci2p.train(out=...):", os.fspath(out), "a run is written on a file system: give a folder")
     run = default_run(resolved.model, path, resolved.seed) if out is None else Path(out)
     calls = [_with_metrics(callback, asdict) for callback in callbacks]
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]

@@ -21,6 +21,7 @@ from ci2p_cache.cache import Cache
 from ci2p_cache.codecs import Escaped
 from ci2p_cache.errors import InputError
 from ci2p_cache.order import BatchOrder, Shards, Windows, window_shards
+from ci2p_cache.printable import counted
 from ci2p_cache.reader import ViewReader
 from ci2p_cache.spec import CacheSpec
 
@@ -155,7 +156,9 @@ class BatchLoader:
         if resident == "off":
             if not self._reader.is_local:
                 window = self._reader.window_shards
-                logger.info("%s/%s is streamed, %d shards a window", self.cache.path, self.cache.split, window)
+                logger.info(
+                    "%s is streamed, %s a window", f"{self.cache.path}/{self.cache.split}", counted(window, "shard")
+                )
             return None
         if resident == "cuda" and self.device.type != "cuda":
             raise InputError(f"--resident cuda needs a CUDA device, and --device is {self.device.type}")

@@ -112,7 +112,7 @@ def changed_manifest(escaped: Path, change: Callable[[Any], object]) -> bytes:
         (lambda m: m["shards"][2].update(num_samples=3), r"shards.2.num_samples is 3"),
         (lambda m: m["shards"].pop(), r"shards has 5 entries for 21 items"),
         (lambda m: m.update(classes=["c"] * (MOST_CLASSES + 1)), r"classes: List should have at most 131072 items"),
-        (lambda m: m.update(classes=["blue"]), r"labels is 2: there are 1 classes"),
+        (lambda m: m.update(classes=["blue"]), r"labels is 2: of 1 class"),
         (lambda m: m["labels"].__setitem__(0, 2**70), r"labels.0"),
         (lambda m: m["labels"].pop(), r"labels has 20 entries for 21 items"),
         (lambda m: m.update(num_items=10**12), r"labels has 21 entries for 1000000000000 items"),

@@ -39,6 +39,8 @@ PUBLISHED = "model.safetensors"
 timm."""
 # What two runs may differ in and still compute the same thing.
 FREE_FIELDS = frozenset({"compile", "checkpoint_every_minutes", "checkpoint_every_steps"})
+# The same while a constant schedule has not begun to fall.
+LENGTH_FIELDS = frozenset({"epochs", "decay_epochs"})
 _RECORDED_PACKAGES = ("ci2p", "torch", "timm", "lightning-fabric")
 
 
@@ -84,8 +86,9 @@ class RunConfig(BaseModel):
     @property
     def run_id(self) -> str:
         """Equal for commands that go on with each other's runs, but for contents that one of their caches lacks."""
+        free = FREE_FIELDS | (LENGTH_FIELDS if self.recipe.schedule == "constant" else set())
         identity = [
-            self.recipe.model_dump(mode="json", exclude=set(FREE_FIELDS), exclude_defaults=True),
+            self.recipe.model_dump(mode="json", exclude=set(free), exclude_defaults=True),
             [self.data.classes, self.data.input_shape, self.data.fingerprint.split("-")[:2]],
         ]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]

@@ -162,7 +162,7 @@ def test_a_marker_that_cannot_be_is_refused_by_its_field(
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda m: m["view_offsets"].__setitem__(0, [0]), r"view_offsets.0 has 1 views and view_bytes.0 2"),
+        (lambda m: m["view_offsets"].__setitem__(0, [0]), r"view_offsets.0 has 1 view and view_bytes.0 2"),
         (lambda m: m["view_offsets"][1].__setitem__(0, 2**70), r"view_offsets.1 has "),
         (lambda m: m["view_offsets"][1].__setitem__(1, -5), r"view_offsets.1 has -5"),
         (lambda m: m["view_bytes"][3].__setitem__(1, 10**9), r"view_offsets.3 has \d+, and 1000000000 bytes: not in"),

@@ -118,6 +118,11 @@ def refuse_other_run(run: Path, theirs: RunConfig, ours: RunConfig) -> None:
                 f"{run} holds another run: {field} is {there!r} there and {here!r} in this command; "
                 "give another --out, or the same settings to go on with it"
             )
+    if theirs.data.order_version != ours.data.order_version:
+        raise InputError(
+            f"{run} was begun by a ci2p that has samples come in another order; go on with that one, or give "
+            "another --out"
+        )
     if theirs.data.window_shards not in (None, ours.data.window_shards):
         raise InputError(
             f"{run} was begun in another order: {_order(theirs.data)} there and {_order(ours.data)} in this command; "

@@ -24,6 +24,7 @@ from torch import nn
 
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.known_images import KnownImages, dump_known_images, parse_known_images
+from ci2p_cache.order import ORDER_VERSION
 from ci2p_cache.publish import publish
 from pipeline.models import create_model
 from pipeline.train.data import TrainingData
@@ -69,6 +70,8 @@ class DataRecord(DataPlace):
     """[C,H,W] of what the model reads: the window's, where the recipe has one."""
     window_shards: int | None = None
     """Of its order: see `TrainingData.window_shards`. None where an older ci2p wrote this."""
+    order_version: int = 1
+    """Of its order: see `ci2p_cache.order`. 1 where an older ci2p wrote this."""
 
 
 class RunConfig(BaseModel):
@@ -145,6 +148,7 @@ def resolve_config(recipe: Recipe, data: TrainingData, *, run: Path, device: str
             classes=data.classes,
             input_shape=data.input_shape,
             window_shards=data.window_shards,
+            order_version=ORDER_VERSION,
         ),
         device=device,
         world_size=world_size,

@@ -4,8 +4,8 @@ Promises C1 to C6 and C8.
 """
 
 import json
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ pytest.importorskip("s3fs", reason="needs the extra [s3]")
 pytest.importorskip("moto", reason="needs the extra [dev]")
 pytest.importorskip("flask_cors", reason="needs the extra [dev]")
 
-from tests.s3_server import BUCKET, FaultyProxy, filesystem, files_there, serve_s3
+from tests.s3_server import BUCKET, FaultyProxy, files_there, filesystem, serve_s3
 
 
 @pytest.fixture(scope="module")
@@ -128,21 +128,12 @@ def _empty_memory(folder: str) -> None:
 
 def test_two_writers_of_one_cache_are_harmless(proxy: FaultyProxy, there: str, tmp_path: Path) -> None:
     convert_split(path_of(there), tmp_path / "alone", "val", "webdataset")
-    failures: list[BaseException] = []
-
-    def write() -> None:
-        try:
-            convert_split(path_of(there), path_of(f"s3://{BUCKET}/both"), "val", "webdataset")
-        except BaseException as error:
-            failures.append(error)
-
+    both = path_of(f"s3://{BUCKET}/both")
     proxy.rate = 0.05
-    writers = [threading.Thread(target=write) for _ in range(2)]
-    for writer in writers:
-        writer.start()
-    for writer in writers:
-        writer.join()
-    assert not failures
+    with ThreadPoolExecutor(2) as writers:
+        begun = [writers.submit(convert_split, path_of(there), both, "val", "webdataset") for _ in range(2)]
+        for writer in begun:
+            writer.result()
     assert files_there(proxy, "both") == files_of(tmp_path / "alone")
 
 

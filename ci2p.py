@@ -554,12 +554,13 @@ def create_model(
     image_size: _Count = 256,
     *,
     drop_path: float = 0.0,
+    tokens: int = 64,
     pretrained: bool | str = False,
 ) -> torch.nn.Module:
     """A model with fresh weights that reads latents float32 [B, 192, image_size / 16, image_size / 16]: logits [B, K].
 
     `name` is one of ci2p's (ci2p_vit_tiny, _small, _base, _large, _ds) or any VisionTransformer of timm's; it is
-    trained in anyone's loop. `pretrained` starts one of timm's from its published weights, or from a file of them.
+    trained in anyone's loop. `tokens` is what it makes of 256 pixels: 64, or 256 for the first four. `pretrained` starts one of timm's from its published weights, or from a file of them.
     Raises InputError for an unknown name, saying the nearest, and for weights that cannot be had.
     """
     from pipeline.models import create_model as create
@@ -570,7 +571,12 @@ def create_model(
         raise InputError(f"ci2p.create_model(drop_path={drop_path}): give a rate from 0 on and below 1")
     size = image_size // 16
     return create(
-        name, num_classes=num_classes, input_shape=(192, size, size), drop_path=drop_path, pretrained=pretrained
+        name,
+        num_classes=num_classes,
+        input_shape=(192, size, size),
+        drop_path=drop_path,
+        tokens=tokens,
+        pretrained=pretrained,
     )
 
 

@@ -27,7 +27,7 @@ from pipeline.commands.recipe_options import recipe_options, resolve_recipe
 
 _RECIPE = "recipe epochs batch-size lr seed set"
 _MACHINE = "device gpus precision compile workers resident max-minutes json"
-_TRAIN_GROUPS = {"What": "shards model out init-from pretrained", "Recipe": _RECIPE, "Machine": _MACHINE}
+_TRAIN_GROUPS = {"What": "shards model tokens out init-from pretrained", "Recipe": _RECIPE, "Machine": _MACHINE}
 _BASELINE_GROUPS = {
     "What": "data-dir dataset model out val-fraction data-seed on-error max-pixels",
     "Images": "image-size short-edge resize-mode",
@@ -83,6 +83,12 @@ def _train(
     "--model",
     shell_complete=completion.models,
     help="ci2p_vit_base, _ds, _large, _small, _tiny, or a ViT of timm's. Default: the recipe's.",
+)
+@click.option(
+    "--tokens",
+    type=click.Choice(["64", "256"]),
+    callback=lambda _context, _option, value: value and int(value),
+    help="Of a 256 px image; 256 cost about four times as much. Default: the recipe's.",
 )
 @click.option(
     "--init-from",

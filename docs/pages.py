@@ -1,8 +1,8 @@
 """The pages of the site, made from what is read on GitHub: `python docs/pages.py OUT`, then zensical (`make docs`).
 
 README.md becomes the front page, docs/*.md and CONTRIBUTING.md pages beside it, and a source file that one of them links
-to a page that shows it; links follow. Where docs/commands.md and docs/api.md hold a marker, the options of every command
-and the directives for mkdocstrings are put in. Needs click and nothing else.
+to a page that shows it; links follow. Where docs/commands.md and docs/api.md hold a marker, the options of every
+command and the directives for mkdocstrings are put in. Needs click and nothing else.
 """
 
 import ast
@@ -41,7 +41,7 @@ def is_inside(link: str) -> bool:
 
 
 def place_of(file: Path) -> PurePosixPath:
-    """Where a file of the repository is on the site: pages and pictures of docs/ by their names, sources below source/."""
+    """Where a file of the repository is on the site: what is in docs/ by its name, sources below source/."""
     path = PurePosixPath(file.relative_to(REPOSITORY).as_posix())
     if path.as_posix() == "README.md":
         return PurePosixPath("index.md")
@@ -99,7 +99,9 @@ def command_reference() -> str:
         inner = list(command.commands.values()) if isinstance(command, click.Group) else []
         (click.Command.format_options if inner else type(command).format_options)(command, context, rows)
         for heading, options in rows.tables:
-            told = [f"| {option_of(option)} | {escaped(help)} |" for option, help in options if help and option != "--help"]
+            told = [
+                f"| {option_of(option)} | {escaped(help)} |" for option, help in options if help and option != "--help"
+            ]
             yield "\n".join((f"\n| {heading} | |\n|---|---|", *told)) if told else ""
         for below in inner:
             yield from of(below, f"{name} {below.name}")

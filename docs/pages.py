@@ -1,7 +1,7 @@
 """The pages of the site, made from what is read on GitHub: `python docs/pages.py OUT`, then zensical (`make docs`).
 
-README.md becomes the front page, docs/*.md and CONTRIBUTING.md pages beside it, and a source file that one of them links
-to a page that shows it; links follow. Where docs/commands.md and docs/api.md hold a marker, the options of every
+README.md becomes the front page, docs/*.md and CONTRIBUTING.md pages beside it, and a source file that one of them
+links to a page that shows it; links follow. Where docs/commands.md and docs/api.md hold a marker, the options of every
 command and the directives for mkdocstrings are put in. Needs click and nothing else.
 """
 

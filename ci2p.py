@@ -560,8 +560,9 @@ def create_model(
     """A model with fresh weights that reads latents float32 [B, 192, image_size / 16, image_size / 16]: logits [B, K].
 
     `name` is one of ci2p's (ci2p_vit_tiny, _small, _base, _large, _ds) or any VisionTransformer of timm's; it is
-    trained in anyone's loop. `tokens` is what it makes of 256 pixels: 64, or 256 for the first four. `pretrained` starts one of timm's from its published weights, or from a file of them.
-    Raises InputError for an unknown name, saying the nearest, and for weights that cannot be had.
+    trained in anyone's loop. `tokens` is what it makes of 256 x 256 pixels: 64, or 256 for the first four.
+    `pretrained` starts one of timm's from its published weights, or from a file of them. Raises InputError for an
+    unknown name, saying the nearest, and for weights that cannot be had.
     """
     from pipeline.models import create_model as create
 

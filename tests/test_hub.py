@@ -95,7 +95,9 @@ def test_config_json_alone_makes_every_model_of_ours(home: Path, tmp_path: Path,
     config = read_config(home / "run")
     shape, spec = ((3, 64, 64), {"kind": "pixels"}) if reads_pixels(name) else ((192, 4, 4), config.data.spec)
     data = config.data.model_copy(update={"input_shape": shape, "spec": spec})
-    config = config.model_copy(update={"recipe": config.recipe.model_copy(update={"model": name, "tokens": tokens}), "data": data})
+    config = config.model_copy(
+        update={"recipe": config.recipe.model_copy(update={"model": name, "tokens": tokens}), "data": data}
+    )
     with torch.device("meta"):
         model = build_model(config)
         fields = hub_config(model, config, export_record(config, {}, "latents"), "mit")

@@ -61,7 +61,8 @@ class Complexity:
     gmacs_trained: float
     """Of the trained part: the whole of a model that reads pixels, all but the encoder of one that reads latents."""
     paper_params: int | None
-    """The paper's, to its printed digits; None where it gives none, and for other numbers of classes than its 10, of tokens than its 64."""
+    """The paper's, to its printed digits; None where it gives none, and where there are other
+    classes than its 10 or tokens than its 64."""
     paper_gmacs: float | None
     """The paper's; it leaves the attention products out for ci2p_vit_ds alone."""
 

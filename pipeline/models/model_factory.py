@@ -35,7 +35,8 @@ def create_model(
     else touches the network. The model maps float [B,C,H,W] to logits [B,num_classes].
 
     Raises InputError for a name that is no such model (naming the nearest), for a shape that the model does not read,
-    for a number of tokens that it does not make, and for pretrained weights that do not exist, cannot be had or do not fit.
+    for a number of tokens that it does not make, and for pretrained weights that do not exist, cannot be had or do not
+    fit.
     """
     is_ours = name in (*model_names(), *baseline_names())
     if not is_ours:
@@ -84,8 +85,8 @@ def tokens_argument(name: str, tokens: int) -> dict[str, int]:
     if name in one_scale_names() and tokens in STRIDES:
         return {"patch_size": STRIDES[tokens]}
     raise InputError(
-        f"tokens = {tokens} with model '{name}': ci2p_vit_tiny, _small, _base and _large make 64 or 256 tokens of 256 x "
-        "256 pixels, and the number of every other model is its own; name one of these, or leave tokens at 64"
+        f"tokens = {tokens} with model '{name}': ci2p_vit_tiny, _small, _base and _large make 64 or 256 tokens of "
+        "256 x 256 pixels, and the number of every other model is its own; name one of these, or leave tokens at 64"
     )
 
 

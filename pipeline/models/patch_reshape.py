@@ -5,8 +5,8 @@
       IR(192, 1152,   D, k=5, stride 2)
     grid    [B,D,8,8]  ->  tokens [B,64,D]
 
-D is 768 in the paper. For another width only the last block's output count changes; its middle stays at 1152. With a stride
-of 1 in the second block the grid keeps its size: four times the tokens of the same weights. Ours.
+D is 768 in the paper. For another width only the last block's output count changes; its middle stays at 1152. With a
+stride of 1 in the second block the grid keeps its size: four times the tokens of the same weights. Ours.
 """
 
 # B batch, C latent channels (192), H=W latent grid (16), N tokens (64, or 256), D width (768)

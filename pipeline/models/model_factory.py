@@ -1,6 +1,7 @@
 """From a model's name to a model: what a run folder writes down is what builds the model again."""
 
 import difflib
+from typing import Any
 
 import timm
 from torch import nn
@@ -43,7 +44,7 @@ def create_model(
         _refuse_unless_timm_vit(name)
     shape = input_shape or _default_shape(name)
     _refuse_other_input(name, shape)
-    more = tokens_argument(name, tokens)
+    arguments: dict[str, Any] = dict(tokens_argument(name, tokens))
     if not is_ours:
         return timm_vit(name, num_classes=num_classes, latent_shape=shape, drop_path=drop_path, pretrained=pretrained)
     if pretrained:
@@ -53,8 +54,8 @@ def create_model(
         )
     channels, height, width = shape
     size = (height, width)
-    inputs = {"img_size": size} if reads_pixels(name) else {"latent_channels": channels, "latent_size": size}
-    model: nn.Module = timm.create_model(name, num_classes=num_classes, drop_path_rate=drop_path, **inputs, **more)
+    arguments |= {"img_size": size} if reads_pixels(name) else {"latent_channels": channels, "latent_size": size}
+    model: nn.Module = timm.create_model(name, num_classes=num_classes, drop_path_rate=drop_path, **arguments)
     return model
 
 

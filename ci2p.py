@@ -783,7 +783,7 @@ class Evaluation:
     per_class: dict[str, float | None]
     """Top-1 of each class; None for one without images."""
     confusion: list[list[int]]
-    """[K][K], row: the label, column: the prediction."""
+    """K rows of K numbers; row: the label, column: the prediction."""
     num_images: int
     measured_on: str
     """For people: which images they were."""

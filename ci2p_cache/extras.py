@@ -16,6 +16,7 @@ EXTRAS = {
     "huggingface": "datasets>=3",
     "imagenet": "scipy>=1.11",
     "openvino": "openvino>=2025.0",
+    "parquet": "pyarrow>=17",
     "s3": "s3fs>=2024.6",
     "tensorboard": "tensorboard>=2.16",
 }

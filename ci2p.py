@@ -198,6 +198,7 @@ def encode(
     views: Literal["flip", "plain"] = "flip",
     crops: _Whole = 0,
     crop_scale: tuple[float, float] | None = None,
+    augment: Literal["none", "randaugment", "authors"] = "none",
     weights: _Path = "bundled",
     device: str = "auto",
     precision: Literal["float32", "bfloat16"] = "float32",
@@ -218,6 +219,7 @@ def encode(
     the bytes of an image file, a PIL image, a numpy array uint8 [H, W, 3] or a tensor [3, H, W] (uint8, or float in
     [0, 1]); labels are strings, or indices into `classes`. Without `val_items`, `val_fraction` of each class (0.1) is
     held out for validation. Pictures in memory are set down in a temporary file of their full size on the way.
+    `augment` is what the `crops` go through besides.
 
     `out` is by default caches/ and the name of the data: `data_dir`'s, the set's, or items. Returns the split "train",
     or the first of `splits`.
@@ -250,6 +252,7 @@ def encode(
         views=views,
         crops=crops,
         crop_scale=None if crop_scale is None else (crop_scale[0], crop_scale[1]),
+        augment=augment,
         shard_size=shard_size,
         record_images=record_images,
         seed=seed,

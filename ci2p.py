@@ -329,8 +329,11 @@ class Cache:
         return (self[index] for index in range(len(self)))
 
     def __repr__(self) -> str:
+        from ci2p_cache.printable import counted
+
+        amounts = f"{counted(len(self), 'image')}, {counted(len(self.classes), 'class')}"
         return (
-            f"ci2p.Cache({self.path!r}, {self.split!r}): {len(self):,} images, {len(self.classes):,} classes, "
+            f"ci2p.Cache({self.path!r}, {self.split!r}): {amounts}, "
             f"latents {list(self.spec.latent_shape)}, views {', '.join(self.spec.views)}"
         )
 
@@ -717,7 +720,10 @@ class Model:
         self.classes: list[str] = list(config.data.classes)
 
     def __repr__(self) -> str:
-        return f"ci2p.Model({str(self.path)!r}): {self._config.recipe.model}, {len(self.classes):,} classes"
+        from ci2p_cache.printable import counted
+
+        model = f"{self._config.recipe.model}, {counted(len(self.classes), 'class')}"
+        return f"ci2p.Model({str(self.path)!r}): {model}"
 
     @_public
     def predict(self, images: Any, *, top: _Count | None = 3, batch_size: _Count = 32) -> Any:

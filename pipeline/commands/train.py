@@ -124,7 +124,8 @@ def train(
 ) -> None:
     """Stage two: train a model from a cache of latents.
 
-    Run the same command again to resume. Several machines: torchrun --no-python ci2p train ...
+    Run the same command again to resume; one with more --epochs to extend a run of --set schedule=constant. Several
+    machines: torchrun --no-python ci2p train ...
     """
     path = given_once(cache, shards, "--shards")
     if path is None:

@@ -6,15 +6,13 @@ from ci2p_cache.traffic import Traffic
 from pipeline.running.launched import Launched, gather
 
 
-def fetched_by_machine(mine: Traffic, launched: Launched) -> tuple[tuple[int, ...] | None, float | None]:
-    """(bytes that each machine fetched, the longest that any process waited in s); None twice where nothing is remote.
+def fetched_by_machine(mine: Traffic, launched: Launched) -> tuple[tuple[int, ...], float]:
+    """(bytes that each machine fetched, the longest that any process waited in s).
 
     All processes call it together. Of machines torchrun says which is which.
     """
     machine = int(os.environ.get("GROUP_RANK", launched.rank // launched.local_world_size))
     shares = gather((machine, mine), launched)
-    if not any(each.num_files or each.num_stalls for _, each in shares):
-        return None, None
     num_bytes: dict[int, int] = {}
     for number, each in shares:
         num_bytes[number] = num_bytes.get(number, 0) + each.num_bytes

@@ -212,7 +212,9 @@ def _train(
             # Record. Metrics and best weights before the checkpoint: a kill in between repeats the epoch and writes
             # them again, while a checkpoint that came first would never see them written.
             now = traffic()
-            (fetched_bytes, stalled_s), seen = fetched_by_machine(now - seen, launched_as()), now
+            is_remote = "://" in data.path
+            fetched_bytes, stalled_s = fetched_by_machine(now - seen, launched_as()) if is_remote else (None, None)
+            seen = now
             metrics = EpochMetrics(
                 epoch=epoch,
                 step=epoch * steps_per_epoch,

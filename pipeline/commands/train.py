@@ -11,8 +11,12 @@ from pipeline.commands import completion
 from pipeline.commands.command import Command
 from pipeline.commands.gpus import is_first, runs_elsewhere
 from pipeline.commands.options import (
+<<<<<<< HEAD
     cache_dir_option,
     cache_gb_option,
+=======
+    column_options,
+>>>>>>> main
     data_dir_option,
     dataset_option,
     given_once,
@@ -29,10 +33,15 @@ from pipeline.commands.recipe_options import recipe_options, resolve_recipe
 
 _RECIPE = "recipe epochs batch-size lr seed set"
 _MACHINE = "device gpus precision compile workers resident max-minutes json"
+<<<<<<< HEAD
 _REMOTE = "cache-dir cache-gb"
 _TRAIN_GROUPS = {"What": "shards model out init-from pretrained", "Recipe": _RECIPE, "Machine": f"{_MACHINE} {_REMOTE}"}
+=======
+_TRAIN_GROUPS = {"What": "shards model tokens out init-from pretrained", "Recipe": _RECIPE, "Machine": _MACHINE}
+>>>>>>> main
 _BASELINE_GROUPS = {
     "What": "data-dir dataset model out val-fraction data-seed on-error max-pixels",
+    "Table": "image-column label-column key-column class-names",
     "Images": "image-size short-edge resize-mode",
     "Recipe": _RECIPE,
     "Machine": _MACHINE,
@@ -86,6 +95,12 @@ def _train(
     "--model",
     shell_complete=completion.models,
     help="ci2p_vit_base, _ds, _large, _small, _tiny, or a ViT of timm's. Default: the recipe's.",
+)
+@click.option(
+    "--tokens",
+    type=click.Choice(["64", "256"]),
+    callback=lambda _context, _option, value: value and int(value),
+    help="Of a 256 px image; 256 cost about four times as much. Default: the recipe's.",
 )
 @click.option(
     "--init-from",
@@ -153,6 +168,7 @@ def train(
 @dataset_option(default="folder", show_default=True)
 @data_dir_option
 @val_fraction_option
+@column_options
 @image_size_option
 @short_edge_option
 @resize_mode_option
@@ -172,6 +188,10 @@ def baseline(
     dataset: str,
     data_dir: str | None,
     val_fraction: float | None,
+    image_column: str | None,
+    label_column: str | None,
+    key_column: str | None,
+    class_names: str | None,
     image_size: int,
     short_edge: int | None,
     resize_mode: Any,
@@ -193,6 +213,7 @@ def baseline(
     Run the same command again to resume.
     """
     from pipeline.baselines.pixels import open_pixel_data
+    from pipeline.encode.datasets.table_columns import TableColumns
     from pipeline.encode.decoding import default_workers
     from pipeline.running.launched import launched_as
 
@@ -203,6 +224,7 @@ def baseline(
         data_dir,
         workers=default_workers() if workers is None else workers,
         val_fraction=val_fraction,
+        columns=TableColumns(image_column, label_column, key_column, class_names),
         image_size=image_size,
         short_edge=short_edge,
         resize_mode=resize_mode,

@@ -11,12 +11,9 @@ from pipeline.commands import completion
 from pipeline.commands.command import Command
 from pipeline.commands.gpus import is_first, runs_elsewhere
 from pipeline.commands.options import (
-<<<<<<< HEAD
     cache_dir_option,
     cache_gb_option,
-=======
     column_options,
->>>>>>> main
     data_dir_option,
     dataset_option,
     given_once,
@@ -33,12 +30,11 @@ from pipeline.commands.recipe_options import recipe_options, resolve_recipe
 
 _RECIPE = "recipe epochs batch-size lr seed set"
 _MACHINE = "device gpus precision compile workers resident max-minutes json"
-<<<<<<< HEAD
-_REMOTE = "cache-dir cache-gb"
-_TRAIN_GROUPS = {"What": "shards model out init-from pretrained", "Recipe": _RECIPE, "Machine": f"{_MACHINE} {_REMOTE}"}
-=======
-_TRAIN_GROUPS = {"What": "shards model tokens out init-from pretrained", "Recipe": _RECIPE, "Machine": _MACHINE}
->>>>>>> main
+_TRAIN_GROUPS = {
+    "What": "shards model tokens out init-from pretrained",
+    "Recipe": _RECIPE,
+    "Machine": f"{_MACHINE} cache-dir cache-gb",
+}
 _BASELINE_GROUPS = {
     "What": "data-dir dataset model out val-fraction data-seed on-error max-pixels",
     "Table": "image-column label-column key-column class-names",

@@ -1,7 +1,9 @@
-"""What docs/format.md says of hashes, seals, ids and positions, written anew from its words alone: no code of ci2p's."""
+"""What docs/format.md says of hashes, seals, ids and positions, by its words alone: no code of ci2p's."""
 
 import hashlib
 import json
+from hashlib import blake2b
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +38,7 @@ def split(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def items_of(split_dir: Path) -> dict[str, Any]:
     arrays = {path.stem: np.load(path) for path in (split_dir / "items").glob("*.npy")}
     bounds = arrays["key_bounds"]
-    keys = [arrays["keys"][begin:end].tobytes().decode() for begin, end in zip(bounds, bounds[1:], strict=False)]
+    keys = [arrays["keys"][begin:end].tobytes().decode() for begin, end in pairwise(bounds)]
     return arrays | {"names": keys, "classes": json.loads((split_dir / "items" / "classes.json").read_bytes())}
 
 
@@ -64,9 +66,7 @@ def test_items_are_hashed_and_in_the_order_of_their_positions(split: tuple[Path,
     split_dir, images = split
     manifest, items = read_sealed(split_dir / "manifest.json"), items_of(split_dir)
     spec, keys = manifest["spec"], items["names"]
-    assert keys == sorted(
-        keys, key=lambda key: hashlib.blake2b(f"{spec['seed']}\t{key}".encode(), digest_size=8).digest()
-    )
+    assert keys == sorted(keys, key=lambda key: blake2b(f"{spec['seed']}\t{key}".encode(), digest_size=8).digest())
     hashed = hashlib.sha256("".join(f"{name}\n" for name in items["classes"]).encode())
     for key, label in sorted(zip(keys, items["labels"].tolist(), strict=True)):
         hashed.update(f"{key}\t{label}\n".encode())
@@ -77,7 +77,7 @@ def test_items_are_hashed_and_in_the_order_of_their_positions(split: tuple[Path,
     for key, num_bytes, hash_ in zip(keys, items["num_bytes"], items["hashes"], strict=True):
         [file] = images.glob(f"{key}.*")
         data = file.read_bytes()
-        assert (num_bytes, hash_.tobytes()) == (len(data), hashlib.blake2b(data, digest_size=16).digest())
+        assert (num_bytes, hash_.tobytes()) == (len(data), blake2b(data, digest_size=16).digest())
 
 
 def test_markers_say_what_their_shards_hold(split: tuple[Path, Path]) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from ci2p_cache.extras import EXTRAS
 from ci2p_cache.loader import free_memory_bytes
+from ci2p_cache.printable import counted
 from pipeline.running.cores import num_cores
 
 _PACKAGES = ("ci2p", "torch", "timm", "lightning-fabric", "numpy", "zarr", "numcodecs", "webdataset", "pillow")
@@ -89,6 +90,13 @@ def describe_machine(machine: Machine) -> list[str]:
         way = version or f"not installed; pip install '{EXTRAS[name]}' if you need it"
         lines.append(f"extra      {name}: {way}")
     return lines
+
+
+def name_device(device: str) -> str:
+    """What a torch device is, for people: "AMD EPYC 7763, 2 cores, AVX2" or "NVIDIA H200"."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {counted(num_cores(), 'core')}, {torch.backends.cpu.get_cpu_capability()}"
 
 
 def _gib(count: int | None) -> str:

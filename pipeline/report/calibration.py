@@ -14,15 +14,19 @@ def draw_reliability(bins: CalibrationBins, theme: Theme) -> Figure:
     count, confidence, accuracy = (values.tolist() for values in _drawn(bins))
     width = 1 / NUM_CALIBRATION_BINS
     centres = [(number + 0.5) * width for number in range(NUM_CALIBRATION_BINS)]
-    figure = new_figure(theme, 4.6, 4.3)
+    figure = new_figure(theme, 3.9, 3.7)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     gaps = [sure - right for sure, right in zip(confidence, accuracy, strict=True)]
     upper.bar(centres, accuracy, width * 0.9, color=colour(theme, 0), label="accuracy")
-    gap = {"facecolor": "none", "edgecolor": colour(theme, 1), "hatch": "////", "linewidth": 0.8}
-    upper.bar(centres, gaps, width * 0.9, bottom=accuracy, label="gap to the confidence", **gap)
+    upper.bar(
+        centres, gaps, width * 0.9, bottom=accuracy, label="gap to the confidence", linewidth=1, hatch="////",
+        facecolor=theme.surface, edgecolor=colour(theme, 1),
+    )  # fmt: skip
     upper.plot([0, 1], [0, 1], color=theme.muted, linewidth=1, linestyle=(0, (4, 3)))
     upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
-    upper.legend(frameon=False, fontsize=8.5, labelcolor=theme.muted, loc="upper left")
+    upper.legend(
+        frameon=False, fontsize=8.5, labelcolor=theme.muted, loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2
+    )
     total = max(1.0, sum(count))
     lower.bar(centres, [number / total for number in count], width * 0.9, color=theme.muted)
     lower.set(xlabel="confidence", ylabel="images")

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from matplotlib.figure import Figure
 
 from ci2p_cache.printable import printable
@@ -24,9 +23,6 @@ class ClassRow:
     num_images: int
     accuracy: float
     """Top-1 in [0, 1]."""
-    taken_for: str
-    """The other class that most of its images were taken for; empty where there is none."""
-    num_taken: int
 
 
 def rows_by_accuracy(confusion: Sequence[Sequence[int]], classes: Sequence[str]) -> tuple[list[ClassRow], list[str]]:
@@ -39,11 +35,7 @@ def rows_by_accuracy(confusion: Sequence[Sequence[int]], classes: Sequence[str])
         if not total:
             without.append(full_name)
             continue
-        mistakes = np.array(counts)
-        mistakes[label] = 0
-        other = int(mistakes.argmax())
-        taken_for = names[other] if mistakes[other] else ""
-        rows.append(ClassRow(names[label], full_name, total, counts[label] / total, taken_for, int(mistakes[other])))
+        rows.append(ClassRow(names[label], full_name, total, counts[label] / total))
     return sorted(rows, key=lambda row: (row.accuracy, row.name)), without
 
 
@@ -51,7 +43,7 @@ def draw_class_accuracy(rows: Sequence[ClassRow], theme: Theme) -> Figure:
     """A bar a class, or the curve of very many."""
     shares = [100 * row.accuracy for row in rows]
     if len(rows) > _MOST_BARS:
-        figure = new_figure(theme, 4.6, 2.8)
+        figure = new_figure(theme, 5.4, 2.6)
         axes = figure.subplots()
         axes.fill_between(range(1, len(rows) + 1), shares, color=colour(theme, 0), alpha=0.25, linewidth=0)
         axes.plot(range(1, len(rows) + 1), shares, color=colour(theme, 0), linewidth=2)

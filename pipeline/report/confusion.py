@@ -45,7 +45,7 @@ def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str], t
     counts_KK: NDArray[np.int64] = np.array(confusion)
     shares_KK = counts_KK / np.maximum(counts_KK.sum(1, keepdims=True), 1)
     K = len(classes)
-    figure = new_figure(theme, 4.6, 4.3)
+    figure = new_figure(theme, 3.9, 3.7)
     axes = figure.subplots()
     ramp = LinearSegmentedColormap.from_list("share", theme.ramp)
     mesh = axes.pcolormesh(
@@ -57,16 +57,17 @@ def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str], t
     axes.set_xlabel("predicted")
     axes.set_ylabel("label")
     if K <= _MOST_COUNTED:
+        points = 10 if K <= 6 else 7.5
         for row, column in np.ndindex(K, K):
             if counts_KK[row, column]:
                 tint = theme.surface if shares_KK[row, column] > 0.5 else theme.ink
                 text = str(counts_KK[row, column])
-                axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=tint, fontsize=7.5)
+                axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=tint, fontsize=points)
     style(axes, theme, grid=False)
     for spine in axes.spines.values():
         spine.set_visible(False)
     if K <= _MOST_NAMED:
-        names, size = list(map(short, words_of(classes))), 8.5 if K <= _MOST_COUNTED else 120 / K
+        names, size = list(map(short, words_of(classes))), 8.5 if K <= _MOST_COUNTED else 100 / K
         axes.set_xticks(np.arange(K) + 0.5, names, rotation=90, fontsize=size)
         axes.set_yticks(np.arange(K) + 0.5, names, fontsize=size)
     if K > _MOST_COUNTED:

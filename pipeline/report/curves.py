@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ci2p_cache.printable import printable
 from pipeline.report.look import Theme, colour, dash, new_figure, style
@@ -96,10 +96,7 @@ def _draw(axes: Axes, panel: Panel, settings: Sequence[Setting], theme: Theme) -
         _lines(axes, curve_of(setting, panel.field, panel.scale), tint, line_style, 2.0)
     axes.set_xlabel("epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
-    formatter = ScalarFormatter()
-    formatter.set_powerlimits((-3, 4))
-    axes.yaxis.set_major_formatter(formatter)
-    axes.yaxis.get_offset_text().set(color=theme.muted, fontsize=8)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     style(axes, theme)
 
 

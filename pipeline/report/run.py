@@ -82,6 +82,9 @@ def write_report(
     if page.is_dir():
         raise InputError(f"--out {page} is a folder; give the name of a file, as in --out {page / PAGE}")
     records = [read_run(path) for path in paths]
+    if png is not None:  # before minutes of work
+        with writing_to(png):
+            png.mkdir(parents=True, exist_ok=True)
     settings = group_by_setting(records)
     sections = []
     charts: dict[str, tuple[Chart, str]] = {"curves": (partial(draw_panels, settings), "")}

@@ -27,12 +27,13 @@ from numpy.typing import NDArray
 
 from ci2p_cache.loader import Batch
 from ci2p_cache.order import (
-    epoch_order,
-    global_batch,
+    Shards,
+    Windows,
+    batch_places,
+    epoch_samples,
     shard_windows,
     steps_per_epoch,
     view_choice,
-    window_order,
     window_shards,
 )
 from ci2p_cache.plan import plan_order
@@ -55,15 +56,16 @@ def drawn_anew(num_images: int, epoch: int) -> Order:
 def ours(num_images: int, epoch: int) -> Order:
     """Planned once, permuted every epoch."""
     planned = plan_order([f"{number:08d}" for number in range(num_images)], 0)
-    return planned[epoch_order(num_images, 0, epoch)]
+    return planned[epoch_samples(np.arange(num_images), num_images, 0, epoch)]
 
 
 def ours_remote(num_images: int, epoch: int) -> Order:
     """Planned once, read through windows of shards that differ every epoch."""
     planned = plan_order([f"{number:08d}" for number in range(num_images)], 0)
-    shards = np.arange(num_images) // _OUR_SHARD_SIZE
-    windows = shard_windows(shards[-1] + 1, window_shards(_OUR_SHARD_SIZE, [1]), 0, epoch)
-    return planned[window_order(windows[shards], 0, epoch)]
+    first_samples = np.append(np.arange(0, num_images, _OUR_SHARD_SIZE), num_images)
+    shards = Shards(first_samples, window_shards(_OUR_SHARD_SIZE, [1]))
+    windows = Windows(shards, shard_windows(shards.num_shards, shards.window_shards, 0, epoch))
+    return planned[windows.samples(np.arange(num_images), 0, epoch)]
 
 
 def as_it_comes(num_images: int, epoch: int) -> Order:
@@ -136,11 +138,11 @@ class OrderedBatches:
         reader = ViewReader(cache.split_dir, cache.manifest)
         arrived = np.argsort(cache.labels, kind="stable")
         order = arrived[self.data.way(cache.num_samples, epoch)]
-        views = view_choice(cache.num_samples, len(cache.spec.views), self.seed, epoch)
         for step in range(first_step, self.steps_per_epoch):
-            samples = global_batch(order, step, self.batch_size)
+            samples = order[batch_places(step, self.batch_size, cache.num_samples)]
+            views = view_choice(samples, len(cache.spec.views), self.seed, epoch)
             positions = cache.positions[samples]
-            latents = torch.from_numpy(reader.read_latents(positions, views[samples]))
+            latents = torch.from_numpy(reader.read_latents(positions, views))
             yield Batch(latents, torch.from_numpy(cache.labels[samples]), positions)
 
 

@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError
 
 from ci2p_cache.codecs import ESCAPED_LIMIT, INT_LIMIT
 from ci2p_cache.plan import num_shards, shard_positions
+from ci2p_cache.printable import counted
 from ci2p_cache.views import MIRROR, num_crops, view_names
 
 if TYPE_CHECKING:
@@ -64,6 +65,8 @@ def check_spec(spec: "CacheSpec") -> None:
         _refuse("image_size", spec.image_size, f"a multiple of 32, {LARGEST_IMAGE} at most")
     if not spec.image_size <= spec.short_edge <= 2**20:
         _refuse("short_edge", spec.short_edge, f"image_size, {spec.image_size}, or more")
+    if spec.columns is not None and len(spec.columns) not in (2, 3):
+        _refuse("columns", ",".join(spec.columns), "those of images, of labels and at most of keys")
     if spec.val_fraction is not None and not 0 < spec.val_fraction < 1:
         _refuse("val_fraction", spec.val_fraction, "a share between 0 and 1")
     if not 0 < len(spec.views) <= _MOST_VIEWS or not _are_views(spec.views):
@@ -124,21 +127,23 @@ def check_marker_of(marker: "Marker", spec: "CacheSpec", num_items: int, num_cla
     if marker.spec_id != spec.spec_id:
         _refuse("spec_id", marker.spec_id, f"the split's is {spec.spec_id}")
     if len(marker.keys) != planned:
-        raise ValueError(f"keys has {len(marker.keys)} entries, and the shard holds {planned} images")
+        raise ValueError(f"keys has {len(marker.keys)} entries, and the shard holds {counted(planned, 'image')}")
     if max(marker.labels, default=-1) >= num_classes:
-        _refuse("labels", max(marker.labels), f"there are {num_classes} classes")
+        _refuse("labels", max(marker.labels), f"of {counted(num_classes, 'class')}")
     if marker.record.file != SHARD_FILES[spec.format].format(marker.shard):
         _refuse("record.file", marker.record.file, f"the split is of format {spec.format}")
     if (marker.view_bytes is None) != (spec.format == "zarr"):
         raise ValueError("view_offsets and view_bytes are there in a webdataset cache, and in no other")
     if any(row and len(row) != num_views for row in marker.view_bytes or ()):
-        raise ValueError(f"view_bytes has an image without {num_views} views")
+        raise ValueError(f"view_bytes has an image without {counted(num_views, 'view')}")
     view_values = math.prod(spec.latent_shape)
     if marker.escapes and spec.store == "float16":
         raise ValueError("escapes are of stores of integers, and the split's is float16")
     for escape in marker.escapes or ():
         if escape[1] >= num_views or escape[2] >= view_values:
-            raise ValueError(f"escapes has {_shown(escape)}, and an image has {num_views} views of {view_values}")
+            raise ValueError(
+                f"escapes has {_shown(escape)}, and an image has {counted(num_views, 'view')} of {view_values}"
+            )
 
 
 def check_manifest(manifest: "Manifest") -> None:
@@ -150,7 +155,7 @@ def check_manifest(manifest: "Manifest") -> None:
         raise ValueError(f"labels has {len(manifest.labels)} entries for {num_items} items")
     labels = np.array(manifest.labels, dtype=np.int64)
     if labels.max(initial=-1) >= len(manifest.classes):
-        _refuse("labels", int(labels.max()), f"there are {len(manifest.classes)} classes")
+        _refuse("labels", int(labels.max()), f"of {counted(len(manifest.classes), 'class')}")
     if len(manifest.shards) != num_shards(num_items, spec.shard_size):
         raise ValueError(f"shards has {len(manifest.shards)} entries for {num_items} items, {spec.shard_size} each")
     for number, record in enumerate(manifest.shards):
@@ -190,7 +195,9 @@ def _check_views(
     end = 0
     for place, (begins, lengths) in enumerate(zip(offsets, sizes, strict=True)):
         if len(begins) != len(lengths) or bool(begins) != bool(stored[place]):
-            raise ValueError(f"view_offsets.{place} has {len(begins)} views and view_bytes.{place} {len(lengths)}")
+            raise ValueError(
+                f"view_offsets.{place} has {counted(len(begins), 'view')} and view_bytes.{place} {len(lengths)}"
+            )
         for begin, length in zip(begins, lengths, strict=True):
             if begin < end or length < 0 or begin + length > num_bytes:
                 where = f"a file of {num_bytes} bytes, behind {end}"

@@ -21,6 +21,7 @@ from ci2p_cache.cache import Cache
 from ci2p_cache.codecs import Escaped
 from ci2p_cache.errors import InputError
 from ci2p_cache.order import BatchOrder, Shards, Windows, window_shards
+from ci2p_cache.printable import counted
 from ci2p_cache.reader import ViewReader
 from ci2p_cache.spec import CacheSpec
 
@@ -50,7 +51,7 @@ class BatchLoader:
 
     A remote cache that is not resident is streamed: the shards of a window are read while those of the next are
     fetched, and no others are held (see `ViewReader` for how much that is). Every rank fetches every shard, once an
-    epoch unless two windows are the whole split. Training goes through the windows in `order.window_order`.
+    epoch unless two windows are the whole split. Training goes through the windows in the order of `order.Windows`.
     """
 
     def __init__(
@@ -80,8 +81,8 @@ class BatchLoader:
         # resumption: "auto" reads a remote cache window by window even where all of it fits.
         shards = None
         if _is_streamed(cache, resident):
-            shard_N = cache.positions // cache.spec.shard_size
-            shards = Shards(shard_N, len(cache.manifest.shards), self._reader.window_shards)
+            counts = [record.num_samples for record in cache.manifest.shards]
+            shards = Shards(np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]), self._reader.window_shards)
         self._order = BatchOrder(
             num_samples=cache.num_samples,
             num_views=len(cache.spec.views),
@@ -155,7 +156,9 @@ class BatchLoader:
         if resident == "off":
             if not self._reader.is_local:
                 window = self._reader.window_shards
-                logger.info("%s/%s is streamed, %d shards a window", self.cache.path, self.cache.split, window)
+                logger.info(
+                    "%s is streamed, %s a window", f"{self.cache.path}/{self.cache.split}", counted(window, "shard")
+                )
             return None
         if resident == "cuda" and self.device.type != "cuda":
             raise InputError(f"--resident cuda needs a CUDA device, and --device is {self.device.type}")

@@ -13,8 +13,8 @@ def printable(name: str) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """ "1 image", "2 images", "3 classes"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith('s') else 's'}"
+    """ "1 image", "2 images", "3 classes", "4,096 shards"."""
+    return f"1 {noun}" if number == 1 else f"{number:,} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -169,7 +169,7 @@ def test_a_dataset_goes_through_worker_processes(start: str, zarr_cache: Path) -
     for epoch in (0, 1):
         dataset.set_epoch(epoch)
         latents, labels = (torch.cat(parts) for parts in zip(*loader, strict=True))
-        views = view_choice(21, 2, 5, epoch)
+        views = view_choice(np.arange(21), 2, 5, epoch)
         expected = np.stack([cache.latents([i], int(view))[0] for i, view in enumerate(views)])
         assert np.array_equal(latents.numpy(), expected), f"epoch {epoch}"
         assert labels.tolist() == cache.labels.tolist() and labels.dtype == torch.int64

@@ -112,7 +112,7 @@ def changed_manifest(escaped: Path, change: Callable[[Any], object]) -> bytes:
         (lambda m: m["shards"][2].update(num_samples=3), r"shards.2.num_samples is 3"),
         (lambda m: m["shards"].pop(), r"shards has 5 entries for 21 items"),
         (lambda m: m.update(classes=["c"] * (MOST_CLASSES + 1)), r"classes: List should have at most 131072 items"),
-        (lambda m: m.update(classes=["blue"]), r"labels is 2: there are 1 classes"),
+        (lambda m: m.update(classes=["blue"]), r"labels is 2: of 1 class"),
         (lambda m: m["labels"].__setitem__(0, 2**70), r"labels.0"),
         (lambda m: m["labels"].pop(), r"labels has 20 entries for 21 items"),
         (lambda m: m.update(num_items=10**12), r"labels has 21 entries for 1000000000000 items"),
@@ -162,7 +162,7 @@ def test_a_marker_that_cannot_be_is_refused_by_its_field(
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda m: m["view_offsets"].__setitem__(0, [0]), r"view_offsets.0 has 1 views and view_bytes.0 2"),
+        (lambda m: m["view_offsets"].__setitem__(0, [0]), r"view_offsets.0 has 1 view and view_bytes.0 2"),
         (lambda m: m["view_offsets"][1].__setitem__(0, 2**70), r"view_offsets.1 has "),
         (lambda m: m["view_offsets"][1].__setitem__(1, -5), r"view_offsets.1 has -5"),
         (lambda m: m["view_bytes"][3].__setitem__(1, 10**9), r"view_offsets.3 has \d+, and 1000000000 bytes: not in"),

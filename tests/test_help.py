@@ -82,4 +82,4 @@ def test_a_wrong_command_line_is_told_where_help_is(arguments: tuple[str, ...], 
 
 def test_one_is_not_counted_as_many() -> None:
     assert [counted(n, "class") for n in (0, 1, 2)] == ["0 classes", "1 class", "2 classes"]
-    assert counted(1, "image") == "1 image" and counted(1024, "image") == "1024 images"
+    assert counted(1, "image") == "1 image" and counted(1024, "image") == "1,024 images"

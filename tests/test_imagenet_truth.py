@@ -122,7 +122,7 @@ def test_rows_of_other_images_are_counted_and_named(tmp_path: Path, caplog: pyte
         truth = find_truth(tmp_path)
     assert truth is not None and truth.val_wnids == VAL_WNIDS
     assert caplog.messages == [
-        f"--data-dir: {tmp_path}/LOC_val_solution.csv: 2 rows are of no validation image and are left out: "
+        f"--data-dir: {tmp_path}/LOC_val_solution.csv: without 2 rows of no validation image: "
         "n01440764_1 on line 4, ILSVRC2012_test_00000001 on line 5"
     ]
 

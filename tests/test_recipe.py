@@ -68,7 +68,7 @@ def test_overrides_win_and_none_is_not_given(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("epohcs = 3", r"^unknown key 'epohcs' in recipe .*mine\.toml; did you mean 'epochs'\?$"),
-        ("zzzzzz = 3", r"^unknown key 'zzzzzz' in recipe .*; known keys: model, epochs, "),
+        ("zzzzzz = 3", r"^unknown key 'zzzzzz' in recipe .*; known keys: model, tokens, "),
         ("lr = -1.0", r"^lr = -1\.0 in recipe .*mine\.toml: input should be greater than 0$"),
         ("lr = inf", r"^lr = inf in recipe .*: input should be a finite number$"),
         ("label_smoothing = 1.0", r"^label_smoothing = 1\.0 .*: input should be less than 1$"),
@@ -81,6 +81,14 @@ def test_overrides_win_and_none_is_not_given(tmp_path: Path) -> None:
         ("precision = 'fp16'", r"^precision = 'fp16' .*'float32', 'bfloat16' or 'float16'$"),
         ("betas = [0.9, 1.5]", r"^betas\[1\] = 1\.5 in recipe .*: input should be less than 1$"),
         ("epochs = 'many'", r"^epochs = 'many' in recipe .*integer"),
+        (
+            "decay_epochs = 2",
+            r"^recipe .*: decay_epochs = 2 is of a constant schedule.* give schedule = \"constant\" too",
+        ),
+        (
+            "schedule = 'constant'\ndecay_epochs = 300",
+            r"decay_epochs = 300 and warmup_epochs = 0\.5 are more than epochs",
+        ),
         ("min_lr = 1.0", r"^recipe .*: min_lr = 1 is above lr = 0\.0001; lower min_lr or raise lr$"),
         ("epochs = = 3", r"^recipe .*mine\.toml is not TOML: "),
         (

@@ -64,9 +64,10 @@ def test_batches_hold_what_the_order_says(local: Path, url: str, workers: int) -
     loader = BatchLoader(split, batch_size=4, seed=5, resident="off", workers=workers)
     there = ViewReader(str(local / "train"), split.manifest)
     for epoch in range(2):
-        window_S = order.shard_windows(NUM_SHARDS, 2, 5, epoch)
-        samples = order.window_order(window_S[split.positions // 4], 5, epoch)
-        views = order.view_choice(split.num_samples, 2, 5, epoch)
+        first_samples = np.searchsorted(split.positions // 4, np.arange(NUM_SHARDS + 1))
+        windows = order.Windows(order.Shards(first_samples, 2), order.shard_windows(NUM_SHARDS, 2, 5, epoch))
+        samples = windows.samples(np.arange(split.num_samples), 5, epoch)
+        views = order.view_choice(np.arange(split.num_samples), 2, 5, epoch)
         batches = list(loader.epoch(epoch))
         assert len(batches) == 5
         for step, batch in enumerate(batches):

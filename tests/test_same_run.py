@@ -112,6 +112,16 @@ def test_t3_another_order_is_refused(
     assert load_checkpoint(tmp_path / "last.ckpt") is not None
 
 
+def test_t3_a_run_in_the_order_of_an_older_ci2p_is_refused(zarr_cache: Path, tmp_path: Path) -> None:
+    data = open_training_data(zarr_cache)
+    go_on(data, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_bytes())
+    del config["data"]["order_version"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="begun by a ci2p that has samples come in another order"):
+        go_on(data, tmp_path)
+
+
 def test_t3_one_window_is_the_whole_and_resumes_from_anywhere(zarr_cache: Path, tmp_path: Path) -> None:
     caches = [open_training_data(zarr_cache), open_training_data(upload_cache(zarr_cache, "one-window"))]
     go_on(caches[0], tmp_path / "whole", one_step=False)

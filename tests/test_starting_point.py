@@ -11,7 +11,9 @@ import torch
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.known_images import KnownImages, as_ids
+from pipeline.train.checkpoint import newest_checkpoint
 from pipeline.train.loop import train
+from pipeline.train.metrics_log import read_metrics
 from pipeline.train.recipe import load_recipe
 from pipeline.train.run_folder import build_model, read_known_images, resolve_config
 from pipeline.train.starting_point import start_from
@@ -75,7 +77,7 @@ def test_c7_what_the_first_run_has_seen_stays_known(
     run, recipe = tmp_path / "run", toy_recipe(init_from=str(ancestor))
     with pytest.raises(Killed):
         train(recipe, Overlapping(fault=("kill", 1, 1)), run, device="cpu", build=build_small)
-    assert "was trained on 1 of the 1 images that are held out here" in caplog.text
+    assert "was trained on 1 of 1 image held out here" in caplog.text
     shutil.rmtree(ancestor)  # a run that has begun needs it no more
     assert train(recipe, Overlapping(), run, device="cpu", build=build_small).finished
     known = read_known_images(run)
@@ -87,6 +89,28 @@ def test_a_finished_run_says_how_it_is_gone_on_from(first: Path) -> None:
         InputError, match=r"has a schedule of 3 epochs.*--init-from .*first --epochs 5 and another --out"
     ):
         train_toy(first, epochs=5)
+
+
+def test_t3_a_constant_run_that_is_extended_is_the_longer_run(tmp_path: Path) -> None:
+    longer, run = tmp_path / "longer", tmp_path / "run"
+    length = {"schedule": "constant", "epochs": 4, "decay_epochs": 1}
+    assert train_toy(longer, **length).epochs == 4
+    for epochs in (1, 2):
+        assert train_toy(run, schedule="constant", epochs=epochs).epochs == epochs
+    with pytest.raises(InputError, match=r"run has 2 epochs behind it.* give --epochs 4 or more"):
+        train_toy(run, schedule="constant", epochs=3, decay_epochs=1.5)
+    with pytest.raises(Killed):
+        train_toy(run, ToyData(fault=("kill", 3, 2)), checkpoint_every_steps=1, **length)
+    with pytest.raises(
+        InputError, match=r"has fallen since epoch 3 \(decay_epochs = 1 of 4\).*--init-from .*--epochs 9"
+    ):
+        train_toy(run, schedule="constant", epochs=9)
+    assert train_toy(run, **length).finished
+    ours, theirs = (newest_checkpoint(folder) for folder in (run, longer))
+    assert ours is not None and theirs is not None
+    for name, value in theirs[0].model.items():
+        assert torch.equal(value, ours[0].model[name]), name
+    assert [line["lr"] for line in read_metrics(run)] == [line["lr"] for line in read_metrics(longer)]
 
 
 def test_ci2p_train_starts_from_a_run(zarr_cache: Path, tmp_path: Path) -> None:

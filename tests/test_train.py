@@ -264,6 +264,24 @@ def test_the_schedule_is_the_paper_s_and_a_function_of_the_step() -> None:
         short.step_update(epochs - 1)
 
 
+def test_a_constant_schedule_knows_its_end_in_the_decay_alone() -> None:
+    def rates(**settings: object) -> list[float]:
+        recipe = toy_recipe(schedule="constant", warmup_epochs=1, min_lr=1e-3, **settings)
+        optimizer = build_optimizer(torch.nn.Linear(2, 2), recipe)
+        schedule = build_schedule(optimizer, recipe, steps_per_epoch=4)
+        found = []
+        for step in range(4 * recipe.epochs):
+            schedule.step_update(step)
+            found.append(float(optimizer.param_groups[0]["lr"]))
+        return found
+
+    short, long, decayed = rates(epochs=2), rates(epochs=5), rates(epochs=5, decay_epochs=2.5)
+    assert short == long[:8] and long[4:] == [2e-3] * 16 and long[0] == pytest.approx(1e-6)
+    assert decayed[:10] == long[:10] and decayed[-1] == pytest.approx(1e-3)
+    falls = [before - after for before, after in itertools.pairwise(decayed[9:])]
+    assert falls == pytest.approx([1e-4] * 10)
+
+
 def test_a_step_s_seed_is_its_own() -> None:
     seeds = {step_seed(s, e, t, r) for s in range(3) for e in range(3) for t in range(3) for r in range(3)}
     assert len(seeds) == 81

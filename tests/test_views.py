@@ -68,7 +68,9 @@ def test_a_round_goes_from_picture_to_picture() -> None:
     """Neighbouring epochs show another picture, and no picture comes back before all were seen."""
     for crops in (1, 2, 5, 10):
         views = view_names("flip", crops)
-        shown = np.stack([order.view_choice(40, len(views), seed=3, epoch=epoch) for epoch in range(2 * len(views))])
+        shown = np.stack(
+            [order.view_choice(np.arange(40), len(views), seed=3, epoch=epoch) for epoch in range(2 * len(views))]
+        )
         for begin in range(len(views)):
             assert all(
                 len(set(pictures.tolist())) == 1 + crops for pictures in (shown[begin : begin + 1 + crops] // 2).T
@@ -85,7 +87,7 @@ def test_every_view_of_a_cache_with_crops_is_trained_on(cropped: Path) -> None:
     seen: dict[int, list[int]] = {position: [] for position in place_of}
     loader = BatchLoader(split, batch_size=4, seed=1)
     for epoch in range(6):
-        views = order.view_choice(12, 6, 1, epoch)
+        views = order.view_choice(np.arange(12), 6, 1, epoch)
         for batch in loader.epoch(epoch):
             for position, latents in zip(batch.positions.tolist(), batch.latents.numpy(), strict=True):
                 place = place_of[position]

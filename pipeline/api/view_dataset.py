@@ -44,7 +44,6 @@ class ViewDataset(Dataset[Sample]):
         self._seed = seed
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self._open: tuple[int, ViewReader] | None = None
-        self._chosen: tuple[int, NDArray[np.int64]] | None = None
 
     @property
     def classes(self) -> list[str]:
@@ -80,19 +79,16 @@ class ViewDataset(Dataset[Sample]):
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """Several at once: torch's DataLoader asks for a batch by this name."""
         samples = sample_numbers(indices, len(self))
-        views = self._views()[samples] if self._view is None else np.full(len(samples), self._view)
+        if self._view is None:
+            views = view_choice(samples, len(self._cache.spec.views), self._seed, self.epoch)
+        else:
+            views = np.full(len(samples), self._view)
         positions, reader = self._cache.positions[samples], self._reader()
         stored = torch.from_numpy(reader.read(positions, views))
         rows = positions * len(self._cache.spec.views) + views
         escaped = None if reader.escapes is None else reader.escapes.among(rows)
         latents = to_latents(stored, self._cache.spec, escaped)
         return list(zip(latents.unbind(), self._cache.labels[samples].tolist(), strict=True))
-
-    def _views(self) -> NDArray[np.int64]:
-        epoch = self.epoch
-        if self._chosen is None or self._chosen[0] != epoch:
-            self._chosen = (epoch, view_choice(len(self), len(self._cache.spec.views), self._seed, epoch))
-        return self._chosen[1]
 
     def _reader(self) -> ViewReader:
         """This process's own: threads and connections do not come through a fork."""
@@ -104,7 +100,7 @@ class ViewDataset(Dataset[Sample]):
         # By way of ci2p, which sees to it that a process that begins afresh finds this module and no other.
         import ci2p
 
-        state = self.__dict__ | {"_open": None, "_chosen": None}
+        state = self.__dict__ | {"_open": None}
         return ci2p._restore, (type(self).__module__, type(self).__name__, state)
 
 

@@ -25,7 +25,8 @@ class Command(click.Command):
         sections: dict[str, list[tuple[str, str]]] = {heading: [] for heading in (*self.groups, _REST)}
         for option in sorted(self.get_params(ctx), key=self._place):
             record = option.get_help_record(ctx)
-            if record is not None:
+            # The usage line names the arguments, and the text below it says what they are.
+            if record is not None and isinstance(option, click.Option):
                 name = max(option.opts, key=len).lstrip("-")
                 sections[group_of.get(name, _REST)].append(record)
         for heading, records in sections.items():

@@ -7,6 +7,7 @@ import click
 from ci2p_cache.errors import InputError
 from ci2p_cache.printable import counted
 from pipeline.commands import completion
+from pipeline.commands.command import Command
 from pipeline.commands.local_path import LocalPath
 
 
@@ -33,7 +34,7 @@ def recipes(context: click.Context) -> None:
     click.echo(formatter.getvalue().rstrip())
 
 
-@recipes.command()
+@recipes.command(cls=Command, short_help="Print a recipe, comments and all.")
 @click.argument("name", shell_complete=completion.recipe_names)
 def show(name: str) -> None:
     """Print a recipe: its comments say what command it is for and what it reached."""
@@ -42,7 +43,7 @@ def show(name: str) -> None:
     click.echo(recipe_text(name).rstrip())
 
 
-@recipes.command()
+@recipes.command(cls=Command)
 @click.argument("name", shell_complete=completion.recipe_names)
 @click.argument("file", type=LocalPath())
 def copy(name: str, file: Path) -> None:

@@ -32,8 +32,8 @@ class Estimate:
     def __str__(self) -> str:
         failed = f", {self.num_failed} of them failed" if self.num_failed else ""
         return (
-            f"{self.num_views:,} views, about {_bytes(self.num_bytes)} and {_time(60 * self.minutes)} by one process "
-            f"(estimated from {counted(self.sampled, 'image')}{failed})"
+            f"{counted(self.num_views, 'view')}, about {_bytes(self.num_bytes)} and {_time(60 * self.minutes)} by one "
+            f"process (estimated from {counted(self.sampled, 'image')}{failed})"
         )
 
 

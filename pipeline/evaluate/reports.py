@@ -9,6 +9,7 @@ from torch import Tensor
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.left_out import LeftOut, describe_left_out
 from ci2p_cache.manifest import Failure
+from ci2p_cache.printable import counted
 from pipeline.evaluate.predictions import Predictions
 from pipeline.evaluate.scores import Scores
 from pipeline.evaluate.tables import share, top_cells, top_columns, write_table
@@ -113,4 +114,6 @@ class PredictReport:
         if num_asked == 1 and self.failures:
             raise InputError(f"{self.failures[0].key}: {self.failures[0].reason}; give the path of an image file")
         if num_failed:
-            raise WorkError(f"{num_failed} of {num_asked} images could not be predicted; they are named above")
+            raise WorkError(
+                f"{num_failed} of {counted(num_asked, 'image')} could not be predicted; they are named above"
+            )

@@ -72,7 +72,7 @@ def choose_pictures(run: Path, config: RunConfig, rendering: Rendering, images: 
         found = list(decode_batches(chosen, rendering.preprocessing, batches, workers=default_workers(), pin=False))
         pixels = torch.cat([batch.pixels[0] for batch in found if batch.indices])
         if not len(pixels):
-            raise InputError(f"--images {images}: none of the {len(rows)} images that were tried can be decoded")
+            raise InputError(f"--images {images}: none of {counted(len(rows), 'image')} that were tried can be decoded")
         return Pictures(pixels, f"{len(pixels)} of {chosen.described}")
     decoded = _decode_cache(run, config, weights)
     if decoded is not None:

@@ -7,12 +7,13 @@ from pipeline.export.record import ExportRecord
 from pipeline.models import name_for_timm
 from pipeline.train.run_folder import RunConfig
 
-_NOT_SAID = {"classes", "absolute_path", "path_from_run", "window_shards"}  # said above, or of no use elsewhere
+# Said above, or of no use elsewhere.
+_NOT_SAID = {"classes", "absolute_path", "path_from_run", "window_shards", "order_version"}
 
 
 def hub_config(model: Any, config: RunConfig, record: ExportRecord, license: str) -> dict[str, Any]:
     """`model` is the run's, as timm has it: without its window."""
-    name, more = name_for_timm(config.recipe.model)
+    name, more = name_for_timm(config.recipe.model, config.recipe.tokens)
     channels, side, _ = config.data.input_shape
     args: dict[str, Any] = {"latent_channels": channels, "latent_size": side}
     if is_pixels(config.data.spec):

@@ -77,7 +77,7 @@ def describe_machine(machine: Machine) -> list[str]:
     lines = [
         f"system     {machine.system}, Python {machine.python}",
         f"packages   {', '.join(packages)}",
-        f"processor  {machine.processor}, {machine.num_cores} cores, {machine.instructions}, {bfloat16}",
+        f"processor  {machine.processor}, {counted(machine.num_cores, 'core')}, {machine.instructions}, {bfloat16}",
         f"memory     {_gib(machine.free_memory)} free, {_gib(machine.shared_memory)} in /dev/shm",
         f"disk       {_gib(machine.free_disk)} free here",
         "compiler   " + ("there, for --compile" if machine.has_compiler else "none: leave --compile out on a CPU"),

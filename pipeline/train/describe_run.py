@@ -19,10 +19,9 @@ def summarise_run(run: Path) -> dict[str, Any]:
     Raises InputError for what is no run, WorkError for checkpoints or weights that are damaged.
     """
     config = read_config(run)
-    default = Recipe.model_validate({"epochs": config.recipe.epochs})
-    changed = {
-        name: value for name, value in config.recipe.model_dump().items() if value != getattr(default, name, None)
-    }
+    usual = dict(Recipe.model_validate(config.recipe.model_dump(include={"epochs", "schedule"})))
+    usual["schedule"] = "cosine"  # its warm-up depends on it, and is no change where that is the usual one
+    changed = {name: value for name, value in config.recipe.model_dump().items() if value != usual[name]}
     newest = newest_checkpoint(run)
     progress = None if newest is None else newest[0].progress
     best = run / "best.safetensors"

@@ -27,7 +27,7 @@ from pipeline.train.learner import Learner
 from pipeline.train.loss_log import LossLog
 from pipeline.train.metrics_log import EpochMetrics, MetricsLog
 from pipeline.train.obstacles import refuse_untrainable, step_errors
-from pipeline.train.one_run import check_checkpoint, check_run, only_run_in
+from pipeline.train.one_run import check_checkpoint, check_length, check_run, only_run_in
 from pipeline.train.recipe import Recipe
 from pipeline.train.run_folder import (
     ModelBuilder,
@@ -112,6 +112,8 @@ def _train(
     check_run(run, config)
     checkpoint, is_previous = newest_checkpoint(run) or (None, False)
     check_checkpoint(run, checkpoint, config)
+    if checkpoint is not None:
+        check_length(run, config, checkpoint.progress)
     model = build_model(config, build, pretrained=recipe.pretrained if checkpoint is None else False)
     if recipe.init_from and checkpoint is None:
         start_from(model, config)
@@ -122,7 +124,9 @@ def _train(
     if progress.epoch >= recipe.epochs:
         if is_writer:
             best = 100 * progress.best_top1
-            logger.info("%s is finished: best top-1 %.2f %%; another --out or --seed begins another run", run, best)
+            extended = "more --epochs extend it, " if recipe.schedule == "constant" else ""
+            begun_anew = f"{extended}another --out or --seed begins another run"
+            logger.info("%s is finished: best top-1 %.2f %%; %s", run, best, begun_anew)
         return _result(run, recipe, progress, images_per_step, params)
 
     progress = check_best(run, progress)

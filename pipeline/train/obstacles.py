@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ci2p_cache.errors import InputError
+from ci2p_cache.printable import counted
 from pipeline.running.compiling import compiler_errors
 from pipeline.train.data import Share, TrainingData
 from pipeline.train.recipe import Recipe
@@ -40,7 +41,7 @@ def step_errors(recipe: Recipe, data: TrainingData, share: Share) -> Iterator[No
             raise
         images = min(recipe.batch_size, data.num_train)
         raise InputError(
-            f"batch_size = {recipe.batch_size} gives BatchNorm one value a channel (of {images} images over "
-            f"{share.world_size} processes, one token each); give {2 * share.world_size} or more and as many training "
-            "images, or larger images or a larger window"
+            f"batch_size = {recipe.batch_size} gives BatchNorm one value a channel (of {counted(images, 'image')} over "
+            f"{counted(share.world_size, 'process')}, one token each); give {2 * share.world_size} or more and as many "
+            "training images, or larger images or a larger window"
         ) from error

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import takewhile
+from math import ceil
 from pathlib import Path
 
 from lightning_fabric import Fabric
@@ -11,10 +12,19 @@ from ci2p_cache.errors import Ci2pError, InputError, WorkError
 from ci2p_cache.printable import counted
 from ci2p_cache.publish import sweep
 from pipeline.running.lock import Lock
-from pipeline.train.checkpoint import NEWEST, PREVIOUS, Checkpoint
+from pipeline.train.checkpoint import NEWEST, PREVIOUS, Checkpoint, Progress
 from pipeline.train.data import is_same
 from pipeline.train.recipe import Recipe
-from pipeline.train.run_folder import CONFIG, FREE_FIELDS, METRICS, DataRecord, RunConfig, read_config, writing_to
+from pipeline.train.run_folder import (
+    CONFIG,
+    FREE_FIELDS,
+    LENGTH_FIELDS,
+    METRICS,
+    DataRecord,
+    RunConfig,
+    read_config,
+    writing_to,
+)
 
 LOCK = "train.lock"
 # What there is no getting back once it is written over.
@@ -85,11 +95,12 @@ def _count_lines(path: Path) -> int:
 
 
 def refuse_other_run(run: Path, theirs: RunConfig, ours: RunConfig) -> None:
-    """Raises InputError unless `ours` continues `theirs`."""
+    """Raises InputError unless `ours` continues `theirs`, or extends it: see `check_length`."""
+    free = FREE_FIELDS | (LENGTH_FIELDS if theirs.recipe.schedule == ours.recipe.schedule == "constant" else set())
     pairs: list[tuple[str, object, object]] = [
         (field, getattr(theirs.recipe, field), getattr(ours.recipe, field))
         for field in Recipe.model_fields
-        if field not in FREE_FIELDS
+        if field not in free
     ]
     pairs.append(("classes", theirs.data.classes, ours.data.classes))
     pairs.append(("input_shape", theirs.data.input_shape, ours.data.input_shape))
@@ -99,17 +110,43 @@ def refuse_other_run(run: Path, theirs: RunConfig, ours: RunConfig) -> None:
         if not same and field == "epochs":
             raise InputError(
                 f"{run} has a schedule of {counted(theirs.recipe.epochs, 'epoch')}, which ends where it ends; "
-                f"for more, train from its weights: --init-from {run} --epochs {here} and another --out"
+                f"for more, train from its weights: --init-from {run} --epochs {here} and another --out "
+                "(a run with schedule=constant can be extended)"
             )
         if not same:
             raise InputError(
                 f"{run} holds another run: {field} is {there!r} there and {here!r} in this command; "
                 "give another --out, or the same settings to go on with it"
             )
+    if theirs.data.order_version != ours.data.order_version:
+        raise InputError(
+            f"{run} was begun by a ci2p that has samples come in another order; go on with that one, or give "
+            "another --out"
+        )
     if theirs.data.window_shards not in (None, ours.data.window_shards):
         raise InputError(
             f"{run} was begun in another order: {_order(theirs.data)} there and {_order(ours.data)} in this command; "
             f"give --shards and --resident as they were (it was begun on {theirs.data.path}), or another --out"
+        )
+
+
+def check_length(run: Path, config: RunConfig, progress: Progress) -> None:
+    """Raises InputError where a run is to end elsewhere than it was and would have got there by other rates so far."""
+    theirs, ours = read_config(run).recipe, config.recipe
+    begun = progress.epoch + (progress.step > 0)
+    if all(getattr(theirs, field) == getattr(ours, field) for field in LENGTH_FIELDS):
+        return
+    if begun > theirs.epochs_at_peak:
+        raise InputError(
+            f"{run}: its learning rate has fallen since epoch {theirs.epochs_at_peak:g} (decay_epochs = "
+            f"{theirs.decay_epochs:g} of {theirs.epochs}); for more, train from its weights: --init-from {run} "
+            f"--epochs {ours.epochs} and another --out"
+        )
+    if begun > ours.epochs_at_peak:
+        raise InputError(
+            f"{run} has {counted(begun, 'epoch')} behind it, and {ours.epochs} with decay_epochs = "
+            f"{ours.decay_epochs:g} would have ended or fallen before; give --epochs {begun + ceil(ours.decay_epochs)} "
+            "or more, or another --out"
         )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection
 
 from timm.optim import param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
+from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.optim import AdamW
 
@@ -20,14 +21,18 @@ def build_optimizer(model: nn.Module, recipe: Recipe) -> AdamW:
     return AdamW(groups, lr=recipe.lr, betas=recipe.betas)
 
 
-def build_schedule(optimizer: AdamW, recipe: Recipe, steps_per_epoch: int) -> CosineLRScheduler:
-    """Linear warm-up from `warmup_lr` to `lr`, then a cosine down to `min_lr` at the last step.
+def build_schedule(optimizer: AdamW, recipe: Recipe, steps_per_epoch: int) -> Scheduler:
+    """Linear warm-up from `warmup_lr` to `lr`, then what the recipe's schedule says, down to `min_lr` where it falls.
 
     Stateless: `step_update(n)` sets the rate of step n, counted from 0, whatever was set before.
     """
     num_steps = recipe.epochs * steps_per_epoch
-    # A warm-up of a fraction of an epoch may round to every step of a tiny run; the cosine keeps at least one.
+    # A warm-up of a fraction of an epoch may round to every step of a tiny run; the schedule keeps at least one.
     num_warmup_steps = min(round(recipe.warmup_epochs * steps_per_epoch), num_steps - 1)
+    if recipe.schedule == "constant":
+        return _ConstantSchedule(
+            optimizer, recipe, num_warmup_steps, round(recipe.epochs_at_peak * steps_per_epoch), num_steps
+        )
     return CosineLRScheduler(
         optimizer,
         t_initial=num_steps - num_warmup_steps,
@@ -38,3 +43,26 @@ def build_schedule(optimizer: AdamW, recipe: Recipe, steps_per_epoch: int) -> Co
         warmup_prefix=True,
         t_in_epochs=False,
     )
+
+
+class _ConstantSchedule(Scheduler):
+    """Warm-up, the same rate throughout, and a straight fall that ends at the last step; timm has none of the kind."""
+
+    def __init__(
+        self, optimizer: AdamW, recipe: Recipe, num_warmup_steps: int, first_falling_step: int, num_steps: int
+    ) -> None:
+        super().__init__(optimizer, "lr", t_in_epochs=False)
+        self._recipe = recipe
+        self._num_warmup_steps = num_warmup_steps
+        self._first_falling_step = first_falling_step
+        self._num_steps = num_steps
+        self.step_update(0)
+
+    def _get_lr(self, t: int) -> list[float]:
+        recipe, rate = self._recipe, self._recipe.lr
+        if t < self._num_warmup_steps:
+            rate = recipe.warmup_lr + (recipe.lr - recipe.warmup_lr) * t / self._num_warmup_steps
+        elif t >= self._first_falling_step:
+            fallen = (t + 1 - self._first_falling_step) / max(1, self._num_steps - self._first_falling_step)
+            rate = recipe.lr + (recipe.min_lr - recipe.lr) * min(1.0, fallen)
+        return [rate for _ in self.base_values]

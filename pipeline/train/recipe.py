@@ -17,6 +17,7 @@ from ci2p_cache.errors import InputError
 from ci2p_cache.user_text import read_text
 
 PAPER_WARMUP_EPOCHS = 20.0
+_CONSTANT_WARMUP_EPOCHS = 0.5  # of a schedule that has no end to be a share of
 _EPOCHS_PER_WARMUP_EPOCH = 15  # the paper's 300 epochs to its 20
 _LONG_EPOCHS = 300  # from here on the warm-up is the paper's
 _MOST_SHOWN = 80  # characters of a value in a message
@@ -37,6 +38,9 @@ class Recipe(BaseModel):
 
     model: str = "ci2p_vit_base"
     """One of ci2p's, or any VisionTransformer of timm's by its name: docs/models.md."""
+    tokens: Literal[64, 256] = 64
+    """What PatchReshape makes of 256 x 256 pixels: 64 tokens, the paper's, or 256 of a ci2p_vit of one scale, for about
+    four times the operations. Ours."""
     epochs: _Count = Field(300, ge=1)
     """How often each image is shown."""
     batch_size: _Count = Field(128, ge=1)
@@ -44,11 +48,18 @@ class Recipe(BaseModel):
     lr: float = Field(1e-4, gt=0)
     """The learning rate at its highest, after the warm-up."""
     min_lr: float = Field(1.25e-6, ge=0)
-    """Where the cosine ends."""
+    """Where the cosine ends, or the decay of a constant schedule."""
+    schedule: Literal["cosine", "constant"] = "cosine"
+    """What the rate does behind the warm-up: a cosine, the paper's, falls to the last epoch; a constant one stays, and
+    its run is extended by the same command with more epochs."""
+    decay_epochs: float = Field(0.0, ge=0)
+    """Last epochs of a constant schedule, in which the rate falls linearly; the run can be extended until then (Hägele
+    et al., "Scaling Laws and Compute-Optimal Training Beyond Fixed Training Durations")."""
     warmup_lr: float = Field(1e-6, ge=0)
     """Where the linear warm-up starts; ours, the paper gives none."""
     warmup_epochs: float = Field(PAPER_WARMUP_EPOCHS, ge=0)
-    """Unless given: a fifteenth of the epochs, 20 at most, so that a short run keeps the paper's proportion."""
+    """Unless given: a fifteenth of the epochs, 20 at most, so that a short run keeps the paper's proportion; where the
+    schedule is constant half an epoch."""
     betas: tuple[_Rate, _Rate] = (0.9, 0.999)
     """AdamW's."""
     weight_decay: float = Field(0.05, ge=0)
@@ -104,6 +115,8 @@ class Recipe(BaseModel):
     @classmethod
     def _fill_in_warmup(cls, values: Any) -> Any:
         if isinstance(values, dict) and "warmup_epochs" not in values:
+            if values.get("schedule") == "constant":
+                return {**values, "warmup_epochs": _CONSTANT_WARMUP_EPOCHS}
             try:  # as the field takes it: 30.0 is 30
                 epochs = _EPOCHS.validate_python(values.get("epochs", cls.model_fields["epochs"].default))
             except ValidationError:
@@ -118,7 +131,17 @@ class Recipe(BaseModel):
         if self.warmup_epochs >= self.epochs:
             raise ValueError(
                 f"warmup_epochs = {self.warmup_epochs:g} leaves nothing of epochs = {self.epochs}; "
-                f"give more epochs, a smaller warmup_epochs, or no warmup_epochs (it is then epochs / 15)"
+                f"give more epochs, a smaller warmup_epochs, or no warmup_epochs (it is then a part of the epochs)"
+            )
+        if self.decay_epochs and self.schedule != "constant":
+            raise ValueError(
+                f"decay_epochs = {self.decay_epochs:g} is of a constant schedule, and this one falls by a cosine from "
+                'the warm-up on; give schedule = "constant" too, or no decay_epochs'
+            )
+        if self.decay_epochs > self.epochs - self.warmup_epochs:
+            raise ValueError(
+                f"decay_epochs = {self.decay_epochs:g} and warmup_epochs = {self.warmup_epochs:g} are more than "
+                f"epochs = {self.epochs}; give more epochs, or fewer of the others"
             )
         if self.window % 2:
             raise ValueError(
@@ -130,6 +153,11 @@ class Recipe(BaseModel):
         if self.min_lr > self.lr:
             raise ValueError(f"min_lr = {self.min_lr:g} is above lr = {self.lr:g}; lower min_lr or raise lr")
         return self
+
+    @property
+    def epochs_at_peak(self) -> float:
+        """Epochs until a constant schedule's rate begins to fall, in which its run can be extended."""
+        return self.epochs - self.decay_epochs
 
 
 def load_recipe(name_or_path: str | Path, overrides: Mapping[str, object] | None = None) -> Recipe:

@@ -24,6 +24,7 @@ from torch import nn
 
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.known_images import KnownImages, dump_known_images, parse_known_images
+from ci2p_cache.order import ORDER_VERSION
 from ci2p_cache.publish import publish
 from pipeline.models import create_model
 from pipeline.running.machine import name_device
@@ -40,6 +41,8 @@ PUBLISHED = "model.safetensors"
 timm."""
 # What two runs may differ in and still compute the same thing.
 FREE_FIELDS = frozenset({"compile", "checkpoint_every_minutes", "checkpoint_every_steps"})
+# The same while a constant schedule has not begun to fall.
+LENGTH_FIELDS = frozenset({"epochs", "decay_epochs"})
 _RECORDED_PACKAGES = ("ci2p", "torch", "timm", "lightning-fabric")
 
 
@@ -53,6 +56,7 @@ class ModelBuilder(Protocol):
         num_classes: int,
         input_shape: tuple[int, int, int],
         drop_path: float,
+        tokens: int,
         pretrained: bool | str,
     ) -> nn.Module: ...
 
@@ -68,6 +72,8 @@ class DataRecord(DataPlace):
     """[C,H,W] of what the model reads: the window's, where the recipe has one."""
     window_shards: int | None = None
     """Of its order: see `TrainingData.window_shards`. None where an older ci2p wrote this."""
+    order_version: int = 1
+    """Of its order: see `ci2p_cache.order`. 1 where an older ci2p wrote this."""
 
 
 class RunConfig(BaseModel):
@@ -87,8 +93,9 @@ class RunConfig(BaseModel):
     @property
     def run_id(self) -> str:
         """Equal for commands that go on with each other's runs, but for contents that one of their caches lacks."""
+        free = FREE_FIELDS | (LENGTH_FIELDS if self.recipe.schedule == "constant" else set())
         identity = [
-            self.recipe.model_dump(mode="json", exclude=set(FREE_FIELDS), exclude_defaults=True),
+            self.recipe.model_dump(mode="json", exclude=set(free), exclude_defaults=True),
             [self.data.classes, self.data.input_shape, self.data.fingerprint.split("-")[:2]],
         ]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
@@ -145,6 +152,7 @@ def resolve_config(recipe: Recipe, data: TrainingData, *, run: Path, device: str
             classes=data.classes,
             input_shape=data.input_shape,
             window_shards=data.window_shards,
+            order_version=ORDER_VERSION,
         ),
         device=device,
         world_size=world_size,
@@ -163,6 +171,7 @@ def build_model(config: RunConfig, build: ModelBuilder = create_model, *, pretra
         num_classes=len(config.data.classes),
         input_shape=config.data.input_shape,
         drop_path=config.recipe.drop_path,
+        tokens=config.recipe.tokens,
         pretrained=pretrained,
     )
 

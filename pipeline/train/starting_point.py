@@ -60,8 +60,8 @@ def remember_ancestor(known: KnownImages, source: str) -> KnownImages:
     seen = int(np.isin(known.held_out.ids, theirs.trained).sum())
     if seen:
         logger.warning(
-            "init_from %s was trained on %d of the %d images that are held out here: accuracies on them say too much",
-            *(source, seen, len(known.held_out.ids)),
+            "init_from %s was trained on %d of %s held out here: accuracies on them say too much",
+            *(source, seen, counted(len(known.held_out.ids), "image")),
         )
     return replace(known, trained=np.union1d(known.trained, theirs.trained))
 

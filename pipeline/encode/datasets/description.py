@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOut, describe_left_out, merge_left_out
-from ci2p_cache.printable import printable
+from ci2p_cache.printable import counted, printable
 from pipeline.encode.datasets import ImageDataset
 from pipeline.encode.datasets.split import ImageSplit
 
@@ -44,8 +44,7 @@ def _left_out(opened: ImageDataset) -> tuple[LeftOut, ...]:
 def _counts(split: ImageSplit) -> str:
     num_seen = len(set(split.labels.tolist()))
     without = f" ({len(split.classes) - num_seen:,} without images)" if num_seen < len(split.classes) else ""
-    images = f"{len(split.keys):,} image{'s' * (len(split.keys) != 1)}"
-    return f"{images}, {len(split.classes):,} class{'es' * (len(split.classes) != 1)}{without}"
+    return f"{counted(len(split.keys), 'image')}, {counted(len(split.classes), 'class')}{without}"
 
 
 def _class_names(classes: Sequence[str]) -> str:

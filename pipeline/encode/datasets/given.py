@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ci2p_cache.errors import InputError
-from ci2p_cache.printable import printable
+from ci2p_cache.printable import counted, printable
 from ci2p_cache.regular_file import read_regular
 from pipeline.encode.datasets.found import WHOLE, FoundImages
 from pipeline.encode.datasets.labels import label_names
@@ -158,7 +158,7 @@ def _classes(parts: Sequence[_Listed], classes: Sequence[str] | None) -> tuple[s
     for part, number, label in numbered:
         if (label not in classes) if isinstance(label, str) else label >= len(classes):
             raise InputError(
-                f"{part.name}[{number}]: the label {label!r:.80} is none of the {len(classes)} classes "
+                f"{part.name}[{number}]: the label {label!r:.80} is none of {counted(len(classes), 'class')} "
                 f"({', '.join(map(str, classes[:5]))}{', ...' if len(classes) > 5 else ''}); name it in classes=[...]"
             )
     return tuple(classes)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ci2p_cache.errors import InputError
+from ci2p_cache.printable import counted
 from ci2p_cache.user_text import lines_of, read_text
 
 logger = logging.getLogger("ci2p")
@@ -113,4 +114,4 @@ def _fields(line: str, delimiter: str, where: str) -> list[str]:
 def _warn_of_others(where: str, others: Sequence[str]) -> None:
     if others:
         shown = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
-        logger.warning("%s: %d rows are of no validation image and are left out: %s", where, len(others), shown)
+        logger.warning("%s: without %s of no validation image: %s", where, counted(len(others), "row"), shown)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ci2p_cache.errors import WorkError
+from ci2p_cache.printable import counted
 from pipeline.encode.fit.images import Images, OnError, read_image, unusable
 from pipeline.encode.fit.settings import FitSettings
 from pipeline.encode.preprocess import BadImage
@@ -78,7 +79,7 @@ class _Batches(Dataset[Batch]):
                     failures[index] = error.reason
                     if len(failures) == min(len(self.images), _MOST_UNUSABLE):
                         raise WorkError(
-                            f"none of {len(failures)} images of {self.images.root} can be used (the last, "
+                            f"none of {counted(len(failures), 'image')} of {self.images.root} can be used (the last, "
                             f"{self.images.names[index]}: {error.reason}); mend them, or begin anew with another "
                             "--data-dir and --out"
                         ) from error

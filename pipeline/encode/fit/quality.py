@@ -8,6 +8,7 @@ import torch
 from torch.nn.functional import pad
 
 from ci2p_cache.errors import WorkError
+from ci2p_cache.printable import counted
 from pipeline.encode.fit.images import Images, OnError, read_image, unusable
 from pipeline.encode.preprocess import BadImage
 from pipeline.encode.psnr import psnr
@@ -59,6 +60,6 @@ def measure_quality(codec: Codec, images: Images, device: torch.device, on_error
     if not rates:
         key, reason = next(iter(failures.items()))
         raise WorkError(
-            f"none of {len(failures)} images to evaluate on can be used ({key}: {reason}); mend one of them"
+            f"none of {counted(len(failures), 'image')} to evaluate on can be used ({key}: {reason}); mend one of them"
         )
     return Quality(statistics.fmean(rates), statistics.fmean(psnrs), len(rates), failures)

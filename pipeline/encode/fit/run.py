@@ -64,7 +64,11 @@ class FitReport:
 
     def lines(self) -> list[str]:
         """For people."""
-        state = "" if self.finished else f" ({self.step} of {self.settings.steps} steps; run the same command to go on)"
+        state = (
+            ""
+            if self.finished
+            else f" ({self.step} of {counted(self.settings.steps, 'step')}; run the same command to go on)"
+        )
         failed = shown([f"{key} ({reason})" for key, reason in self.failures.items()])
         return [
             f"{self.quality} on {counted(self.quality.num_images, 'image')}{state}",
@@ -152,7 +156,7 @@ def fit_encoder(
             stem.name,
             settings,
             begun_from=source["from"],
-            images=f"{len(train_images)} images of `{printable(train_images.root.name)}`{without}",
+            images=f"{counted(len(train_images), 'image')} of `{printable(train_images.root.name)}`{without}",
             minutes=reached.seconds / 60,
             machine=_machine(target),
             quality=quality,

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ci2p_cache.codecs import stored_dtype
+from ci2p_cache.disk_cache import LocalDisk
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.items import Contents, ItemList, read_contents, read_item_list
 from ci2p_cache.manifest import Manifest, Marker, check_marker_in, marker_file, parse_manifest, parse_marker
@@ -26,6 +27,7 @@ class Cache:
     manifest: Manifest
     positions: NDArray[np.int64]  # [N] where each stored sample lies; failures have none
     labels: NDArray[np.int64]  # [N] in [0, num_classes)
+    disk: LocalDisk | None = None  # where the shards of a remote one are kept, once for all processes of the machine
 
     @property
     def spec(self) -> CacheSpec:
@@ -80,8 +82,8 @@ class Cache:
         return self.manifest.num_items * values * stored_dtype(self.spec.store).itemsize
 
 
-def open_cache(path: str | Path, split: str) -> Cache:
-    """Opens one split; costs one manifest and a look at every shard's size.
+def open_cache(path: str | Path, split: str, disk: LocalDisk | None = None) -> Cache:
+    """Opens one split, to be kept on a `disk` where it is remote; costs one manifest and a look at every shard's size.
 
     Raises InputError for a folder that is no cache, a split that is not there or not finished, and WorkError for a
     manifest that is damaged, a shard that is missing or truncated (promise C6), or what a remote server refuses.
@@ -112,7 +114,7 @@ def open_cache(path: str | Path, split: str) -> Cache:
     positions = np.flatnonzero(labels >= 0)
     if not len(positions):
         raise InputError(f"{split_dir} holds no image: all {manifest.num_failed} of its items failed to encode")
-    return Cache(path, split, manifest, positions, labels[positions])
+    return Cache(path, split, manifest, positions, labels[positions], disk)
 
 
 def _read_marker(split_dir: str, shard: int, manifest: Manifest) -> Marker:

@@ -27,7 +27,8 @@ from ci2p_cache import codecs
 from ci2p_cache.cache import open_cache
 from ci2p_cache.duplicates import NO_DUPLICATES
 from ci2p_cache.loader import BatchLoader
-from ci2p_cache.manifest import Marker, make_manifest, read_marker, write_manifest
+from ci2p_cache.manifest import make_manifest, write_manifest
+from ci2p_cache.marker import Marker, read_marker
 from ci2p_cache.publish import publish
 from ci2p_cache.reader import ViewReader
 from ci2p_cache.shard import ShardContents, write_shard

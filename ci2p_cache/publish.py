@@ -22,8 +22,8 @@ _OWN_DESCRIPTOR = re.compile(r"/dev/fd/(\d+)|/proc/self/fd/(\d+)")
 _STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 
 
-def publish(path: Path, data: bytes) -> None:
-    """Makes `path` hold exactly `data`, or leaves it as it was; parent folders are created.
+def publish(path: Path, *parts: bytes | memoryview) -> None:
+    """Makes `path` hold exactly these bytes, or leaves it as it was; parent folders are created.
 
     The bytes reach the disk before the name does. The file aside carries the names of machine and process, so that two
     that publish the same name do not write into each other's file. Raises OSError (a full disk, a read-only folder);
@@ -31,7 +31,8 @@ def publish(path: Path, data: bytes) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with published_aside(path) as aside, aside.open("wb") as file:
-        file.write(data)
+        for part in parts:
+            file.write(part)
         file.flush()
         os.fsync(file.fileno())
 

@@ -8,7 +8,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from ci2p_cache.manifest import Failure
+from ci2p_cache.marker import Failure
 from ci2p_cache.publish import publish
 
 _FILE = "refused.json"

@@ -12,6 +12,7 @@ from ci2p_cache.checksums import crc32c
 from ci2p_cache.errors import WorkError
 from ci2p_cache.marker import NO_LABEL
 from ci2p_cache.plan import shard_positions
+from ci2p_cache.printable import counted
 from ci2p_cache.shard_table import ShardTable
 
 LABELS = "labels.npy"
@@ -71,7 +72,7 @@ class StoredLabels:
         if self._table.has_markers and checksum_of(labels) != int(self._table.column("labels_crc32c")[shard]):
             return "have changed since they were written"
         if labels.max(initial=NO_LABEL) >= self._num_classes:
-            return f"is {labels.max()}: there are {self._num_classes} classes"
+            return f"is {labels.max()}: of {counted(self._num_classes, 'class')}"
         if labels.min(initial=0) < NO_LABEL:
             return f"is {labels.min()}: none is below {NO_LABEL}"
         stored, known = int(np.count_nonzero(labels >= 0)), int(self._table.column("num_samples")[shard])

@@ -4,10 +4,9 @@ import json
 import tarfile
 from pathlib import Path
 
-import numpy as np
-
 from ci2p_cache.errors import InputError
-from ci2p_cache.manifest import Manifest, Marker, marker_file
+from ci2p_cache.manifest import Manifest
+from ci2p_cache.marker import Marker, marker_file
 from ci2p_cache.seals import FileSeal, Seals
 from ci2p_cache.spec import SPEC, hash_items, read_spec
 from ci2p_cache.zarr_store import GROUP
@@ -48,7 +47,7 @@ def _zarr_disagreements(split_dir: Path, manifest: Manifest) -> list[str]:
         except (OSError, ValueError, RecursionError):
             problems.append(f"{split_dir.name}/{GROUP}/{name}: missing or damaged")
     labels = split_dir / GROUP / "labels" / "c" / "0"
-    if not labels.is_file() or labels.read_bytes() != np.asarray(manifest.labels, "<i4").tobytes():
+    if not labels.is_file() or labels.read_bytes() != manifest.labels.whole().astype("<i4").tobytes():
         problems.append(f"{split_dir.name}/{GROUP}/labels: other labels than in the manifest")
     return problems
 

@@ -17,7 +17,8 @@ from ci2p_cache.cache import open_cache
 from ci2p_cache.claim import spec_of_settings
 from ci2p_cache.errors import Ci2pError, InputError, WorkError
 from ci2p_cache.items import read_item_list
-from ci2p_cache.manifest import parse_manifest, parse_marker, read_manifest, read_marker
+from ci2p_cache.manifest import parse_manifest, read_manifest
+from ci2p_cache.marker import parse_marker, read_marker
 from ci2p_cache.reader import ViewReader
 from ci2p_cache.seals import seal_json, unseal_json
 from ci2p_cache.spec import read_spec

@@ -14,7 +14,7 @@ import ci2p_cache.manifest
 import ci2p_cache.shard
 from ci2p_cache.cache import open_cache
 from ci2p_cache.errors import InputError, WorkError
-from ci2p_cache.manifest import marker_file, marker_path, read_marker
+from ci2p_cache.marker import marker_file, marker_path, read_marker
 from ci2p_cache.publish import publish
 from ci2p_cache.verify import verify_split
 from ci2p_cache.zarr_store import shard_file

@@ -14,7 +14,8 @@ from ci2p_cache.errors import WorkError
 from ci2p_cache.escapes import collect_escapes, find_escapes
 from ci2p_cache.items import ItemList, write_item_list
 from ci2p_cache.loader import BatchLoader
-from ci2p_cache.manifest import NO_LABEL, Failure, dump_manifest, parse_manifest, read_marker, write_marker
+from ci2p_cache.manifest import dump_manifest, parse_manifest
+from ci2p_cache.marker import NO_LABEL, Failure, read_marker, write_marker
 from ci2p_cache.packed_strings import PackedStrings
 from ci2p_cache.reader import ViewReader
 from ci2p_cache.shard import ShardContents, finish_split, write_shard

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ci2p_cache import plan
 from ci2p_cache.items import ImageContent
-from ci2p_cache.manifest import NO_LABEL, Failure, Marker, read_marker, write_marker
+from ci2p_cache.marker import NO_LABEL, Failure, Marker, read_marker, write_marker
 from ci2p_cache.shard import is_written, reopen_split
 from ci2p_cache.spec import CacheSpec
 from pipeline.encode.datasets.split import ImageSplit

@@ -181,9 +181,13 @@ def encode(
     val_items: Iterable[tuple[str, Any, int | str]] | None = None,
     classes: Sequence[str] | None = None,
     out: _Path | None = None,
-    dataset: Literal["sample", "folder", "animals10", "imagenet", "webdataset", "huggingface"] = "folder",
+    dataset: Literal["sample", "folder", "animals10", "imagenet", "webdataset", "huggingface", "parquet"] = "folder",
     splits: Sequence[str] | None = None,
     val_fraction: float | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    key_column: str | None = None,
+    class_names: _Path | None = None,
     format: Literal["zarr", "webdataset"] = "zarr",
     store: Literal["int", "rans", "float16"] = "int",
     step: float = 1.0,
@@ -208,7 +212,8 @@ def encode(
 ) -> Cache:
     """Encodes images into a cache of latents, or goes on where the same call stopped; `ci2p encode`, by its options.
 
-    `data_dir` is what `dataset` says: a folder, the name of a set on the hub, tars. Or a program gives the images:
+    `data_dir` is what `dataset` says: a folder, the name of a set on the hub, tars, parquet files (whose columns
+    the four options name). Or a program gives the images:
     `items` is anything to go through once, of (key, image, label). A key is a string of its own; an image is a path,
     the bytes of an image file, a PIL image, a numpy array uint8 [H, W, 3] or a tensor [3, H, W] (uint8, or float in
     [0, 1]); labels are strings, or indices into `classes`. Without `val_items`, `val_fraction` of each class (0.1) is
@@ -223,6 +228,7 @@ def encode(
 
     from ci2p_cache.local_path import refuse_url
     from pipeline.encode.datasets.given import given_images
+    from pipeline.encode.datasets.table_columns import TableColumns
     from pipeline.encode.decoding import default_workers
     from pipeline.encode.default_cache import default_cache
     from pipeline.encode.run import encode_dataset
@@ -260,6 +266,9 @@ def encode(
             options,
             splits=None if splits is None else list(splits) or None,
             val_fraction=val_fraction,
+            columns=TableColumns(
+                image_column, label_column, key_column, None if class_names is None else os.fspath(class_names)
+            ),
             image_size=image_size,
             short_edge=short_edge,
             resize_mode=resize_mode,
@@ -558,13 +567,15 @@ def create_model(
     image_size: _Count = 256,
     *,
     drop_path: float = 0.0,
+    tokens: int = 64,
     pretrained: bool | str = False,
 ) -> torch.nn.Module:
     """A model with fresh weights that reads latents float32 [B, 192, image_size / 16, image_size / 16]: logits [B, K].
 
     `name` is one of ci2p's (ci2p_vit_tiny, _small, _base, _large, _ds) or any VisionTransformer of timm's; it is
-    trained in anyone's loop. `pretrained` starts one of timm's from its published weights, or from a file of them.
-    Raises InputError for an unknown name, saying the nearest, and for weights that cannot be had.
+    trained in anyone's loop. `tokens` is what it makes of 256 x 256 pixels: 64, or 256 for the first four.
+    `pretrained` starts one of timm's from its published weights, or from a file of them. Raises InputError for an
+    unknown name, saying the nearest, and for weights that cannot be had.
     """
     from pipeline.models import create_model as create
 
@@ -574,7 +585,12 @@ def create_model(
         raise InputError(f"ci2p.create_model(drop_path={drop_path}): give a rate from 0 on and below 1")
     size = image_size // 16
     return create(
-        name, num_classes=num_classes, input_shape=(192, size, size), drop_path=drop_path, pretrained=pretrained
+        name,
+        num_classes=num_classes,
+        input_shape=(192, size, size),
+        drop_path=drop_path,
+        tokens=tokens,
+        pretrained=pretrained,
     )
 
 
@@ -778,7 +794,7 @@ class Evaluation:
     per_class: dict[str, float | None]
     """Top-1 of each class; None for one without images."""
     confusion: list[list[int]]
-    """[K][K], row: the label, column: the prediction."""
+    """K rows of K numbers; row: the label, column: the prediction."""
     num_images: int
     measured_on: str
     """For people: which images they were."""

@@ -16,6 +16,7 @@ from ci2p_cache.views import whole_views
 # Which option sets a field; a field that is not here is set by what was given to --dataset and --data-dir.
 _OPTIONS = {
     "format_version": "the version of ci2p",
+    "columns": "--image-column, --label-column and --key-column",
     "val_fraction": "--val-fraction",
     "image_size": "--image-size",
     "short_edge": "--short-edge",

@@ -15,6 +15,7 @@ EXTRAS = {
     "huggingface": "datasets>=3",
     "imagenet": "scipy>=1.11",
     "openvino": "openvino>=2025.0",
+    "parquet": "pyarrow>=17",
     "tensorboard": "tensorboard>=2.16",
 }
 """Name of the extra -> what it installs; `pyproject.toml` says the same."""

@@ -115,6 +115,11 @@ def open_file(url: str) -> IO[bytes]:
     return cast("IO[bytes]", io.BufferedReader(_Ranges(url), _BLOCK_BYTES))
 
 
+def open_ranges(url: str) -> io.RawIOBase:
+    """A file of which exactly what is asked for is fetched, a request a read. Raises OSError, then and when read."""
+    return _Ranges(url)
+
+
 def filesystem_of(url: str) -> tuple[Any, str]:
     """The file system, which fsspec keeps one of per process and address, and the path in it."""
     options: dict[str, Any] = {}

@@ -38,6 +38,8 @@ class CacheSpec(BaseModel):
     format_version: Literal[1, 2] = FORMAT_VERSION
     dataset: Name
     split: Name
+    # Of a table: the columns of images, of labels and, where one was named, of keys.
+    columns: tuple[Name, ...] | None = None
     val_fraction: Finite | None = None  # of each class, held out for val; None where the data set has its own
     items_sha256: Sha256  # of keys and class names in the data set's order: see `hash_items`
     image_size: int  # pixels, a multiple of 32
@@ -92,6 +94,8 @@ class CacheSpec(BaseModel):
             fields.pop("jpeg_decode", None)
         if self.record_images is None:
             fields.pop("record_images", None)
+        if self.columns is None:
+            fields.pop("columns", None)
         if self.val_fraction is None:
             fields.pop("val_fraction", None)
         return fields
@@ -135,6 +139,7 @@ _OF_THE_FILES = frozenset({"format", "record_images", "format_version"})
 _OF_THE_LAYOUT = frozenset(
     {
         "dataset",
+        "columns",
         "val_fraction",
         "format",
         "shard_size",

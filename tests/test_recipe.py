@@ -68,7 +68,7 @@ def test_overrides_win_and_none_is_not_given(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("epohcs = 3", r"^unknown key 'epohcs' in recipe .*mine\.toml; did you mean 'epochs'\?$"),
-        ("zzzzzz = 3", r"^unknown key 'zzzzzz' in recipe .*; known keys: model, epochs, "),
+        ("zzzzzz = 3", r"^unknown key 'zzzzzz' in recipe .*; known keys: model, tokens, "),
         ("lr = -1.0", r"^lr = -1\.0 in recipe .*mine\.toml: input should be greater than 0$"),
         ("lr = inf", r"^lr = inf in recipe .*: input should be a finite number$"),
         ("label_smoothing = 1.0", r"^label_smoothing = 1\.0 .*: input should be less than 1$"),

@@ -12,6 +12,7 @@ from pipeline.commands.gpus import STARTED_BY_GPUS, is_first, runs_elsewhere
 from pipeline.commands.local_path import LocalPath
 from pipeline.commands.options import (
     STORES,
+    column_options,
     data_dir_option,
     dataset_option,
     device_option,
@@ -30,6 +31,7 @@ from pipeline.commands.output import report
 
 GROUPS = {
     "What": "dataset data-dir out split val-fraction seed on-error max-pixels dry-run",
+    "Table": "image-column label-column key-column class-names",
     "Views": "image-size views crops crop-scale short-edge resize-mode jpeg-decode weights",
     "Store": "store step format shard-size record-images",
     "Machine": "device gpus batch-size workers precision engine json",
@@ -50,6 +52,7 @@ GROUPS = {
     "--split", "splits", multiple=True, metavar="NAME", help="Only this split; may be repeated. Default: all there are."
 )
 @val_fraction_option
+@column_options
 @click.option(
     "--format",
     type=click.Choice(["zarr", "webdataset"]),
@@ -124,6 +127,10 @@ def encode(
     out: Path | None,
     splits: tuple[str, ...],
     val_fraction: float | None,
+    image_column: str | None,
+    label_column: str | None,
+    key_column: str | None,
+    class_names: str | None,
     image_size: int,
     short_edge: int | None,
     resize_mode: Any,
@@ -148,6 +155,7 @@ def encode(
     """
     if not dry_run and runs_elsewhere(gpus, device):
         return
+    from pipeline.encode.datasets.table_columns import TableColumns
     from pipeline.encode.decoding import default_workers
     from pipeline.encode.default_cache import default_cache
     from pipeline.encode.report import merge_reports
@@ -160,6 +168,7 @@ def encode(
     settings: Any = {
         "splits": splits or None,
         "val_fraction": val_fraction,
+        "columns": TableColumns(image_column, label_column, key_column, class_names),
         "image_size": image_size,
         "short_edge": short_edge,
         "resize_mode": resize_mode,

@@ -48,7 +48,7 @@ record_images_option = click.option(
     help="Images a record of a tar. Default: 64; 1: a sample an image, as others expect.",
 )
 
-_DATASETS = ("sample", "folder", "animals10", "imagenet", "webdataset", "huggingface")
+_DATASETS = ("sample", "folder", "animals10", "imagenet", "webdataset", "huggingface", "parquet")
 STORES = click.Choice(["int", "rans", "float16"])
 
 
@@ -59,6 +59,20 @@ def dataset_option(**settings: Any) -> Callable[[Any], Any]:
 
 
 data_dir_option = click.option("--data-dir", metavar="DIR", help="Where the images are.")
+
+
+def column_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--image-column and those that go with it, of a table; `table_columns` takes their values."""
+    for option in (
+        click.option("--class-names", metavar="FILE", help="Of a table: name n in line n, from 0."),
+        click.option("--key-column", metavar="NAME", help="Of a table: what names an image. Default: FILE/ROW."),
+        click.option("--label-column", metavar="NAME", help="Of a table. Default: a ClassLabel, label, class ..."),
+        click.option("--image-column", metavar="NAME", help="Of a table. Default: its column of bytes."),
+    ):
+        command = option(command)
+    return command
+
+
 val_fraction_option = click.option(
     "--val-fraction", type=float, help="Share of each class kept for validation where there is no val/."
 )

@@ -101,7 +101,15 @@ def _compare(
 ) -> tuple[dict[str, float], list[Failure]]:
     spec = cache.spec
     preprocessing = preprocessing_of(spec, max_pixels=sys.maxsize)  # which it passed as it was encoded
-    pool = open_pool(spec.dataset, data_dir, spec.split, is_held_out=spec.val_fraction is not None, seed=spec.seed)
+    pool = open_pool(
+        spec.dataset,
+        data_dir,
+        spec.split,
+        is_held_out=spec.val_fraction is not None,
+        seed=spec.seed,
+        columns=spec.columns,
+        classes=cache.classes,
+    )
     index_of = {key: index for index, key in enumerate(pool.keys)}
     keys, contents = cache.read_items().keys, cache.read_contents()
     found: dict[str, list[float]] = {view: [] for view in spec.views}

@@ -17,6 +17,7 @@ from pipeline.encode.crops import NO_CROPS, Crops, random_crops
 from pipeline.encode.datasets import ImageDataset, ImageSplit, open_dataset, part_images
 from pipeline.encode.datasets.description import describe_dataset, refuse_left_out_pictures
 from pipeline.encode.datasets.found import FoundImages
+from pipeline.encode.datasets.table_columns import NO_COLUMNS, TableColumns, refuse_columns
 from pipeline.encode.encoder import Encoder, Engine, Precision, load_encoder
 from pipeline.encode.estimate import estimate
 from pipeline.encode.kept_items import fit_to_cache, keep_items
@@ -36,6 +37,7 @@ class Settings(TypedDict, total=False):
 
     splits: Sequence[str] | None
     val_fraction: float | None
+    columns: TableColumns
     image_size: int
     short_edge: int | None
     resize_mode: ResizeMode
@@ -107,6 +109,7 @@ def _prepare(
     *,
     splits: Sequence[str] | None = None,
     val_fraction: float | None = None,
+    columns: TableColumns = NO_COLUMNS,
     image_size: int = 256,
     short_edge: int | None = None,
     resize_mode: ResizeMode = "crop",
@@ -126,8 +129,11 @@ def _prepare(
             f"--jpeg-decode scaled and --crops {crops.count}: crops are cut from pictures of full size; leave one out"
         )
     if found is None:
-        opened = open_dataset(dataset, data_dir, splits=splits, val_fraction=val_fraction, seed=options.seed)
+        opened = open_dataset(
+            dataset, data_dir, splits=splits, val_fraction=val_fraction, seed=options.seed, columns=columns
+        )
     else:
+        refuse_columns(dataset, columns)
         opened = part_images(found, None, splits=splits, val_fraction=val_fraction, seed=options.seed)
     launched = launched_as()
     if launched.rank == 0:
@@ -142,7 +148,7 @@ def _prepare(
             dataset,
             name,
             split,
-            opened.val_fraction,
+            opened,
             pre,
             crops if name == _CROPPED_SPLIT else NO_CROPS,
             encoder,
@@ -159,7 +165,7 @@ def make_spec(
     dataset: str,
     split_name: str,
     split: ImageSplit,
-    val_fraction: float | None,
+    opened: ImageDataset,
     pre: Preprocessing,
     crops: Crops,
     encoder: Encoder,
@@ -171,7 +177,8 @@ def make_spec(
     return spec_of_settings(
         dataset=dataset,
         split=split_name,
-        val_fraction=val_fraction,
+        columns=opened.columns,
+        val_fraction=opened.val_fraction,
         items_sha256=hash_items(split.keys, split.labels, split.classes),
         image_size=pre.image_size,
         short_edge=pre.short_edge,

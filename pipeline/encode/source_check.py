@@ -29,7 +29,15 @@ def check_source(cache_dir: Path, split: str, data_dir: str) -> list[str]:
     except (InputError, WorkError):
         return []  # what is wrong with the cache itself is said by `verify_split`
     spec = cache.spec
-    pool = open_pool(spec.dataset, data_dir, split, is_held_out=spec.val_fraction is not None, seed=spec.seed)
+    pool = open_pool(
+        spec.dataset,
+        data_dir,
+        split,
+        is_held_out=spec.val_fraction is not None,
+        seed=spec.seed,
+        columns=spec.columns,
+        classes=items.classes,
+    )
     index_of = {key: index for index, key in enumerate(pool.keys)}
     problems = [f"{split}: image {key} is not in {data_dir}" for key in items.keys if key not in index_of]
     if contents is None:

@@ -55,6 +55,7 @@ class ModelBuilder(Protocol):
         num_classes: int,
         input_shape: tuple[int, int, int],
         drop_path: float,
+        tokens: int,
         pretrained: bool | str,
     ) -> nn.Module: ...
 
@@ -166,6 +167,7 @@ def build_model(config: RunConfig, build: ModelBuilder = create_model, *, pretra
         num_classes=len(config.data.classes),
         input_shape=config.data.input_shape,
         drop_path=config.recipe.drop_path,
+        tokens=config.recipe.tokens,
         pretrained=pretrained,
     )
 

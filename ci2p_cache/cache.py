@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ci2p_cache.codecs import stored_dtype
+from ci2p_cache.disk_cache import LocalDisk
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.items import Contents, ItemList, read_contents, read_item_list
 from ci2p_cache.manifest import Manifest, check_marker_in, parse_manifest
@@ -28,6 +29,7 @@ class Cache:
     split: str
     manifest: Manifest
     failed: NDArray[np.int64]  # the positions that hold no sample, ascending
+    disk: LocalDisk | None = None  # where the shards of a remote one are kept, once for all processes of the machine
 
     @property
     def spec(self) -> CacheSpec:
@@ -110,8 +112,8 @@ class Cache:
         return self.manifest.num_items * values * stored_dtype(self.spec.store).itemsize
 
 
-def open_cache(path: str | Path, split: str) -> Cache:
-    """Opens one split; costs one manifest and a look at every shard's size.
+def open_cache(path: str | Path, split: str, disk: LocalDisk | None = None) -> Cache:
+    """Opens one split, to be kept on a `disk` where it is remote; costs one manifest and a look at every shard's size.
 
     Raises InputError for a folder that is no cache, a split that is not there or not finished, and WorkError for a
     manifest that is damaged, a shard that is missing or truncated (promise C6), or what a remote server refuses.
@@ -141,7 +143,7 @@ def open_cache(path: str | Path, split: str) -> Cache:
             raise WorkError(f"{url} {state}; run the same `ci2p encode` again to restore it")
     if not manifest.num_images:
         raise InputError(f"{split_dir} holds no image: all {manifest.num_failed} of its items failed to encode")
-    return Cache(path, split, manifest, manifest.labels.failed())
+    return Cache(path, split, manifest, manifest.labels.failed(), disk)
 
 
 def _read_marker(split_dir: str, shard: int, manifest: Manifest) -> Marker:

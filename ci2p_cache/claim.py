@@ -25,6 +25,7 @@ _OPTIONS = {
     "weights_sha256": "--weights",
     "views": "--views and --crops",
     "crop_scale": "--crop-scale",
+    "augment": "--augment",
     "format": "--format",
     "store": "--store",
     "step": "--step",
@@ -88,4 +89,4 @@ def _spec_of(split_dir: Path) -> CacheSpec | None:
 
 
 def _without_crops(spec: CacheSpec) -> CacheSpec:
-    return spec.model_copy(update={"views": whole_views(spec.views), "crop_scale": None})
+    return spec.model_copy(update={"views": whole_views(spec.views), "crop_scale": None, "augment": None})

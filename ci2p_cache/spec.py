@@ -51,6 +51,7 @@ class CacheSpec(BaseModel):
     weights_sha256: Sha256  # of the analysis transform's tensors, whatever file they came in
     views: tuple[str, ...]  # by name, the plain one first: see `views.py`
     crop_scale: tuple[float, float] | None = None  # least and largest share of the area; None without crops
+    augment: Literal["randaugment", "authors"] | None = None  # what crops go through besides
     format: Literal["zarr", "webdataset"]
     store: Literal["int", "rans", "float16"]  # rans: the values of int, coded more tightly
     step: float | None  # quantisation step of the integers; None for float16
@@ -90,6 +91,8 @@ class CacheSpec(BaseModel):
         fields: dict[str, Any] = serialise(self)
         if self.crop_scale is None:
             fields.pop("crop_scale", None)
+        if self.augment is None:
+            fields.pop("augment", None)
         if self.jpeg_decode == "full":
             fields.pop("jpeg_decode", None)
         if self.record_images is None:
@@ -147,6 +150,7 @@ _OF_THE_LAYOUT = frozenset(
         "seed",
         "views",
         "crop_scale",
+        "augment",
         "format_version",
     }
 )

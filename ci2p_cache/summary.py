@@ -67,7 +67,8 @@ def _lines(summary: dict[str, Any]) -> list[str]:
     views = describe_views(spec["views"])
     if "crop_scale" in spec:
         low, high = spec["crop_scale"]
-        views += f" ({100 * low:g} to {100 * high:g} % of the area)"
+        augmented = f", {spec['augment']}" if "augment" in spec else ""
+        views += f" ({100 * low:g} to {100 * high:g} % of the area{augmented})"
     stored = "float16" if spec["store"] == "float16" else f"integers, step {spec['step']:g}"
     if spec["store"] == "rans":
         stored += ", coded as rans"

@@ -32,7 +32,7 @@ from pipeline.commands.output import report
 GROUPS = {
     "What": "dataset data-dir out split val-fraction seed on-error max-pixels dry-run",
     "Table": "image-column label-column key-column class-names",
-    "Views": "image-size views crops crop-scale short-edge resize-mode jpeg-decode weights",
+    "Views": "image-size views crops crop-scale augment short-edge resize-mode jpeg-decode weights",
     "Store": "store step format shard-size record-images",
     "Machine": "device gpus batch-size workers precision engine json",
 }
@@ -89,6 +89,13 @@ GROUPS = {
     "--crops", type=click.IntRange(0), default=0, show_default=True, help="Random-resized crops of each training image."
 )
 @click.option("--crop-scale", type=float, nargs=2, metavar="LOW HIGH", help="Of the area. Default: 0.25 1.0.")
+@click.option(
+    "--augment",
+    type=click.Choice(["none", "randaugment", "authors"]),
+    default="none",
+    show_default=True,
+    help="What crops go through besides; authors: as the paper's authors do, docs/paper.md.",
+)
 @weights_option
 @device_option
 @gpus_option

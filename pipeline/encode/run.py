@@ -123,7 +123,7 @@ def _prepare(
 ) -> _Task:
     codecs.check_step(options.store, options.step)
     pre = preprocessing(image_size, short_edge, resize_mode, jpeg_decode, max_pixels)
-    crops = random_crops(options.crops, options.crop_scale, options.seed)
+    crops = random_crops(options.crops, options.crop_scale, options.seed, options.augment)
     if crops.count and jpeg_decode == "scaled":
         raise InputError(
             f"--jpeg-decode scaled and --crops {crops.count}: crops are cut from pictures of full size; leave one out"
@@ -189,6 +189,7 @@ def make_spec(
         weights_sha256=encoder.weights_sha256,
         views=view_names(options.views, crops.count),
         crop_scale=crops.scale if crops.count else None,
+        augment=crops.augment if crops.augment != "none" else None,
         format=options.format,
         store=options.store,
         step=None if options.store == "float16" else options.step,

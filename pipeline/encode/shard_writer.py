@@ -23,6 +23,7 @@ from ci2p_cache.shard import ShardContents, finish_split, hold_against_seals, re
 from ci2p_cache.shard_file import read_rows
 from ci2p_cache.spec import CacheSpec
 from ci2p_cache.views import Flips
+from pipeline.encode.augmentation import Augment
 from pipeline.encode.crops import crops_of
 from pipeline.encode.datasets.split import ImageSplit
 from pipeline.encode.decoding import OnError, decode_batches
@@ -47,6 +48,7 @@ class EncodeOptions:
     views: Flips = "flip"
     crops: int = 0  # of each training image
     crop_scale: tuple[float, float] | None = None  # shares of the area; None: `crops.DEFAULT_SCALE`
+    augment: Augment = "none"  # of the crops
     shard_size: int = 512  # images: a kill loses up to as many, a minute's work of two cores
     record_images: int | None = None  # of a tar; None: `spec.RECORD_IMAGES`
     seed: int = 0

@@ -3,7 +3,6 @@
 import os
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,8 @@ from ci2p_cache.marker import Marker, marker_file, parse_marker
 from ci2p_cache.packed_strings import PackedStrings
 from ci2p_cache.printable import counted
 from ci2p_cache.remote import cannot_read, fetch
-from ci2p_cache.remote_files import describe, entries, exists, file_size, read_file
+from ci2p_cache.remote_files import cannot_open, entries, exists, file_size, read_file
+from ci2p_cache.remote_path import AnyPath, each_of
 from ci2p_cache.spec import CacheSpec
 
 
@@ -112,7 +112,7 @@ class Cache:
         return self.manifest.num_items * values * stored_dtype(self.spec.store).itemsize
 
 
-def open_cache(path: str | Path, split: str, disk: LocalDisk | None = None) -> Cache:
+def open_cache(path: str | AnyPath, split: str, disk: LocalDisk | None = None) -> Cache:
     """Opens one split, to be kept on a `disk` where it is remote; costs one manifest and a look at every shard's size.
 
     Raises InputError for a folder that is no cache, a split that is not there or not finished, and WorkError for a
@@ -123,27 +123,33 @@ def open_cache(path: str | Path, split: str, disk: LocalDisk | None = None) -> C
     try:
         data = read_file(f"{split_dir}/manifest.json")
     except (ImportError, ValueError) as error:  # fsspec finds s3:// and gs:// through packages of their own
-        raise InputError(f"--shards {path} cannot be opened: {describe(error)}") from error
+        raise cannot_open("--shards", path, error) from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(_why_not(path, split)) from error
     except OSError as error:
         raise cannot_read(f"{split_dir}/manifest.json", error) from error
     manifest = parse_manifest(data, split_dir)
-    for number, num_bytes in enumerate(manifest.shards.column("bytes").tolist()):
-        url = f"{split_dir}/{manifest.shards.file(number)}"
-        try:
-            # A hundred thousand Paths would take half a second.
-            size = file_size(url) if "://" in url else os.stat(url).st_size  # noqa: PTH116
-            state = f"has {size} bytes instead of {num_bytes}"
-        except (FileNotFoundError, NotADirectoryError):
-            size, state = -1, "is missing"
-        except OSError as error:
-            raise cannot_read(url, error) from error
-        if size is not None and size != num_bytes:  # None: the server does not say; it shows when it is fetched
-            raise WorkError(f"{url} {state}; run the same `ci2p encode` again to restore it")
+    sizes = manifest.shards.column("bytes").tolist()
+    files = map(manifest.shards.file, range(len(sizes)))
+    shards = ((f"{split_dir}/{file}", size) for file, size in zip(files, sizes, strict=True))
+    for state in each_of(lambda shard: _state_of(*shard), shards, split_dir):
+        if state:
+            raise WorkError(f"{state}; run the same `ci2p encode` again to restore it")
     if not manifest.num_images:
         raise InputError(f"{split_dir} holds no image: all {manifest.num_failed} of its items failed to encode")
     return Cache(path, split, manifest, manifest.labels.failed(), disk)
+
+
+def _state_of(url: str, num_bytes: int) -> str:
+    """What is wrong with the size of a shard, as far as its server tells; it shows again when it is fetched."""
+    try:
+        # A hundred thousand Paths would take half a second.
+        size = file_size(url) if "://" in url else os.stat(url).st_size  # noqa: PTH116
+    except (FileNotFoundError, NotADirectoryError):
+        return f"{url} is missing"
+    except OSError as error:
+        raise cannot_read(url, error) from error
+    return f"{url} has {size} bytes instead of {num_bytes}" if size not in (None, num_bytes) else ""
 
 
 def _read_marker(split_dir: str, shard: int, manifest: Manifest) -> Marker:

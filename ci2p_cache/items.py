@@ -14,7 +14,6 @@ and, once every shard is there,
 import hashlib
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from ci2p_cache.arrays import Parts, map_array, map_file, npy_parts, scratch_arr
 from ci2p_cache.errors import WorkError
 from ci2p_cache.packed_strings import PackedStrings
 from ci2p_cache.publish import publish
+from ci2p_cache.remote_path import AnyPath
 from ci2p_cache.seals import FileSeal, Seals
 
 HASH_BYTES = 16
@@ -82,7 +82,7 @@ def hash_content(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=HASH_BYTES).hexdigest()
 
 
-def write_item_list(split_dir: Path, items: ItemList) -> None:
+def write_item_list(split_dir: AnyPath, items: ItemList) -> None:
     """Publishes what a split is made of, the labels last: with them the list is there."""
     folder = split_dir / FOLDER
     publish(folder / "classes.json", json.dumps(items.classes, ensure_ascii=False).encode())
@@ -99,17 +99,17 @@ def contents_files(contents: Contents) -> dict[str, Parts]:
     }
 
 
-def has_item_list(split_dir: Path) -> bool:
+def has_item_list(split_dir: AnyPath) -> bool:
     """Whether a split has begun, in the format of today."""
     return all((split_dir / name).exists() for name in LIST_FILES)
 
 
-def has_contents(split_dir: Path) -> bool:
+def has_contents(split_dir: AnyPath) -> bool:
     """Whether a split that is finished knows what its image files held."""
     return (split_dir / FOLDER / "hashes.npy").exists()
 
 
-def read_item_list(split_dir: str | Path, seals: Seals | None = None) -> ItemList:
+def read_item_list(split_dir: str | AnyPath, seals: Seals | None = None) -> ItemList:
     """The list of a split, local or remote. Raises WorkError when it is damaged or missing, or not what was sealed."""
     where = f"{split_dir}/{FOLDER}"
     labels = _array(split_dir, "labels.npy", np.int32, 1, seals)
@@ -122,7 +122,7 @@ def read_item_list(split_dir: str | Path, seals: Seals | None = None) -> ItemLis
     return ItemList(classes, PackedStrings.from_block(keys.data, bounds), labels)
 
 
-def read_contents(split_dir: str | Path, num_items: int, seals: Seals | None = None) -> Contents:
+def read_contents(split_dir: str | AnyPath, num_items: int, seals: Seals | None = None) -> Contents:
     """What the image files of a finished split held. Raises WorkError as `read_item_list` does."""
     where = f"{split_dir}/{FOLDER}"
     contents = Contents(
@@ -167,20 +167,20 @@ def _is_ascending(bounds: NDArray[np.int64]) -> bool:
 
 
 def _array(
-    split_dir: str | Path, name: str, dtype: type[np.generic], dimensions: int, seals: Seals | None
+    split_dir: str | AnyPath, name: str, dtype: type[np.generic], dimensions: int, seals: Seals | None
 ) -> NDArray[Any]:
     name = f"{FOLDER}/{name}"
     return map_array(split_dir, name, dtype, dimensions, _seal(name, split_dir, seals))
 
 
-def _seal(name: str, split_dir: str | Path, seals: Seals | None) -> FileSeal | None:
+def _seal(name: str, split_dir: str | AnyPath, seals: Seals | None) -> FileSeal | None:
     """Raises WorkError for a file that the seals do not have."""
     if seals is not None and name not in seals:
         raise WorkError(f"{split_dir}/{name} is no file of the split; run `ci2p verify`")
     return None if seals is None else seals[name]
 
 
-def _classes(split_dir: str | Path, seals: Seals | None) -> tuple[str, ...]:
+def _classes(split_dir: str | AnyPath, seals: Seals | None) -> tuple[str, ...]:
     name = f"{FOLDER}/classes.json"
     where, data = f"{split_dir}/{FOLDER}", bytes(map_file(split_dir, name, _seal(name, split_dir, seals)))
     try:

@@ -9,7 +9,6 @@ Whatever is missing is listed by key and reason (promise C5).
 
 from collections import ChainMap
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -24,7 +23,7 @@ from ci2p_cache.left_out import LeftOut
 from ci2p_cache.marker import Failure, Marker, ShardRecord, check_marker_for
 from ci2p_cache.plan import num_shards
 from ci2p_cache.publish import publish
-from ci2p_cache.regular_file import read_regular
+from ci2p_cache.remote_path import AnyPath, read_whole
 from ci2p_cache.seals import MANIFEST, FileSeal, Seals, seal_json, unseal_json
 from ci2p_cache.shard_table import ROW, SHARDS, ShardTable, row_of, table_of_records
 from ci2p_cache.spec import CacheSpec
@@ -83,7 +82,7 @@ class Manifest(_Fields):
         return None if self.files is None else ChainMap(self.files, self.shards.seals())  # type: ignore[arg-type]
 
 
-def check_marker_in(marker: Marker, manifest: Manifest, path: Path | str) -> None:
+def check_marker_in(marker: Marker, manifest: Manifest, path: AnyPath | str) -> None:
     """Raises WorkError, naming the `path` of a marker, unless it says of its shard what the manifest says."""
     spec = manifest.spec
     check_marker_for(marker, spec, manifest.num_items, len(manifest.classes), path)
@@ -146,18 +145,18 @@ def table_files(manifest: Manifest) -> dict[str, Parts]:
     return {SHARDS: npy_parts(manifest.shards.rows), LABELS: npy_parts(manifest.labels.whole())}
 
 
-def read_manifest(split_dir: Path) -> Manifest:
+def read_manifest(split_dir: AnyPath) -> Manifest:
     """The manifest of a finished split. Raises FileNotFoundError, and as `parse_manifest` does."""
-    return parse_manifest(read_regular(split_dir / MANIFEST), split_dir)
+    return parse_manifest(read_whole(split_dir / MANIFEST), split_dir)
 
 
-def read_seals(split_dir: Path) -> Seals | None:
+def read_seals(split_dir: AnyPath) -> Seals | None:
     """What every file of a split was when it was finished; None where it is not, or the manifest is of no use.
 
     Where its arrays are of no use, of the files that the manifest itself seals.
     """
     try:
-        data = read_regular(split_dir / MANIFEST)
+        data = read_whole(split_dir / MANIFEST)
         try:
             return parse_manifest(data, split_dir).seals
         except WorkError:
@@ -166,7 +165,7 @@ def read_seals(split_dir: Path) -> Seals | None:
         return None
 
 
-def parse_manifest(data: bytes, split_dir: Path | str) -> Manifest:
+def parse_manifest(data: bytes, split_dir: AnyPath | str) -> Manifest:
     """The manifest of a split from the bytes of its file, with the arrays that lie beside it.
 
     Raises WorkError unless they are as they were written, and InputError where that was by a ci2p of another time.
@@ -196,7 +195,7 @@ def _parse_file(data: bytes, path: str) -> _ManifestFile:
     return file
 
 
-def _read_tables(file: _ManifestFile, split_dir: Path | str) -> tuple[ShardTable, NDArray[np.int32]]:
+def _read_tables(file: _ManifestFile, split_dir: AnyPath | str) -> tuple[ShardTable, NDArray[np.int32]]:
     """What is known of each shard, and the labels. Raises ValueError, naming the field, and WorkError."""
     if file.shards is not None and file.labels is not None:
         return table_of_records(file.shards, file.spec.format), np.array(file.labels, np.int32)
@@ -217,5 +216,5 @@ def dump_manifest(manifest: Manifest) -> bytes:
     return seal_json(manifest.model_dump_json().encode())
 
 
-def write_manifest(split_dir: Path, manifest: Manifest) -> None:
+def write_manifest(split_dir: AnyPath, manifest: Manifest) -> None:
     publish(split_dir / MANIFEST, dump_manifest(manifest))

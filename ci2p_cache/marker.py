@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any, Self
 
 from pydantic import (
@@ -18,7 +17,7 @@ from ci2p_cache.bounds import Count, Finite, Label, Sha256, ShardId, check_marke
 from ci2p_cache.errors import WorkError
 from ci2p_cache.escapes import Escape
 from ci2p_cache.publish import publish
-from ci2p_cache.regular_file import read_regular
+from ci2p_cache.remote_path import AnyPath, read_whole
 from ci2p_cache.seals import seal_json, unseal_json
 from ci2p_cache.spec import CacheSpec
 
@@ -93,7 +92,7 @@ def marker_file(shard: int) -> str:
     return f"shards/{shard:06d}.json"
 
 
-def marker_path(split_dir: Path, shard: int) -> Path:
+def marker_path(split_dir: AnyPath, shard: int) -> AnyPath:
     return split_dir / marker_file(shard)
 
 
@@ -106,7 +105,7 @@ def hash_escapes(escapes: list[Escape]) -> str:
     return hash_bytes(json.dumps(escapes, separators=(",", ":")).encode())
 
 
-def write_marker(split_dir: Path, marker: Marker) -> None:
+def write_marker(split_dir: AnyPath, marker: Marker) -> None:
     """The last step of writing a shard."""
     publish(marker_path(split_dir, marker.shard), dump_marker(marker))
 
@@ -116,16 +115,16 @@ def dump_marker(marker: Marker) -> bytes:
     return seal_json(marker.model_dump_json(exclude_none=True).encode())
 
 
-def read_marker(split_dir: Path, shard: int) -> Marker | None:
+def read_marker(split_dir: AnyPath, shard: int) -> Marker | None:
     """The marker of a shard, or None when the shard does not exist. Raises WorkError when the marker is damaged."""
     path = marker_path(split_dir, shard)
     try:
-        return parse_marker(read_regular(path), path, shard)
+        return parse_marker(read_whole(path), path, shard)
     except FileNotFoundError:
         return None
 
 
-def parse_marker(data: bytes, path: Path | str, shard: int) -> Marker:
+def parse_marker(data: bytes, path: AnyPath | str, shard: int) -> Marker:
     """Raises WorkError, naming the `path` that the bytes came from, when they are no marker of this shard."""
     body = unseal_json(data)
     try:
@@ -138,7 +137,7 @@ def parse_marker(data: bytes, path: Path | str, shard: int) -> Marker:
     return marker
 
 
-def check_marker_for(marker: Marker, spec: CacheSpec, num_items: int, num_classes: int, path: Path | str) -> None:
+def check_marker_for(marker: Marker, spec: CacheSpec, num_items: int, num_classes: int, path: AnyPath | str) -> None:
     """Raises WorkError, naming the `path` of a marker, unless it may be one of a split of so many items and classes."""
     try:
         check_marker_of(marker, spec, num_items, num_classes)

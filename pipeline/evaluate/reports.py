@@ -112,9 +112,8 @@ class PredictReport:
         if self._num_asked == 1 and self.failures:
             raise InputError(f"{self.failures[0].key}: {self.failures[0].reason}; give the path of an image file")
         if self._num_failed:
-            raise WorkError(
-                f"{self._num_failed} of {counted(self._num_asked, 'image')} could not be predicted; they are named above"
-            )
+            of_all = f"{self._num_failed} of {counted(self._num_asked, 'image')}"
+            raise WorkError(f"{of_all} could not be predicted; they are named above")
 
     @property
     def _num_failed(self) -> int:

@@ -17,7 +17,7 @@ CONSTRAIN := $(if $(CONSTRAINTS),--constraint $(CONSTRAINTS))
 comma := ,
 EXTRAS := dev,huggingface$(if $(filter 311 312,$(VERSION)),$(comma)compressai)
 
-.PHONY: demo test lint format bench dist storm clean
+.PHONY: demo test lint format bench dist docs storm clean
 
 # Encode, train and evaluate on the built-in sample data: no network, no images of your own.
 demo: $(READY)
@@ -58,6 +58,18 @@ dist: $(READY)
 	$(BIN)/twine check --strict dist/*
 	PYTHON=$(abspath $(BIN)/python) .ci/check-dist dist
 
+# The documentation as a site in site/html, in a small environment of its own: a broken link or anchor ends it.
+DOCS := .venv-docs
+docs: $(DOCS)/.ready
+	$(DOCS)/bin/python docs/pages.py site/pages
+	PYTHONPATH=. $(DOCS)/bin/zensical build --clean --strict
+
+$(DOCS)/.ready: pyproject.toml $(CONSTRAINTS)
+	$(INTERPRETER) -m venv --clear $(DOCS)
+	$(DOCS)/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' \
+		| $(DOCS)/bin/python -m pip install --quiet $(CONSTRAIN) --requirement /dev/stdin
+	touch $@
+
 $(READY): pyproject.toml $(CONSTRAINTS)
 	test "$$($(BIN)/python -c 'import sys; print("%d%d" % sys.version_info[:2])' 2>/dev/null)" = $(VERSION) \
 		|| $(INTERPRETER) -m venv --clear $(VENV)
@@ -66,4 +78,4 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info
+	rm -rf $(VENV) $(DOCS) demo build dist site *.egg-info

@@ -118,7 +118,7 @@ def main() -> None:
             "",
             f"`python benchmarks/{section['command']}`",
             "",
-            "```",
+            "```text",
             section["output"],
             "```",
             "",

@@ -65,12 +65,16 @@ def check_spec(spec: "CacheSpec") -> None:
         _refuse("image_size", spec.image_size, f"a multiple of 32, {LARGEST_IMAGE} at most")
     if not spec.image_size <= spec.short_edge <= 2**20:
         _refuse("short_edge", spec.short_edge, f"image_size, {spec.image_size}, or more")
+    if spec.columns is not None and len(spec.columns) not in (2, 3):
+        _refuse("columns", ",".join(spec.columns), "those of images, of labels and at most of keys")
     if spec.val_fraction is not None and not 0 < spec.val_fraction < 1:
         _refuse("val_fraction", spec.val_fraction, "a share between 0 and 1")
     if not 0 < len(spec.views) <= _MOST_VIEWS or not _are_views(spec.views):
         _refuse("views", ",".join(spec.views), f"plain, mirror, crop0, crop0-mirror, ..., {_MOST_VIEWS} at most")
     if spec.crop_scale is not None and not 0 < spec.crop_scale[0] <= spec.crop_scale[1] <= 1:
         _refuse("crop_scale", spec.crop_scale, "0 < LOW <= HIGH <= 1")
+    if spec.augment is not None and spec.crop_scale is None:
+        _refuse("augment", spec.augment, "it is of crops, and there are none")
     if spec.store == "float16":
         if spec.step is not None:
             _refuse("step", spec.step, "the float16 store has none")

@@ -242,7 +242,7 @@ def test_what_is_no_folder_is_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_names_of_data_sets_and_splits_are_checked() -> None:
-    assert DATASETS == ("sample", "folder", "animals10", "imagenet", "webdataset", "huggingface")
+    assert DATASETS == ("sample", "folder", "animals10", "imagenet", "webdataset", "huggingface", "parquet")
     assert "--dataset cifar: choose one of sample, folder" in refusal("cifar", None)
     assert "--split dev: choose one of train, val, test" in refusal("sample", None, ("dev",))
     assert "there is no test (found sample's train, sample's val)" in refusal("sample", None, ("test",))

@@ -122,7 +122,7 @@ def test_a_web_server_will_do(server: str, cache: Path, tmp_path: Path) -> None:
     split = open_cache(server, "train")
     loader = BatchLoader(split, batch_size=4, resident="off")
     there = ViewReader(str(cache / "train"), split.manifest)
-    views = order.view_choice(split.num_samples, 2, 0, 0)
+    views = order.view_choice(np.arange(split.num_samples), 2, 0, 0)
     for batch in loader.epoch(0):  # every image has its position: none failed
         assert np.array_equal(batch.latents.numpy(), there.read_latents(batch.positions, views[batch.positions]))
     Handler.broken = split.manifest.shards[2].file

@@ -33,8 +33,8 @@ def test_resident_and_streamed_batches_are_equal(cache: Path) -> None:
 def test_a_batch_holds_what_the_order_says(cache: Path) -> None:
     split = open_cache(cache, "train")
     reader = ViewReader(split.split_dir, split.manifest)
-    samples = order.epoch_order(split.num_samples, 5, 3)
-    views = order.view_choice(split.num_samples, 2, 5, 3)
+    samples = order.epoch_samples(np.arange(split.num_samples), split.num_samples, 5, 3)
+    views = order.view_choice(np.arange(split.num_samples), 2, 5, 3)
     batches = list(BatchLoader(split, batch_size=4, seed=5).epoch(3))
     assert len(batches) == 5
     for step, batch in enumerate(batches):

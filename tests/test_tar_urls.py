@@ -7,8 +7,9 @@ import fsspec
 import pytest
 
 from ci2p_cache.errors import InputError
+from pipeline.encode.datasets.packed_files import find_packed, split_of
 from pipeline.encode.datasets.path_patterns import expand_braces
-from pipeline.encode.datasets.tar_urls import find_tars, split_of
+from pipeline.encode.datasets.tar_images import TARS
 
 
 @pytest.mark.parametrize(
@@ -61,14 +62,14 @@ def test_patterns_of_local_tars(tmp_path: Path) -> None:
     for name in ("train", "val", "other"):
         for i in range(3):
             (tmp_path / f"{name}-{i}.tar").touch()
-    found = find_tars(f"{tmp_path}/{{train,val}}-{{0..1}}.tar")
+    found = find_packed(f"{tmp_path}/{{train,val}}-{{0..1}}.tar", TARS)
     assert [Path(tar).name for tar in (*found.parts["train"], *found.parts["val"])] == [
         "train-0.tar",
         "train-1.tar",
         "val-0.tar",
         "val-1.tar",
     ]
-    found = find_tars(f"{tmp_path}/train-*.tar")
+    found = find_packed(f"{tmp_path}/train-*.tar", TARS)
     assert [Path(tar).name for tar in found.parts["train"]] == ["train-0.tar", "train-1.tar", "train-2.tar"]
 
 
@@ -80,7 +81,9 @@ def fill(root: Path, *names: str) -> Path:
 
 
 def found_in(data_dir: object) -> dict[str, list[str]]:
-    return {part: [tar.rpartition("/")[2] for tar in tars] for part, tars in find_tars(str(data_dir)).parts.items()}
+    return {
+        part: [tar.rpartition("/")[2] for tar in tars] for part, tars in find_packed(str(data_dir), TARS).parts.items()
+    }
 
 
 def test_split_names_and_tars_in_any_case(tmp_path: Path) -> None:
@@ -95,7 +98,7 @@ def test_everything_else_in_the_folder_is_counted(tmp_path: Path) -> None:
     (tmp_path / "train-1.tar").symlink_to("nowhere")
     (tmp_path / "linked").symlink_to(tmp_path)
     (tmp_path / "folder.tar").mkdir()
-    found = find_tars(str(tmp_path))
+    found = find_packed(str(tmp_path), TARS)
     assert {part: len(tars) for part, tars in found.parts.items()} == {"train": 1, "val": 1}
     assert [f"{each}{'!' if each.pictures else ''}" for each in found.left_out] == [
         "files that are no tars (3: 0.idx, README, logs/today.txt)",
@@ -111,17 +114,17 @@ def test_everything_else_in_the_folder_is_counted(tmp_path: Path) -> None:
 def test_compressed_tars_are_named(tmp_path: Path, name: str) -> None:
     fill(tmp_path, "train.tar", "val.tar", name)
     with pytest.raises(InputError, match=rf"--data-dir {tmp_path}: {name} is compressed.* \(gunzip "):
-        find_tars(str(tmp_path))
+        find_packed(str(tmp_path), TARS)
     with pytest.raises(InputError, match=rf"{name} is compressed"):
-        find_tars(f"{tmp_path}/{{train.tar,{name}}}")
+        find_packed(f"{tmp_path}/{{train.tar,{name}}}", TARS)
     with pytest.raises(InputError, match=rf"{name} is compressed"):
-        find_tars(str((tmp_path / name).with_name("*")))
+        find_packed(str((tmp_path / name).with_name("*")), TARS)
 
 
 def test_tars_further_down_are_pointed_at(tmp_path: Path) -> None:
     fill(tmp_path, "shards/0.tar")
     with pytest.raises(InputError, match=r"no \.tar files in it; shards/0\.tar and others lie deeper"):
-        find_tars(str(tmp_path))
+        find_packed(str(tmp_path), TARS)
 
 
 @pytest.mark.parametrize("folder", ["set [v1]", "set {a,b}", "{0..3}", "a*b?", "100% ~x", "#1"])
@@ -156,7 +159,7 @@ def test_paths_that_are_refused(tmp_path: Path) -> None:
         (" ", "--data-dir ' ': that is no name"),
     ):
         with pytest.raises(InputError) as caught:
-            find_tars(data_dir)
+            find_packed(data_dir, TARS)
         assert message in str(caught.value)
 
 
@@ -165,7 +168,7 @@ def test_servers_are_looked_through_in_the_same_way() -> None:
     for name in ("Train/0.tar", "TEST/1.TAR", "logs/x", "README", "[v1]/train-0.tar", "[v1]/val-0.tar"):
         filesystem.pipe_file(f"/trees/tree {{a}}/{name}", b"")
     root = "memory://trees/tree {a}"
-    found = find_tars(root)
+    found = find_packed(root, TARS)
     assert found.parts == {"train": (f"{root}/Train/0.tar",), "test": (f"{root}/TEST/1.TAR",)}
     assert [str(each) for each in found.left_out] == [
         "files that are no tars (1: README)",
@@ -188,4 +191,4 @@ def test_who_may_read_but_not_list(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_signatures_of_web_addresses_are_no_patterns() -> None:
     for query in ("?X-Sig=[a]*/test.tar&y={1,2}", "#train"):
         address = f"https://example.org/val-0.tar{query}"
-        assert find_tars(address).parts == {"val": (address,)}
+        assert find_packed(address, TARS).parts == {"val": (address,)}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from ci2p_cache.bounds import complaint
 from ci2p_cache.errors import InputError
@@ -18,11 +18,20 @@ class PixelSpec(BaseModel):
     kind: Literal["pixels"] = "pixels"
     dataset: str
     data_dir: str | None
+    columns: tuple[str, ...] | None = None  # of a table, as `CacheSpec.columns`
     val_fraction: float | None
     data_seed: int
     image_size: int
     short_edge: int
     resize_mode: ResizeMode
+
+    @model_serializer(mode="wrap")
+    def _serialise(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what came later, where it is not made use of: the fingerprint of a run stays what it was."""
+        fields: dict[str, Any] = serialise(self)
+        if self.columns is None:
+            fields.pop("columns", None)
+        return fields
 
     @property
     def preprocessing(self) -> Preprocessing:

@@ -33,6 +33,7 @@ from pipeline.baselines.pixel_spec import PixelSpec
 from pipeline.baselines.sound_images import without_failures
 from pipeline.encode.datasets import ImageSplit, open_dataset
 from pipeline.encode.datasets.description import describe_dataset, refuse_left_out_pictures
+from pipeline.encode.datasets.table_columns import NO_COLUMNS, TableColumns
 from pipeline.encode.decoding import MEND_IT, OnError, decode_batches
 from pipeline.encode.preprocess import Preprocessing, ResizeMode, preprocessing
 from pipeline.running.pixel_limit import MAX_PIXELS
@@ -230,6 +231,7 @@ def open_pixel_data(
     *,
     workers: int,
     val_fraction: float | None = None,
+    columns: TableColumns = NO_COLUMNS,
     image_size: int = 256,
     short_edge: int | None = None,
     resize_mode: ResizeMode = "crop",
@@ -244,7 +246,9 @@ def open_pixel_data(
     cannot be. Raises InputError as `open_dataset` and `preprocessing` do.
     """
     pre = preprocessing(image_size, short_edge, resize_mode, max_pixels=max_pixels)
-    opened = open_dataset(dataset, data_dir, splits=("train", "val"), val_fraction=val_fraction, seed=data_seed)
+    opened = open_dataset(
+        dataset, data_dir, splits=("train", "val"), val_fraction=val_fraction, seed=data_seed, columns=columns
+    )
     for line in describe_dataset(opened):
         logger.info("%s", line)
     splits: dict[str, ImageSplit] = dict(opened)
@@ -256,6 +260,7 @@ def open_pixel_data(
     spec = PixelSpec(
         dataset=dataset,
         data_dir=data_dir,
+        columns=opened.columns,
         val_fraction=val_fraction,
         data_seed=data_seed,
         image_size=pre.image_size,

@@ -1,7 +1,6 @@
 """`ci2p encode`."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import click
@@ -9,9 +8,10 @@ import click
 from pipeline.commands import completion
 from pipeline.commands.command import Command
 from pipeline.commands.gpus import STARTED_BY_GPUS, is_first, runs_elsewhere
-from pipeline.commands.local_path import LocalPath
+from pipeline.commands.local_path import CachePath
 from pipeline.commands.options import (
     STORES,
+    column_options,
     data_dir_option,
     dataset_option,
     device_option,
@@ -30,7 +30,8 @@ from pipeline.commands.output import report
 
 GROUPS = {
     "What": "dataset data-dir out split val-fraction seed on-error max-pixels dry-run",
-    "Views": "image-size views crops crop-scale short-edge resize-mode jpeg-decode weights",
+    "Table": "image-column label-column key-column class-names",
+    "Views": "image-size views crops crop-scale augment short-edge resize-mode jpeg-decode weights",
     "Store": "store step format shard-size record-images",
     "Machine": "device gpus batch-size workers precision engine json",
 }
@@ -41,8 +42,8 @@ GROUPS = {
 @data_dir_option
 @click.option(
     "--out",
-    type=LocalPath(),
-    metavar="CACHE",
+    type=CachePath(),
+    metavar="CACHE|URL",
     shell_complete=completion.caches,
     help="Default: caches/DATA.",
 )
@@ -50,6 +51,7 @@ GROUPS = {
     "--split", "splits", multiple=True, metavar="NAME", help="Only this split; may be repeated. Default: all there are."
 )
 @val_fraction_option
+@column_options
 @click.option(
     "--format",
     type=click.Choice(["zarr", "webdataset"]),
@@ -86,6 +88,13 @@ GROUPS = {
     "--crops", type=click.IntRange(0), default=0, show_default=True, help="Random-resized crops of each training image."
 )
 @click.option("--crop-scale", type=float, nargs=2, metavar="LOW HIGH", help="Of the area. Default: 0.25 1.0.")
+@click.option(
+    "--augment",
+    type=click.Choice(["none", "randaugment", "authors"]),
+    default="none",
+    show_default=True,
+    help="What crops go through besides; authors: as the paper's authors do, docs/paper.md.",
+)
 @weights_option
 @device_option
 @gpus_option
@@ -121,9 +130,13 @@ GROUPS = {
 def encode(
     dataset: str,
     data_dir: str | None,
-    out: Path | None,
+    out: Any,
     splits: tuple[str, ...],
     val_fraction: float | None,
+    image_column: str | None,
+    label_column: str | None,
+    key_column: str | None,
+    class_names: str | None,
     image_size: int,
     short_edge: int | None,
     resize_mode: Any,
@@ -148,6 +161,7 @@ def encode(
     """
     if not dry_run and runs_elsewhere(gpus, device):
         return
+    from pipeline.encode.datasets.table_columns import TableColumns
     from pipeline.encode.decoding import default_workers
     from pipeline.encode.default_cache import default_cache
     from pipeline.encode.report import merge_reports
@@ -160,6 +174,7 @@ def encode(
     settings: Any = {
         "splits": splits or None,
         "val_fraction": val_fraction,
+        "columns": TableColumns(image_column, label_column, key_column, class_names),
         "image_size": image_size,
         "short_edge": short_edge,
         "resize_mode": resize_mode,

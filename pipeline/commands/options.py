@@ -42,13 +42,20 @@ max_pixels_option = click.option(
     help="Of an image; a larger one is not used.",
 )
 
+cache_dir_option = click.option(
+    "--cache-dir", metavar="DIR", help="Keep fetched shards of a remote cache there, for all processes of a machine."
+)
+cache_gb_option = click.option(
+    "--cache-gb", type=float, metavar="GB", help="At most so much in --cache-dir. Default: 50."
+)
+
 record_images_option = click.option(
     "--record-images",
     type=click.IntRange(1, 2**20),
     help="Images a record of a tar. Default: 64; 1: a sample an image, as others expect.",
 )
 
-_DATASETS = ("sample", "folder", "animals10", "imagenet", "webdataset", "huggingface")
+_DATASETS = ("sample", "folder", "animals10", "imagenet", "webdataset", "huggingface", "parquet")
 STORES = click.Choice(["int", "rans", "float16"])
 
 
@@ -59,6 +66,20 @@ def dataset_option(**settings: Any) -> Callable[[Any], Any]:
 
 
 data_dir_option = click.option("--data-dir", metavar="DIR", help="Where the images are.")
+
+
+def column_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """--image-column and those that go with it, of a table; `table_columns` takes their values."""
+    for option in (
+        click.option("--class-names", metavar="FILE", help="Of a table: name n in line n, from 0."),
+        click.option("--key-column", metavar="NAME", help="Of a table: what names an image. Default: FILE/ROW."),
+        click.option("--label-column", metavar="NAME", help="Of a table. Default: a ClassLabel, label, class ..."),
+        click.option("--image-column", metavar="NAME", help="Of a table. Default: its column of bytes."),
+    ):
+        command = option(command)
+    return command
+
+
 val_fraction_option = click.option(
     "--val-fraction", type=float, help="Share of each class kept for validation where there is no val/."
 )

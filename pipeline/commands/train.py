@@ -11,6 +11,9 @@ from pipeline.commands import completion
 from pipeline.commands.command import Command
 from pipeline.commands.gpus import is_first, runs_elsewhere
 from pipeline.commands.options import (
+    cache_dir_option,
+    cache_gb_option,
+    column_options,
     data_dir_option,
     dataset_option,
     given_once,
@@ -27,9 +30,14 @@ from pipeline.commands.recipe_options import recipe_options, resolve_recipe
 
 _RECIPE = "recipe epochs batch-size lr seed set"
 _MACHINE = "device gpus precision compile workers resident max-minutes json"
-_TRAIN_GROUPS = {"What": "shards model out init-from pretrained", "Recipe": _RECIPE, "Machine": _MACHINE}
+_TRAIN_GROUPS = {
+    "What": "shards model tokens out init-from pretrained",
+    "Recipe": _RECIPE,
+    "Machine": f"{_MACHINE} cache-dir cache-gb",
+}
 _BASELINE_GROUPS = {
     "What": "data-dir dataset model out val-fraction data-seed on-error max-pixels",
+    "Table": "image-column label-column key-column class-names",
     "Images": "image-size short-edge resize-mode",
     "Recipe": _RECIPE,
     "Machine": _MACHINE,
@@ -86,6 +94,12 @@ def _train(
     help="ci2p_vit_base, _ds, _large, _small, _tiny, or a ViT of timm's. Default: the recipe's.",
 )
 @click.option(
+    "--tokens",
+    type=click.Choice(["64", "256"]),
+    callback=lambda _context, _option, value: value and int(value),
+    help="Of a 256 px image; 256 cost about four times as much. Default: the recipe's.",
+)
+@click.option(
     "--init-from",
     metavar="RUN|FILE",
     shell_complete=completion.runs,
@@ -102,6 +116,8 @@ def _train(
     show_default=True,
     help="Where the whole cache is held; auto: in memory if it fits.",
 )
+@cache_dir_option
+@cache_gb_option
 def train(
     cache: str | None,
     shards: str | None,
@@ -112,6 +128,8 @@ def train(
     gpus: str | None,
     workers: int,
     resident: Any,
+    cache_dir: str | None,
+    cache_gb: float | None,
     max_minutes: float | None,
     json_file: str | None,
     **overrides: Any,
@@ -124,12 +142,15 @@ def train(
     path = given_once(cache, shards, "--shards")
     if path is None:
         raise InputError("train from what? give a cache: ci2p train caches/NAME, or --shards")
+    from ci2p_cache.disk_cache import local_disk
+
+    disk = local_disk(cache_dir, cache_gb)
     if runs_elsewhere(gpus, device):
         return
     from pipeline.train.data import open_training_data
 
     resolved = resolve_recipe(recipe, settings, overrides)
-    data = open_training_data(path, workers=workers, resident=resident)
+    data = open_training_data(path, workers=workers, resident=resident, disk=disk)
     _train(resolved, data, path, out, device, max_minutes, json_file)
 
 
@@ -145,6 +166,7 @@ def train(
 @dataset_option(default="folder", show_default=True)
 @data_dir_option
 @val_fraction_option
+@column_options
 @image_size_option
 @short_edge_option
 @resize_mode_option
@@ -164,6 +186,10 @@ def baseline(
     dataset: str,
     data_dir: str | None,
     val_fraction: float | None,
+    image_column: str | None,
+    label_column: str | None,
+    key_column: str | None,
+    class_names: str | None,
     image_size: int,
     short_edge: int | None,
     resize_mode: Any,
@@ -185,6 +211,7 @@ def baseline(
     Run the same command again to resume.
     """
     from pipeline.baselines.pixels import open_pixel_data
+    from pipeline.encode.datasets.table_columns import TableColumns
     from pipeline.encode.decoding import default_workers
     from pipeline.running.launched import launched_as
 
@@ -195,6 +222,7 @@ def baseline(
         data_dir,
         workers=default_workers() if workers is None else workers,
         val_fraction=val_fraction,
+        columns=TableColumns(image_column, label_column, key_column, class_names),
         image_size=image_size,
         short_edge=short_edge,
         resize_mode=resize_mode,

@@ -3,7 +3,12 @@
 import re
 from pathlib import Path
 
-_NAMED_BY_THEIR_DATA = ("folder", "webdataset", "huggingface")  # the others are one data set, wherever it lies
+_NAMED_BY_THEIR_DATA = (
+    "folder",
+    "webdataset",
+    "huggingface",
+    "parquet",
+)  # the others are one data set, wherever it lies
 
 
 def default_cache(dataset: str, data_dir: str | None) -> Path:

@@ -3,13 +3,13 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypedDict, Unpack
 
 from ci2p_cache import codecs
 from ci2p_cache.bounds import MOST_CLASSES
 from ci2p_cache.claim import check_claim, spec_of_settings
 from ci2p_cache.errors import InputError
+from ci2p_cache.remote_path import AnyPath
 from ci2p_cache.spec import CacheSpec, hash_items, record_size
 from ci2p_cache.views import view_names
 from pipeline.encode.codec import ENCODER
@@ -17,6 +17,7 @@ from pipeline.encode.crops import NO_CROPS, Crops, random_crops
 from pipeline.encode.datasets import ImageDataset, ImageSplit, open_dataset, part_images
 from pipeline.encode.datasets.description import describe_dataset, refuse_left_out_pictures
 from pipeline.encode.datasets.found import FoundImages
+from pipeline.encode.datasets.table_columns import NO_COLUMNS, TableColumns, refuse_columns
 from pipeline.encode.encoder import Encoder, Engine, Precision, load_encoder
 from pipeline.encode.estimate import estimate
 from pipeline.encode.kept_items import fit_to_cache, keep_items
@@ -36,6 +37,7 @@ class Settings(TypedDict, total=False):
 
     splits: Sequence[str] | None
     val_fraction: float | None
+    columns: TableColumns
     image_size: int
     short_edge: int | None
     resize_mode: ResizeMode
@@ -61,7 +63,7 @@ class _Task:
 
 
 def encode_dataset(
-    dataset: str, data_dir: str | None, cache: Path, options: EncodeOptions, **settings: Unpack[Settings]
+    dataset: str, data_dir: str | None, cache: AnyPath, options: EncodeOptions, **settings: Unpack[Settings]
 ) -> EncodeReport:
     """Encodes the splits of a data set into `cache`, or goes on where a run with the same settings stopped.
 
@@ -89,7 +91,7 @@ def encode_dataset(
 
 
 def plan_encoding(
-    dataset: str, data_dir: str | None, cache: Path, options: EncodeOptions, **settings: Unpack[Settings]
+    dataset: str, data_dir: str | None, cache: AnyPath, options: EncodeOptions, **settings: Unpack[Settings]
 ) -> EncodePlan:
     """What `encode_dataset` would do with the same arguments: nothing is written. Raises InputError as it does."""
     task = _prepare(dataset, data_dir, cache, options, **settings)
@@ -102,11 +104,12 @@ def plan_encoding(
 def _prepare(
     dataset: str,
     data_dir: str | None,
-    cache: Path,
+    cache: AnyPath,
     options: EncodeOptions,
     *,
     splits: Sequence[str] | None = None,
     val_fraction: float | None = None,
+    columns: TableColumns = NO_COLUMNS,
     image_size: int = 256,
     short_edge: int | None = None,
     resize_mode: ResizeMode = "crop",
@@ -120,14 +123,17 @@ def _prepare(
 ) -> _Task:
     codecs.check_step(options.store, options.step)
     pre = preprocessing(image_size, short_edge, resize_mode, jpeg_decode, max_pixels)
-    crops = random_crops(options.crops, options.crop_scale, options.seed)
+    crops = random_crops(options.crops, options.crop_scale, options.seed, options.augment)
     if crops.count and jpeg_decode == "scaled":
         raise InputError(
             f"--jpeg-decode scaled and --crops {crops.count}: crops are cut from pictures of full size; leave one out"
         )
     if found is None:
-        opened = open_dataset(dataset, data_dir, splits=splits, val_fraction=val_fraction, seed=options.seed)
+        opened = open_dataset(
+            dataset, data_dir, splits=splits, val_fraction=val_fraction, seed=options.seed, columns=columns
+        )
     else:
+        refuse_columns(dataset, columns)
         opened = part_images(found, None, splits=splits, val_fraction=val_fraction, seed=options.seed)
     launched = launched_as()
     if launched.rank == 0:
@@ -142,7 +148,7 @@ def _prepare(
             dataset,
             name,
             split,
-            opened.val_fraction,
+            opened,
             pre,
             crops if name == _CROPPED_SPLIT else NO_CROPS,
             encoder,
@@ -159,7 +165,7 @@ def make_spec(
     dataset: str,
     split_name: str,
     split: ImageSplit,
-    val_fraction: float | None,
+    opened: ImageDataset,
     pre: Preprocessing,
     crops: Crops,
     encoder: Encoder,
@@ -171,7 +177,8 @@ def make_spec(
     return spec_of_settings(
         dataset=dataset,
         split=split_name,
-        val_fraction=val_fraction,
+        columns=opened.columns,
+        val_fraction=opened.val_fraction,
         items_sha256=hash_items(split.keys, split.labels, split.classes),
         image_size=pre.image_size,
         short_edge=pre.short_edge,
@@ -182,6 +189,7 @@ def make_spec(
         weights_sha256=encoder.weights_sha256,
         views=view_names(options.views, crops.count),
         crop_scale=crops.scale if crops.count else None,
+        augment=crops.augment if crops.augment != "none" else None,
         format=options.format,
         store=options.store,
         step=None if options.store == "float16" else options.step,

@@ -3,7 +3,7 @@
 Legend: B images, V views, C, H, W of a latent; of a pixel baseline, C = 3 and H = W the image size.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -111,13 +111,22 @@ def open_rendering(spec: dict[str, Any], weights: str, device: str | torch.devic
     return LatentRendering(cache_spec, encoder)
 
 
-def open_images(folder: str | None, split: str, *, dataset: str, is_held_out: bool, seed: int) -> SourceSplit:
+def open_images(
+    folder: str | None,
+    split: str,
+    *,
+    dataset: str,
+    is_held_out: bool,
+    seed: int,
+    columns: tuple[str, ...] | None = None,
+    classes: Sequence[str] | None = None,
+) -> SourceSplit:
     """All images that a folder has for a split: laid out as the model's data set, or as class folders.
 
     Raises InputError, speaking of `--images`, when it is neither.
     """
     try:
-        return open_pool(dataset, folder, split, is_held_out=is_held_out, seed=seed)
+        return open_pool(dataset, folder, split, is_held_out=is_held_out, seed=seed, columns=columns, classes=classes)
     except InputError as error:
         complaint = error
         if folder is not None and dataset != "folder":

@@ -24,6 +24,7 @@ def images_of_split(run: Path, data: DataRecord, images: str | None, split: str,
     spec = data.spec
     if is_pixels(spec):
         own = pixel_spec_of_record(spec)
+        columns: tuple[str, ...] | None = own.columns
         dataset, seed, val_fraction, folder = (
             own.dataset,
             own.data_seed,
@@ -32,9 +33,18 @@ def images_of_split(run: Path, data: DataRecord, images: str | None, split: str,
         )
     else:
         of_cache = spec_of_record(spec)
+        columns = of_cache.columns
         dataset, seed, val_fraction, folder = of_cache.dataset, of_cache.seed, of_cache.val_fraction, images
     is_held_out = val_fraction is not None
-    pool = open_images(folder, split, dataset=dataset, is_held_out=is_held_out, seed=seed)
+    pool = open_images(
+        folder,
+        split,
+        dataset=dataset,
+        is_held_out=is_held_out,
+        seed=seed,
+        columns=columns,
+        classes=data.classes,
+    )
     known, wanted = _known_images(run, data, split, shards)
     return choose_images(pool, folder or dataset, split, known, wanted, data.classes)
 

@@ -12,8 +12,10 @@ from pipeline.encode.datasets.found import SPLITS, WHOLE, FoundImages, Opener
 from pipeline.encode.datasets.holdout import check_fraction, hold_out
 from pipeline.encode.datasets.huggingface import find_huggingface
 from pipeline.encode.datasets.imagenet import find_imagenet
+from pipeline.encode.datasets.parquet import find_parquet
 from pipeline.encode.datasets.sample import find_sample
 from pipeline.encode.datasets.split import ImageSplit, SourceSplit
+from pipeline.encode.datasets.table_columns import NO_COLUMNS, TableColumns, known_columns, refuse_columns
 from pipeline.encode.datasets.tar_images import find_tar_images
 
 __all__ = ["DATASETS", "SPLITS", "ImageDataset", "ImageSplit", "open_dataset", "open_pool", "part_images"]
@@ -25,6 +27,7 @@ _OPENERS: dict[str, Opener] = {
     "imagenet": find_imagenet,
     "webdataset": find_tar_images,
     "huggingface": find_huggingface,
+    "parquet": find_parquet,
 }
 
 DATASETS: tuple[str, ...] = tuple(_OPENERS)
@@ -41,6 +44,7 @@ class ImageDataset(Mapping[str, ImageSplit]):
     val_fraction: float | None  # of each class, held out for val; None where the data set has a val of its own
     pool: SourceSplit | None = None  # what val was held out of
     drawn: Mapping[str, SourceSplit] = field(default_factory=dict)  # both parts of that, "train" and "val"
+    columns: tuple[str, ...] | None = None  # of a table: as `CacheSpec.columns`
 
     def __getitem__(self, split: str) -> ImageSplit:
         return self.splits[split]
@@ -57,7 +61,13 @@ class ImageDataset(Mapping[str, ImageSplit]):
 
 
 def open_dataset(
-    name: str, data_dir: str | None, *, splits: Sequence[str] | None, val_fraction: float | None, seed: int
+    name: str,
+    data_dir: str | None,
+    *,
+    splits: Sequence[str] | None,
+    val_fraction: float | None,
+    seed: int,
+    columns: TableColumns = NO_COLUMNS,
 ) -> ImageDataset:
     """The wanted splits of a data set by name, all that there are unless `splits` says otherwise.
 
@@ -66,7 +76,9 @@ def open_dataset(
     what `sample` draws). Raises InputError, which names the option, its value and the way out.
     """
     _refuse_unknown(splits)
-    return part_images(_find(name, data_dir, seed), data_dir, splits=splits, val_fraction=val_fraction, seed=seed)
+    return part_images(
+        _find(name, data_dir, seed, columns), data_dir, splits=splits, val_fraction=val_fraction, seed=seed
+    )
 
 
 def part_images(
@@ -93,7 +105,7 @@ def part_images(
     elif own.get("val") == "test":
         layout += f"; {found.called['test']} is val"
     opened = {split: drawn[split] if split in drawn else found.parts[own[split]]() for split in wanted}
-    return ImageDataset(opened, layout, data_dir, left_out, fraction if parted else None, pool, drawn)
+    return ImageDataset(opened, layout, data_dir, left_out, fraction if parted else None, pool, drawn, found.columns)
 
 
 def _to_be_parted(
@@ -119,12 +131,22 @@ def _to_be_parted(
     return None, 0.0
 
 
-def open_pool(name: str, data_dir: str | None, split: str, *, is_held_out: bool, seed: int) -> SourceSplit:
+def open_pool(
+    name: str,
+    data_dir: str | None,
+    split: str,
+    *,
+    is_held_out: bool,
+    seed: int,
+    columns: tuple[str, ...] | None = None,
+    classes: Sequence[str] | None = None,
+) -> SourceSplit:
     """All images of a data set among which those of a split lie: its own part, or what it was held out of.
 
-    `is_held_out` says whether val is known to have been held out by ci2p. Raises InputError as `open_dataset` does.
+    `is_held_out` says whether val is known to have been held out by ci2p, `columns`
+    and `classes` what a cache knows of the table that it was made from. Raises InputError as `open_dataset` does.
     """
-    found = _find(name, data_dir, seed)
+    found = _find(name, data_dir, seed, known_columns(columns, classes))
     own = (split, "test") if split == "val" else (split,)
     parted = (WHOLE, "train")
     for part in (*parted, *own) if is_held_out and split != "test" else (*own, *parted):
@@ -141,9 +163,12 @@ def _refuse_unknown(splits: Sequence[str] | None) -> None:
             raise InputError(f"--split {split}: choose one of {', '.join(SPLITS)}")
 
 
-def _find(name: str, data_dir: str | None, seed: int) -> FoundImages:
+def _find(name: str, data_dir: str | None, seed: int, columns: TableColumns) -> FoundImages:
     if name not in _OPENERS:
         raise InputError(f"--dataset {name}: choose one of {', '.join(DATASETS)}")
+    if name == "parquet":
+        return find_parquet(data_dir, seed, columns)
+    refuse_columns(name, columns)
     return _OPENERS[name](data_dir, seed)
 
 

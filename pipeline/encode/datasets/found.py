@@ -23,6 +23,7 @@ class FoundImages:
     left_out: tuple[LeftOut, ...] = ()  # what lies beside the parts
     unlabelled: Mapping[str, str] = field(default_factory=dict)  # what would be a part if it had labels: why it is none
     default_fraction: float = 0.1  # of each class, held out of a WHOLE unless --val-fraction says otherwise
+    columns: tuple[str, ...] | None = None  # of a table: the images', the labels' and, where it has one, the keys'
 
 
 class Opener(Protocol):

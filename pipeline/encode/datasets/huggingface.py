@@ -18,7 +18,7 @@ from ci2p_cache.extras import not_installed
 from ci2p_cache.left_out import LeftOut, LeftOutFiles
 from ci2p_cache.printable import printable
 from pipeline.encode.datasets.found import SPLITS, WHOLE, FoundImages
-from pipeline.encode.datasets.labels import LARGEST_LABEL, label_names
+from pipeline.encode.datasets.labels import LABEL_COLUMNS, LARGEST_LABEL, label_names
 from pipeline.encode.datasets.listing import image_files
 from pipeline.encode.datasets.split import SourceSplit, sorted_split
 from pipeline.encode.datasets.split_names import split_of_name
@@ -26,7 +26,6 @@ from pipeline.encode.datasets.table_images import TableImages, list_table_images
 
 LAYOUT = "give a name on the hub (such as frgfm/imagenette), a local folder of images, or one made by save_to_disk"
 
-_LABEL_COLUMNS = ("label", "labels", "class", "class_label", "category", "target")
 _UNLABELLED = -1
 
 
@@ -201,12 +200,12 @@ def _columns_of(features: Mapping[str, Any], where: str) -> _Columns:
 
     images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
     named = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-    plain = [name for name in _LABEL_COLUMNS if name in features and _is_plain(features[name])]
+    plain = [name for name in LABEL_COLUMNS if name in features and _is_plain(features[name])]
     if not images or not (named or plain):
         what = "image" if not images else "ClassLabel"
         raise InputError(
             f"{where}: no {what} column among {', '.join(features)}; both kinds are needed (labels may also be "
-            f"integers or strings in a column called {', '.join(_LABEL_COLUMNS[:-1])} or {_LABEL_COLUMNS[-1]})"
+            f"integers or strings in a column called {', '.join(LABEL_COLUMNS[:-1])} or {LABEL_COLUMNS[-1]})"
         )
     if not named:
         return _Columns(images[0], plain[0], None)

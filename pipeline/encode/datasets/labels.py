@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection
 
 from ci2p_cache.errors import InputError
 
+LABEL_COLUMNS = ("label", "labels", "class", "class_label", "category", "target")  # of a table, the first that is there
 LARGEST_LABEL = 999_999  # more is an id, a -1 without its sign, or anything but the number of a class
 
 # Labels may be a few times more than there are different ones: sets of which a part was taken. More is a slip or an id,

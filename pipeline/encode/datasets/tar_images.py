@@ -2,6 +2,7 @@
 
 import os
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -14,12 +15,19 @@ from ci2p_cache.remote_files import describe, read_file
 from ci2p_cache.user_text import decode_text, names_of, read_text
 from pipeline.encode.datasets.found import WHOLE, FoundImages
 from pipeline.encode.datasets.labels import label_names
+from pipeline.encode.datasets.packed_files import PackedKind, find_packed
 from pipeline.encode.datasets.places import without_query
 from pipeline.encode.datasets.split import SourceSplit, sorted_split
 from pipeline.encode.datasets.tar_members import TarMembers, is_url
 from pipeline.encode.datasets.tar_samples import TarSample, UnlabelledTarError, list_samples
-from pipeline.encode.datasets.tar_urls import CLASSES_FILE, LAYOUT, find_tars
 
+CLASSES_FILE = "classes.txt"
+TARS = PackedKind(
+    ".tar",
+    "tars",
+    re.compile(r"\.(?:tar\.(?:gz|bz2|xz|zst|lz4|lzma|z|br)|tgz|tbz2?|txz|tzst|tlz4?|taz)$", re.IGNORECASE),
+    CLASSES_FILE,
+)
 _MOST_TEXT_BYTES = 1 << 26  # of a classes.txt
 
 
@@ -38,15 +46,15 @@ class _Listing:
 
 
 def find_tar_images(data_dir: str | None, seed: int) -> FoundImages:
-    """Tars of images, local or remote; `tar_urls` says which `--data-dir` there are and how a tar tells its split.
+    """Tars of images, local or remote; `packed_files` says which `--data-dir` there are and how a tar tells its split.
 
     Class names come from a classes.txt, a name a line, beside the tars or in the folder above; else they are the
     label's digits. Tars are listed by their headers; a remote one is streamed through once for that. Where keys repeat
     among the tars, every key is TAR/KEY. Raises InputError for a sample without label or image, naming tar and key.
     """
     if data_dir is None:
-        raise InputError(f"--dataset webdataset needs --data-dir; {LAYOUT}")
-    found = find_tars(data_dir)
+        raise InputError(f"--dataset webdataset needs --data-dir; {TARS.layout}")
+    found = find_packed(data_dir, TARS)
     names = _read_classes([tar for tars in found.parts.values() for tar in tars])
     listed = cache(lambda part: _list_part(found.parts[part], len(names) or None))
     tars_of, left_out = dict(found.parts), found.left_out
@@ -72,7 +80,7 @@ def find_tar_images(data_dir: str | None, seed: int) -> FoundImages:
         layout="tars: " + ", ".join(_amount(part, len(tars)) for part, tars in tars_of.items()),
         parts={part: partial(open_part, part) for part in tars_of},
         called={part: _called(tars) for part, tars in tars_of.items()},
-        expected=LAYOUT,
+        expected=TARS.layout,
         left_out=left_out,
         unlabelled=unlabelled,
     )

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.left_out import LeftOut, describe_left_out
-from ci2p_cache.manifest import Failure
+from ci2p_cache.marker import Failure
 from ci2p_cache.printable import counted
 from pipeline.evaluate.predictions import Predictions
 from pipeline.evaluate.scores import Scores

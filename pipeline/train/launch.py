@@ -75,9 +75,12 @@ def agreed(fabric: Fabric) -> int | None:
     return signals.first_of([bool(count) for count in each.tolist()])
 
 
-def step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
-    """The seed of torch's generator for one step on one rank (stochastic depth); no state to save, none to lose."""
-    return int(np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1, np.uint64)[0])
+def step_seed(seed: int, epoch: int, step: int) -> int:
+    """The seed of whatever one step draws, the same on every rank; no state to save, none to lose.
+
+    Each rank draws for all samples of the global batch, and takes what is its own samples'.
+    """
+    return int(np.random.SeedSequence([seed, epoch, step, 0]).generate_state(1, np.uint64)[0])
 
 
 @contextmanager

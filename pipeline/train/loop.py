@@ -276,7 +276,7 @@ def _steps(
     lap = time.monotonic()
     for step, batch in enumerate(batches.epoch(progress.epoch, progress.step), start=progress.step):
         run_step = progress.epoch * num_steps + step
-        loss = learner.learn(batch, run_step, step_seed(recipe.seed, progress.epoch, step, share.rank))
+        loss = learner.learn(batch, run_step, step_seed(recipe.seed, progress.epoch, step))
         losses.add(loss, run_step, learner.lr)
 
         every = recipe.checkpoint_every_steps

@@ -15,6 +15,7 @@ from ci2p_cache.errors import InputError
 from pipeline.running import signals
 from pipeline.running.bfloat16 import warn_of_slow_bfloat16
 from pipeline.running.launched import launched_as
+from pipeline.running.peers import lost_peers, meet
 
 _FABRIC_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "float32": "32-true",
@@ -48,7 +49,9 @@ def launch(device: str, precision: str) -> Fabric:
         # asked for as cores, is one process all the same.
         plugins=[TorchElasticEnvironment() if world_size > 1 else LightningEnvironment()],
     )
-    fabric.launch()
+    with lost_peers(launched):
+        meet(launched, accelerator)
+        fabric.launch()
     if fabric.is_global_zero:
         warn_of_slow_bfloat16(fabric.device, precision)
     return fabric

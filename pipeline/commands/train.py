@@ -97,6 +97,7 @@ def _train(
 )
 @click.option(
     "--model",
+    metavar="NAME",
     shell_complete=completion.models,
     help="ci2p_vit_base, _ds, _large, _small, _tiny, or a ViT of timm's. Default: the recipe's.",
 )
@@ -165,6 +166,7 @@ def train(
 @click.command(cls=Command, groups=_BASELINE_GROUPS, short_help="Train a model that reads pixels, to compare.")
 @click.option(
     "--model",
+    metavar="NAME",
     default="vit_base",
     show_default=True,
     shell_complete=completion.baselines,

@@ -10,6 +10,8 @@ from pipeline.commands import completion
 from pipeline.commands.command import Command
 from pipeline.commands.gpus import is_first, runs_elsewhere
 from pipeline.commands.options import (
+    cache_dir_option,
+    cache_gb_option,
     checkpoint_option,
     device_option,
     given_once,
@@ -21,8 +23,14 @@ from pipeline.commands.options import (
 )
 from pipeline.commands.output import print_line, printable_lines, report, write_json
 
+_EVAL_GROUPS = {
+    "What": "checkpoint shards images split predictions tta weights on-error max-pixels",
+    "Machine": "device gpus batch-size workers cache-dir cache-gb json",
+}
+_PREDICT_GROUPS = {"What": "checkpoint csv top weights max-pixels", "Machine": "device batch-size workers json"}
 
-@click.command("eval", cls=Command, short_help="Measure a trained model, on a cache or images.")
+
+@click.command("eval", cls=Command, groups=_EVAL_GROUPS, short_help="Measure a trained model, on a cache or images.")
 @click.argument("run", required=False, shell_complete=completion.runs)
 @checkpoint_option
 @click.option(
@@ -40,6 +48,8 @@ from pipeline.commands.output import print_line, printable_lines, report, write_
 @gpus_option
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images a batch.")
 @click.option("--workers", type=click.IntRange(0), help="Decoding threads, or processes for --images.")
+@cache_dir_option
+@cache_gb_option
 @on_error_option
 @max_pixels_option
 @json_option
@@ -56,6 +66,8 @@ def evaluate(
     gpus: str | None,
     batch_size: int,
     workers: int | None,
+    cache_dir: str | None,
+    cache_gb: float | None,
     on_error: Any,
     max_pixels: int,
     json_file: str | None,
@@ -68,6 +80,9 @@ def evaluate(
     if table == "-" and json_file == "-":
         raise InputError("--predictions - and --json -: both want standard output; give one of them a file")
     checkpoint = given_once(run, checkpoint, "--checkpoint")
+    from ci2p_cache.disk_cache import local_disk
+
+    disk = local_disk(cache_dir, cache_gb)
     if runs_elsewhere(gpus, device):
         return
     from pipeline.evaluate.run import evaluate as evaluate_model
@@ -88,6 +103,7 @@ def evaluate(
         workers=workers,
         on_error=on_error,
         max_pixels=max_pixels,
+        disk=disk,
     )
     if is_first():
         if table == "-":
@@ -101,7 +117,7 @@ def evaluate(
             report(json_file, measured.lines(), measured.measured())
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, groups=_PREDICT_GROUPS)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @checkpoint_option
 @click.option("--csv", "table", metavar="FILE", help="Write key, class, probability, then those of the next --top.")

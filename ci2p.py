@@ -198,6 +198,7 @@ def encode(
     views: Literal["flip", "plain"] = "flip",
     crops: _Whole = 0,
     crop_scale: tuple[float, float] | None = None,
+    augment: Literal["none", "randaugment", "authors"] = "none",
     weights: _Path = "bundled",
     device: str = "auto",
     precision: Literal["float32", "bfloat16"] = "float32",
@@ -218,6 +219,7 @@ def encode(
     the bytes of an image file, a PIL image, a numpy array uint8 [H, W, 3] or a tensor [3, H, W] (uint8, or float in
     [0, 1]); labels are strings, or indices into `classes`. Without `val_items`, `val_fraction` of each class (0.1) is
     held out for validation. Pictures in memory are set down in a temporary file of their full size on the way.
+    `augment` is what the `crops` go through besides.
 
     `out` is by default caches/ and the name of the data: `data_dir`'s, the set's, or items. Returns the split "train",
     or the first of `splits`.
@@ -226,7 +228,7 @@ def encode(
     """
     from contextlib import ExitStack
 
-    from ci2p_cache.local_path import refuse_url
+    from ci2p_cache.remote_path import path_of
     from pipeline.encode.datasets.given import given_images
     from pipeline.encode.datasets.table_columns import TableColumns
     from pipeline.encode.decoding import default_workers
@@ -239,10 +241,8 @@ def encode(
     if items is not None and (data_dir is not None or dataset != "folder"):
         raise InputError("ci2p.encode: items, or data_dir and dataset: give one of the two")
     name = dataset if items is None else "items"
-    if out is not None:
-        refuse_url("ci2p.encode(out=...):", os.fspath(out))
     directory = None if data_dir is None else os.fspath(data_dir)
-    target = Path(out) if out is not None else default_cache(name, directory)
+    target = path_of(os.fspath(out)) if out is not None else default_cache(name, directory)
     options = EncodeOptions(
         format=format,
         store=store,
@@ -250,6 +250,7 @@ def encode(
         views=views,
         crops=crops,
         crop_scale=None if crop_scale is None else (crop_scale[0], crop_scale[1]),
+        augment=augment,
         shard_size=shard_size,
         record_images=record_images,
         seed=seed,
@@ -281,7 +282,7 @@ def encode(
             found=found,
         )
     written = [split.split for split in report.splits]
-    return Cache(target, "train" if "train" in written else written[0])
+    return Cache(str(target), "train" if "train" in written else written[0])
 
 
 @_public
@@ -316,9 +317,13 @@ class Cache:
         self.split = split
         self.spec: CacheSpec = self._cache.spec
         self.classes: list[str] = list(self._cache.classes)
-        self.labels: NDArray[np.int64] = self._cache.labels
         self._plain: ViewDataset | None = None
         self._decoder: Any = None
+
+    @functools.cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """[N] in [0, num_classes). Raises WorkError when they have changed on the disk."""
+        return self._cache.labels
 
     @functools.cached_property
     def keys(self) -> Sequence[str]:
@@ -357,7 +362,7 @@ class Cache:
         samples = sample_numbers(range(len(self)) if indices is None else indices, len(self))
         views = np.full(len(samples), view_number(self._cache, view))
         return ViewReader(self._cache.split_dir, self._cache.manifest, disk=self._cache.disk).read_latents(
-            self._cache.positions[samples], views
+            self._cache.positions_of(samples), views
         )
 
     @_public
@@ -676,7 +681,7 @@ def train(
     disk = local_disk(cache_dir, cache_gb) or (cache._cache.disk if isinstance(cache, Cache) else None)
     data = open_training_data(path, workers=workers, resident=resident, disk=disk)
     if out is not None:
-        refuse_url("ci2p.train(out=...):", os.fspath(out))
+        refuse_url("ci2p.train(out=...):", os.fspath(out), "a run is written on a file system: give a folder")
     run = default_run(resolved.model, path, resolved.seed) if out is None else Path(out)
     calls = [_with_metrics(callback, asdict) for callback in callbacks]
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]

@@ -4,53 +4,55 @@ Both formats are written here and nowhere else, by stage one and by `convert` al
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ci2p_cache import rans, tar_store, zarr_store
+from ci2p_cache.arrays import Parts, map_file
 from ci2p_cache.checksums import PackedShard
 from ci2p_cache.duplicates import find_duplicates, splits_after
 from ci2p_cache.errors import WorkError
 from ci2p_cache.escapes import Escape
 from ci2p_cache.items import (
     LIST_FILES,
-    NO_BYTES,
     Contents,
+    ItemList,
     contents_files,
-    contents_of,
     has_contents,
     hash_contents,
+    hashes_of,
     read_contents,
     read_item_list,
+    unknown_contents,
 )
 from ci2p_cache.left_out import LeftOut
 from ci2p_cache.manifest import (
+    Manifest,
+    dump_manifest,
+    make_manifest,
+    read_manifest,
+    read_seals,
+    table_files,
+    write_manifest,
+)
+from ci2p_cache.marker import (
     NO_LABEL,
     Failure,
-    Manifest,
     Marker,
     ShardRecord,
     check_marker_for,
-    dump_manifest,
     hash_bytes,
     hash_escapes,
-    make_manifest,
-    marker_file,
     marker_path,
     parse_marker,
-    read_manifest,
     read_marker,
-    read_seals,
-    write_manifest,
     write_marker,
 )
-from ci2p_cache.plan import num_shards
+from ci2p_cache.plan import num_shards, shard_positions
 from ci2p_cache.publish import publish, remove_leftovers, sweep_tree
 from ci2p_cache.refused import forget_refused
+from ci2p_cache.remote_path import AnyPath, each_of, files_in, num_bytes, read_whole
 from ci2p_cache.seals import FileSeal, find_damage, seal_of
 from ci2p_cache.spec import SPEC, CacheSpec, dump_spec
 
@@ -73,22 +75,34 @@ class ShardContents:
     modified_ns: list[int] | None = None
 
 
-def is_written(split_dir: Path, shard: int, spec: CacheSpec, num_items: int, num_classes: int) -> bool:
-    """A shard is there when its marker is, of this spec and with an id, and its file is as long as the marker says.
+def written_shards(split_dir: AnyPath, spec: CacheSpec, num_items: int, num_classes: int) -> set[int]:
+    """Those that are there: their markers are, of this spec and with an id, and each file is as long as its says.
 
     Raises WorkError for a marker that is damaged, or is none of a split of so many items and classes.
     """
+    marked = _marked_shards(split_dir, num_shards(num_items, spec.shard_size))
+    found = each_of(lambda shard: _is_written(split_dir, shard, spec, num_items, num_classes), marked, split_dir)
+    return {shard for shard, is_written in zip(marked, found, strict=True) if is_written}
+
+
+def _marked_shards(split_dir: AnyPath, count: int) -> list[int]:
+    """Of the first `count`, those whose markers are there. One listing: most may be missing."""
+    markers = set(files_in(marker_path(split_dir, 0).parent))
+    return [shard for shard in range(count) if marker_path(split_dir, shard).name in markers]
+
+
+def _is_written(split_dir: AnyPath, shard: int, spec: CacheSpec, num_items: int, num_classes: int) -> bool:
     marker = read_marker(split_dir, shard)
     if marker is None or marker.spec_id != spec.spec_id or marker.record.id is None:
         return False
     check_marker_for(marker, spec, num_items, num_classes, marker_path(split_dir, shard))
     try:
-        return (split_dir / marker.record.file).stat().st_size == marker.record.bytes
+        return num_bytes(split_dir / marker.record.file) == marker.record.bytes
     except (FileNotFoundError, NotADirectoryError):
         return False
 
 
-def write_shard(split_dir: Path, spec: CacheSpec, shard: int, contents: ShardContents) -> None:
+def write_shard(split_dir: AnyPath, spec: CacheSpec, shard: int, contents: ShardContents) -> None:
     """The shard's file, then its marker: both published whole, in this order. Raises OSError when the disk refuses."""
     assert all((label == NO_LABEL) == (row is None) for label, row in zip(contents.labels, contents.rows, strict=True))
     rows, tables = contents.rows, b""
@@ -132,7 +146,7 @@ def write_shard(split_dir: Path, spec: CacheSpec, shard: int, contents: ShardCon
     write_marker(split_dir, marker)
 
 
-def hold_against_seals(split_dir: Path) -> None:
+def hold_against_seals(split_dir: AnyPath) -> None:
     """Raises WorkError when the item list or a marker of a finished split is not as it was written.
 
     Whatever is missing is no error here: it is written anew. Nor is what another process has meanwhile begun to write.
@@ -145,7 +159,7 @@ def hold_against_seals(split_dir: Path) -> None:
                 raise WorkError(f"{split_dir}/{name}: {damage}; delete it and run the same command again")
 
 
-def finish_split(cache: Path, spec: CacheSpec, left_out: tuple[LeftOut, ...]) -> Manifest | None:
+def finish_split(cache: AnyPath, spec: CacheSpec, left_out: tuple[LeftOut, ...]) -> Manifest | None:
     """The manifest, written unless it is there already; None while a marker is missing. The item list must be there.
 
     Other files of a finished split that are gone or changed, and follow from these, are written again, with a warning.
@@ -153,44 +167,34 @@ def finish_split(cache: Path, spec: CacheSpec, left_out: tuple[LeftOut, ...]) ->
     split_dir = cache / spec.split
     seals = read_seals(split_dir) or {}
     items = read_item_list(split_dir)
-    markers: list[Marker] = []
-    files = {name: seal_of((split_dir / name).read_bytes()) for name in LIST_FILES}
-    for shard in range(num_shards(len(items.labels), spec.shard_size)):
-        path = marker_path(split_dir, shard)
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
-            return None
-        marker = parse_marker(data, path, shard)
-        check_marker_for(marker, spec, len(items.labels), len(items.classes), path)
-        files[marker_file(shard)] = seal_of(data)
-        files[marker.record.file] = FileSeal(marker.record.sha256, marker.record.bytes)
-        markers.append(marker)
-    if items.keys != [key for marker in markers for key in marker.keys]:
-        raise WorkError(f"{split_dir}/items has other keys than the shards; delete it and run the same command again")
-    contents = contents_of_markers(markers)
-    manifest = make_manifest(
-        spec,
-        items.classes,
-        markers,
-        contents_sha256=hash_contents(items, contents),
-        left_out=left_out,
-        duplicates=find_duplicates(
-            cache, spec.split, items, contents, np.array([label for marker in markers for label in marker.labels])
-        ),
+    num_items = len(items.labels)
+    if len(_marked_shards(split_dir, num_shards(num_items, spec.shard_size))) < num_shards(num_items, spec.shard_size):
+        return None
+    contents = unknown_contents(num_items)
+    try:
+        markers = _markers(split_dir, spec, items, contents)
+        manifest = make_manifest(spec, items.classes, num_items, markers, left_out=left_out)
+    except FileNotFoundError:
+        return None
+    manifest = manifest.model_copy(
+        update={
+            "contents_sha256": hash_contents(items, contents),
+            "duplicates": find_duplicates(cache, spec.split, items, contents, manifest.labels.whole()),
+        }
     )
-    derived = {SPEC: dump_spec(spec)} | contents_files(contents)
+    files = {name: seal_of(map_file(split_dir, name, None)) for name in LIST_FILES}
+    derived: dict[str, Parts] = {SPEC: (dump_spec(spec),)} | contents_files(contents) | table_files(manifest)
     if spec.format == "zarr":
         derived |= zarr_store.metadata_files(manifest)
-    for name, data in derived.items():
+    for name, parts in derived.items():
         if name in seals and find_damage(split_dir, name, seals[name]) is None:
             files[name] = seals[name]  # as another version of zarr-python may have written it
             continue
-        files[name] = seal_of(data)
+        files[name] = seal_of(*parts)
         if find_damage(split_dir, name, files[name]) is not None:
-            if seals:
+            if name in seals:
                 logger.warning("%s/%s is missing or has changed; it is written anew", split_dir, name)
-            publish(split_dir / name, data)
+            publish(split_dir / name, *parts)
     manifest = manifest.model_copy(update={"files": dict(sorted(files.items()))})
     forget_refused(split_dir)
     sweep_tree(split_dir)
@@ -201,12 +205,35 @@ def finish_split(cache: Path, spec: CacheSpec, left_out: tuple[LeftOut, ...]) ->
     return manifest
 
 
-def reopen_split(split_dir: Path) -> None:
+def _markers(
+    split_dir: AnyPath, spec: CacheSpec, items: ItemList, contents: Contents
+) -> Iterator[tuple[Marker, FileSeal]]:
+    """Yields every marker in order, with its file's seal, and fills in what its images held.
+
+    Raises FileNotFoundError for one that is missing, and WorkError for one that is damaged or of other images.
+    """
+    num_items = len(items.labels)
+    shards = range(num_shards(num_items, spec.shard_size))
+    read = each_of(lambda shard: read_whole(marker_path(split_dir, shard)), shards, split_dir)
+    for shard, data in zip(shards, read, strict=True):
+        path = marker_path(split_dir, shard)
+        marker = parse_marker(data, path, shard)
+        check_marker_for(marker, spec, num_items, len(items.classes), path)
+        positions = shard_positions(shard, num_items, spec.shard_size)
+        if items.keys[positions.start : positions.stop] != marker.keys:
+            raise WorkError(
+                f"{split_dir}/items has other keys than the shards; delete it and run the same command again"
+            )
+        fill_contents(contents, positions, marker)
+        yield marker, seal_of(data)
+
+
+def reopen_split(split_dir: AnyPath) -> None:
     """A split is no longer finished: one of its shards is about to be written anew."""
     (split_dir / "manifest.json").unlink(missing_ok=True)
 
 
-def _look_for_duplicates_again(cache: Path, split: str) -> None:
+def _look_for_duplicates_again(cache: AnyPath, split: str) -> None:
     """Mends what the manifest of a finished split says of images that lie in a split which was finished later."""
     split_dir = cache / split
     if not has_contents(split_dir):
@@ -215,26 +242,22 @@ def _look_for_duplicates_again(cache: Path, split: str) -> None:
         manifest = read_manifest(split_dir)
     except FileNotFoundError:
         return
-    items = read_item_list(split_dir, manifest.files)
-    contents = read_contents(split_dir, len(items.labels), manifest.files)
-    duplicates = find_duplicates(cache, split, items, contents, np.asarray(manifest.labels))
+    items = read_item_list(split_dir, manifest.seals)
+    contents = read_contents(split_dir, len(items.labels), manifest.seals)
+    duplicates = find_duplicates(cache, split, items, contents, manifest.labels.whole())
     if duplicates != manifest.duplicates:
         write_manifest(split_dir, manifest.model_copy(update={"duplicates": duplicates}))
 
 
-def _holds(split_dir: Path, manifest: Manifest) -> bool:
+def _holds(split_dir: AnyPath, manifest: Manifest) -> bool:
     try:
         return (split_dir / "manifest.json").read_bytes() == dump_manifest(manifest)
     except FileNotFoundError:
         return False
 
 
-def contents_of_markers(markers: Sequence[Marker]) -> Contents:
-    """What the image files of a split held, from its markers in order."""
-    num_bytes: list[int] = []
-    hashes: list[str] = []
-    for marker in markers:
-        nothing = len(marker.keys)
-        num_bytes += marker.image_bytes or [NO_BYTES] * nothing
-        hashes += marker.image_hashes or [""] * nothing
-    return contents_of(num_bytes, hashes)
+def fill_contents(contents: Contents, positions: range, marker: Marker) -> None:
+    """Writes what the image files of a shard held into what those of the split held."""
+    if marker.image_bytes is not None and marker.image_hashes is not None:
+        contents.num_bytes[positions.start : positions.stop] = marker.image_bytes
+        contents.hashes[positions.start : positions.stop] = hashes_of(marker.image_hashes)

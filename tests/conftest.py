@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image
 # One thread a process: these tensors are too small for two, and on a busy machine threads that wait for each other at
 # every operation make a test a hundred times slower. Set before torch is imported, and inherited by every process.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["CI2P_TRAIN_PICTURES"] = os.environ["CI2P_BASELINE_PICTURES"] = "0"  # which tests/test_report.py looks at
 os.environ["CI2P_NETWORK_TIMEOUT"] = "10"  # seconds; the pauses between tries are in proportion
 
 REPOSITORY = Path(__file__).parents[1]
@@ -48,7 +50,7 @@ def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 Encode = Callable[..., Path]
 
 
-def encode_folder(data_dir: Path, cache: Path, **settings: object) -> Path:
+def encode_folder(data_dir: Path, cache: Any, **settings: object) -> Any:
     """Encodes a folder at 32 pixels (latents [192, 2, 2]) into `cache` with the real encoder; returns the cache."""
     from pipeline.encode.run import encode_dataset
     from pipeline.encode.shard_writer import EncodeOptions

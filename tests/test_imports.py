@@ -83,9 +83,9 @@ def test_torch_enters_the_cache_through_the_loader_alone() -> None:
 
 
 def test_timm_and_pillow_stay_in_their_folders() -> None:
-    # Beside the models: what groups a model's parameters and sets their rate, and what averages them.
+    # Beside the models: what groups a model's parameters and sets their rate, what averages them, and RandAugment.
     optimizers = ("pipeline/train/optimizer.py", "pipeline/encode/fit/optimizer.py")
-    allowed = ("pipeline/models/", *optimizers, "pipeline/train/weight_average.py")
+    allowed = ("pipeline/models/", *optimizers, "pipeline/train/weight_average.py", "pipeline/encode/augmentation.py")
     assert all(file.startswith(allowed) for file in importers("timm"))
     # The front door names the type of a picture.
     assert all(file.startswith("pipeline/encode/") for file in importers("PIL") - {"ci2p.py"})
@@ -122,8 +122,10 @@ cli.main()
 
 def test_t4_stage_two_imports_no_codec_and_opens_no_image(cache: Path, tmp_path: Path) -> None:
     arguments = ["train", "--shards", str(cache), "--model", "ci2p_vit_tiny", "--epochs", "1", "--batch-size", "8"]
-    finished = run_python("-c", WITHOUT_CODEC_OR_IMAGES, *arguments, "--out", str(tmp_path / "run"), "--device", "cpu")
+    arguments += ["--out", str(tmp_path / "run"), "--device", "cpu", "--pictures"]
+    finished = run_python("-c", WITHOUT_CODEC_OR_IMAGES, *arguments)
     assert finished.returncode == 0, finished.stderr
+    assert "was not drawn" not in finished.stderr
     assert (tmp_path / "run" / "best.safetensors").exists()
     # The guard itself works: stage one cannot run under it.
     stage_one = run_python("-c", WITHOUT_CODEC_OR_IMAGES, "encode", "--dataset", "sample", cwd=tmp_path)

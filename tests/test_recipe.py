@@ -19,7 +19,7 @@ def test_defaults_are_the_paper_s() -> None:
 
 
 def test_packaged_recipes_load_and_state_their_command() -> None:
-    assert {"best", "paper-animals10", "paper-imagenet", "quick"} <= set(recipe_names())
+    assert {"authors-animals10", "best", "paper-animals10", "paper-imagenet", "quick"} <= set(recipe_names())
     for name in recipe_names():
         load_recipe(name)
         text = (Path("pipeline/recipes") / f"{name}.toml").read_text()
@@ -155,7 +155,7 @@ def test_a_misspelt_override_is_told_apart_from_the_file_s() -> None:
 def test_an_unknown_recipe_names_the_nearest() -> None:
     with pytest.raises(InputError, match=r"'paper-animals' is neither .*; did you mean 'paper-animals10'\?"):
         load_recipe("paper-animals")
-    with pytest.raises(InputError, match=r"'no/such.toml' is neither .*; known: best, paper-animals10"):
+    with pytest.raises(InputError, match=r"'no/such.toml' is neither .*; known: authors-animals10, best, paper"):
         load_recipe("no/such.toml")
 
 

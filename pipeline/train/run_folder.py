@@ -8,6 +8,7 @@ RUN/config.json        everything that was resolved: recipe, model, data, versio
     previous.ckpt      the one before it, for when that is damaged
     best.safetensors   the weights with the best validation top-1: averaged ones where the recipe has ema_decay
     events.*           TensorBoard's, where it is installed
+    curves.png         for people, where matplotlib is installed, and confusion.png at the end: nothing reads them
 """
 
 import hashlib
@@ -27,6 +28,7 @@ from ci2p_cache.known_images import KnownImages, dump_known_images, parse_known_
 from ci2p_cache.order import ORDER_VERSION
 from ci2p_cache.publish import publish
 from pipeline.models import create_model
+from pipeline.running.machine import name_device
 from pipeline.train.data import TrainingData
 from pipeline.train.data_place import DataPlace, place_of
 from pipeline.train.recipe import Recipe
@@ -86,6 +88,8 @@ class RunConfig(BaseModel):
     device: str
     world_size: int
     versions: dict[str, str]
+    machine: str = ""
+    """For people: the processor or GPU that computed it last; empty where an older ci2p wrote this."""
 
     @property
     def run_id(self) -> str:
@@ -154,6 +158,7 @@ def resolve_config(recipe: Recipe, data: TrainingData, *, run: Path, device: str
         device=device,
         world_size=world_size,
         versions={package: metadata.version(package) for package in _RECORDED_PACKAGES},
+        machine=name_device(device),
     )
 
 

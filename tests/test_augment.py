@@ -62,7 +62,9 @@ def test_a_recipe_without_augmentation_changes_nothing(tmp_path: Path) -> None:
     assert same[0] is latents and same[1] is labels
     data = ToyData()
     assert windowed(data, 0) is data
-    model = build_small("ci2p_vit_tiny", num_classes=3, input_shape=data.input_shape, drop_path=0, pretrained=False)
+    model = build_small(
+        "ci2p_vit_tiny", num_classes=3, input_shape=data.input_shape, drop_path=0, tokens=64, pretrained=False
+    )
     before = dict(model.named_modules())
     drop_tokens(model, 0.0)
     assert dict(model.named_modules()) == before

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 import torch
 import torch.distributed
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.printable import printable
@@ -38,11 +39,9 @@ def meet(launched: Launched, device_type: str) -> None:
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and os.environ.get("GROUP_WORLD_SIZE", "1") == "1":
         # torchrun's store outlives the processes that it starts again, with the addresses of the dead in it (pytorch
         # issue 135712). Of several machines the counts may differ: there it has to be told not to share its store.
-        store = torch.distributed.PrefixStore(
+        store = PrefixStore(
             f"ci2p/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}",
-            torch.distributed.TCPStore(
-                os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), launched.world_size, is_master=False
-            ),
+            TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), launched.world_size, is_master=False),
         )
     torch.distributed.init_process_group(
         "nccl" if device_type == "cuda" else "gloo",

@@ -228,7 +228,7 @@ def encode(
     """
     from contextlib import ExitStack
 
-    from ci2p_cache.local_path import refuse_url
+    from ci2p_cache.remote_path import path_of
     from pipeline.encode.datasets.given import given_images
     from pipeline.encode.datasets.table_columns import TableColumns
     from pipeline.encode.decoding import default_workers
@@ -241,10 +241,8 @@ def encode(
     if items is not None and (data_dir is not None or dataset != "folder"):
         raise InputError("ci2p.encode: items, or data_dir and dataset: give one of the two")
     name = dataset if items is None else "items"
-    if out is not None:
-        refuse_url("ci2p.encode(out=...):", os.fspath(out))
     directory = None if data_dir is None else os.fspath(data_dir)
-    target = Path(out) if out is not None else default_cache(name, directory)
+    target = path_of(os.fspath(out)) if out is not None else default_cache(name, directory)
     options = EncodeOptions(
         format=format,
         store=store,
@@ -284,7 +282,7 @@ def encode(
             found=found,
         )
     written = [split.split for split in report.splits]
-    return Cache(target, "train" if "train" in written else written[0])
+    return Cache(str(target), "train" if "train" in written else written[0])
 
 
 @_public
@@ -679,7 +677,7 @@ def train(
     disk = local_disk(cache_dir, cache_gb) or (cache._cache.disk if isinstance(cache, Cache) else None)
     data = open_training_data(path, workers=workers, resident=resident, disk=disk)
     if out is not None:
-        refuse_url("ci2p.train(out=...):", os.fspath(out))
+        refuse_url("ci2p.train(out=...):", os.fspath(out), "a run is written on a file system: give a folder")
     run = default_run(resolved.model, path, resolved.seed) if out is None else Path(out)
     calls = [_with_metrics(callback, asdict) for callback in callbacks]
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]

@@ -22,7 +22,7 @@ _FETCH_THREADS = 4
 def fetch(url: str, num_bytes: int | None = None) -> memoryview:
     """The bytes of one file, which has `num_bytes` if given. Raises WorkError when it cannot be had so."""
     try:
-        data = read_file(url, num_bytes)
+        data = read_file(url, num_bytes=num_bytes)
         found = len(data)
     except OSError as error:
         if num_bytes is None or not isinstance(error, TooLong):

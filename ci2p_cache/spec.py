@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import (
@@ -17,7 +16,7 @@ from pydantic import (
 
 from ci2p_cache.bounds import Finite, Name, Sha256, check_spec, complaint
 from ci2p_cache.errors import InputError
-from ci2p_cache.regular_file import read_regular
+from ci2p_cache.remote_path import AnyPath, read_whole
 
 FORMAT_VERSION: Literal[2] = 2  # 1 is read, and `convert` brings it over
 LATENT_CHANNELS = 192
@@ -179,10 +178,10 @@ def _as_read(spec: CacheSpec) -> CacheSpec:
     return spec.model_copy(update={"store": "int"}) if spec.store == "rans" else spec
 
 
-def read_spec(path: Path) -> CacheSpec:
+def read_spec(path: AnyPath) -> CacheSpec:
     """Raises InputError when the file is no spec that this version reads."""
     try:
-        return CacheSpec.model_validate_json(read_regular(path))
+        return CacheSpec.model_validate_json(read_whole(path))
     except OSError as error:
         raise InputError(
             f"{path} cannot be read ({error.strerror}); run the same `ci2p encode` again to restore it"

@@ -1,7 +1,6 @@
 """`ci2p encode`."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import click
@@ -9,7 +8,7 @@ import click
 from pipeline.commands import completion
 from pipeline.commands.command import Command
 from pipeline.commands.gpus import STARTED_BY_GPUS, is_first, runs_elsewhere
-from pipeline.commands.local_path import LocalPath
+from pipeline.commands.local_path import CachePath
 from pipeline.commands.options import (
     STORES,
     column_options,
@@ -43,8 +42,8 @@ GROUPS = {
 @data_dir_option
 @click.option(
     "--out",
-    type=LocalPath(),
-    metavar="CACHE",
+    type=CachePath(),
+    metavar="CACHE|URL",
     shell_complete=completion.caches,
     help="Default: caches/DATA.",
 )
@@ -131,7 +130,7 @@ GROUPS = {
 def encode(
     dataset: str,
     data_dir: str | None,
-    out: Path | None,
+    out: Any,
     splits: tuple[str, ...],
     val_fraction: float | None,
     image_column: str | None,

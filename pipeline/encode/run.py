@@ -3,13 +3,13 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypedDict, Unpack
 
 from ci2p_cache import codecs
 from ci2p_cache.bounds import MOST_CLASSES
 from ci2p_cache.claim import check_claim, spec_of_settings
 from ci2p_cache.errors import InputError
+from ci2p_cache.remote_path import AnyPath
 from ci2p_cache.spec import CacheSpec, hash_items, record_size
 from ci2p_cache.views import view_names
 from pipeline.encode.codec import ENCODER
@@ -63,7 +63,7 @@ class _Task:
 
 
 def encode_dataset(
-    dataset: str, data_dir: str | None, cache: Path, options: EncodeOptions, **settings: Unpack[Settings]
+    dataset: str, data_dir: str | None, cache: AnyPath, options: EncodeOptions, **settings: Unpack[Settings]
 ) -> EncodeReport:
     """Encodes the splits of a data set into `cache`, or goes on where a run with the same settings stopped.
 
@@ -91,7 +91,7 @@ def encode_dataset(
 
 
 def plan_encoding(
-    dataset: str, data_dir: str | None, cache: Path, options: EncodeOptions, **settings: Unpack[Settings]
+    dataset: str, data_dir: str | None, cache: AnyPath, options: EncodeOptions, **settings: Unpack[Settings]
 ) -> EncodePlan:
     """What `encode_dataset` would do with the same arguments: nothing is written. Raises InputError as it does."""
     task = _prepare(dataset, data_dir, cache, options, **settings)
@@ -104,7 +104,7 @@ def plan_encoding(
 def _prepare(
     dataset: str,
     data_dir: str | None,
-    cache: Path,
+    cache: AnyPath,
     options: EncodeOptions,
     *,
     splits: Sequence[str] | None = None,

@@ -8,7 +8,6 @@ import platform
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from ci2p_cache import codecs
@@ -18,6 +17,7 @@ from ci2p_cache.items import ImageContent
 from ci2p_cache.left_out import LeftOut
 from ci2p_cache.manifest import NO_LABEL, Failure, Manifest, Marker, marker_path, read_marker
 from ci2p_cache.refused import note_refused, read_refused
+from ci2p_cache.remote_path import AnyPath
 from ci2p_cache.shard import ShardContents, finish_split, hold_against_seals, reopen_split, write_shard
 from ci2p_cache.shard_file import read_rows
 from ci2p_cache.spec import CacheSpec
@@ -84,7 +84,7 @@ def encode_split(
     spec: CacheSpec,
     pre: Preprocessing,
     encoder: Encoder,
-    cache: Path,
+    cache: AnyPath,
     options: EncodeOptions,
     *,
     left_out: tuple[LeftOut, ...] = (),
@@ -113,7 +113,7 @@ def _write_shards(
     spec: CacheSpec,
     pre: Preprocessing,
     encoder: Encoder,
-    split_dir: Path,
+    split_dir: AnyPath,
     options: EncodeOptions,
     work: list[ShardWork],
 ) -> None:
@@ -172,7 +172,7 @@ def _was_removed(failure: Failure, known_bad: set[str]) -> bool:
     return GONE in failure.reason and failure.key in known_bad
 
 
-def _stopped_at(failure: Failure, spec: CacheSpec, split_dir: Path) -> str:
+def _stopped_at(failure: Failure, spec: CacheSpec, split_dir: AnyPath) -> str:
     advice = "put it back" if GONE in failure.reason else "mend or remove it"
     return (
         f"{spec.split} image {failure.key}: {failure.reason}; {advice} and run the same command again, or use "
@@ -181,7 +181,7 @@ def _stopped_at(failure: Failure, spec: CacheSpec, split_dir: Path) -> str:
 
 
 def _write_shard(
-    split: ImageSplit, spec: CacheSpec, split_dir: Path, work: ShardWork, done: _Encoded, recorded: dict[str, Any]
+    split: ImageSplit, spec: CacheSpec, split_dir: AnyPath, work: ShardWork, done: _Encoded, recorded: dict[str, Any]
 ) -> None:
     """One shard of what was encoded just now and, where it was there before, of what is kept of it."""
     rows = {item: future.result() for item, future in done.rows.items()}
@@ -230,7 +230,7 @@ def _shard_contents(
 
 
 def _kept_rows(
-    split_dir: Path, spec: CacheSpec, work: ShardWork, marker: Marker
+    split_dir: AnyPath, spec: CacheSpec, work: ShardWork, marker: Marker
 ) -> tuple[dict[int, Row], dict[int, ImageContent]]:
     """What a shard holds of the images that are not encoded again. Raises WorkError when the shard is damaged."""
     todo = set(work.todo)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ci2p_cache.items import ImageContent, hash_content
-from ci2p_cache.manifest import Failure
+from ci2p_cache.marker import Failure
 from pipeline.encode.crops import NO_CROPS, Crops, load_renderings
 from pipeline.encode.datasets.split import ImageSplit
 from pipeline.encode.preprocess import BadImage, Preprocessing, unreadable

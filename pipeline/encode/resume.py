@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ci2p_cache import plan
 from ci2p_cache.items import ImageContent
-from ci2p_cache.manifest import NO_LABEL, Failure, Marker, read_marker, write_marker
+from ci2p_cache.marker import NO_LABEL, Failure, Marker, read_marker, write_marker
 from ci2p_cache.remote_path import AnyPath
 from ci2p_cache.shard import reopen_split, written_shards
 from ci2p_cache.spec import CacheSpec

@@ -15,7 +15,8 @@ from ci2p_cache.claim import claim_folder
 from ci2p_cache.errors import WorkError
 from ci2p_cache.items import ImageContent
 from ci2p_cache.left_out import LeftOut
-from ci2p_cache.manifest import NO_LABEL, Failure, Manifest, Marker, marker_path, read_marker
+from ci2p_cache.manifest import Manifest
+from ci2p_cache.marker import NO_LABEL, Failure, Marker, marker_path, read_marker
 from ci2p_cache.refused import note_refused, read_refused
 from ci2p_cache.remote_path import AnyPath
 from ci2p_cache.shard import ShardContents, finish_split, hold_against_seals, reopen_split, write_shard

@@ -25,7 +25,7 @@ from pipeline.commands.output import print_line, printable_lines, report, write_
 
 _EVAL_GROUPS = {
     "What": "checkpoint shards images split predictions tta weights on-error max-pixels",
-    "Machine": "device gpus batch-size workers json",
+    "Machine": "device gpus batch-size workers cache-dir cache-gb json",
 }
 _PREDICT_GROUPS = {"What": "checkpoint csv top weights max-pixels", "Machine": "device batch-size workers json"}
 

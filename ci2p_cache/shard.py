@@ -151,12 +151,12 @@ def hold_against_seals(split_dir: AnyPath) -> None:
 
     Whatever is missing is no error here: it is written anew. Nor is what another process has meanwhile begun to write.
     """
-    seals = read_seals(split_dir)
-    for name, seal in (seals or {}).items():
-        if name in LIST_FILES or name.startswith("shards/"):
-            damage = find_damage(split_dir, name, seal)
-            if damage not in (None, "missing") and read_seals(split_dir) == seals:
-                raise WorkError(f"{split_dir}/{name}: {damage}; delete it and run the same command again")
+    seals = read_seals(split_dir) or {}
+    names = [name for name in seals if name in LIST_FILES or name.startswith("shards/")]
+    found = each_of(lambda name: find_damage(split_dir, name, seals[name]), names, split_dir)
+    for name, damage in zip(names, found, strict=True):
+        if damage not in (None, "missing") and read_seals(split_dir) == seals:
+            raise WorkError(f"{split_dir}/{name}: {damage}; delete it and run the same command again")
 
 
 def finish_split(cache: AnyPath, spec: CacheSpec, left_out: tuple[LeftOut, ...]) -> Manifest | None:

@@ -16,6 +16,7 @@ EXTRAS = {
     "imagenet": "scipy>=1.11",
     "openvino": "openvino>=2025.0",
     "parquet": "pyarrow>=17",
+    "ray": "ray>=2.40",
     "tensorboard": "tensorboard>=2.16",
 }
 """Name of the extra -> what it installs; `pyproject.toml` says the same."""

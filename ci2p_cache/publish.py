@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ci2p_cache.process import parse_process, state_of, this_process
@@ -81,9 +81,13 @@ def sweep(folder: Path) -> None:
     _sweep(folder, "")
 
 
-def sweep_tree(folder: Path) -> None:
-    """`sweep` of a folder and all below it."""
-    for below, _, _ in os.walk(folder):
+def sweep_tree(folder: Path, gone: Collection[str] = ()) -> None:
+    """`sweep` of a folder and all below it; of the processes `gone`, as `str` gives them, it is known that they are."""
+    endings = tuple(f".{process}.tmp" for process in gone)
+    for below, _, names in os.walk(folder):
+        for name in names:
+            if endings and name.startswith(".") and name.endswith(endings):
+                Path(below, name).unlink(missing_ok=True)
         sweep(Path(below))
 
 

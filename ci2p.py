@@ -198,6 +198,7 @@ def encode(
     views: Literal["flip", "plain"] = "flip",
     crops: _Whole = 0,
     crop_scale: tuple[float, float] | None = None,
+    augment: Literal["none", "randaugment", "authors"] = "none",
     weights: _Path = "bundled",
     device: str = "auto",
     precision: Literal["float32", "bfloat16"] = "float32",
@@ -222,6 +223,7 @@ def encode(
     the bytes of an image file, a PIL image, a numpy array uint8 [H, W, 3] or a tensor [3, H, W] (uint8, or float in
     [0, 1]); labels are strings, or indices into `classes`. Without `val_items`, `val_fraction` of each class (0.1) is
     held out for validation. Pictures in memory are set down in a temporary file of their full size on the way.
+    `augment` is what the `crops` go through besides.
 
     `out` is by default caches/ and the name of the data: `data_dir`'s, the set's, or items. Returns the split "train",
     or the first of `splits`.
@@ -230,7 +232,7 @@ def encode(
     """
     from contextlib import ExitStack
 
-    from ci2p_cache.local_path import refuse_url
+    from ci2p_cache.remote_path import path_of
     from pipeline.encode.datasets.given import given_images
     from pipeline.encode.datasets.table_columns import TableColumns
     from pipeline.encode.decoding import default_workers
@@ -244,10 +246,8 @@ def encode(
     if items is not None and (data_dir is not None or dataset != "folder"):
         raise InputError("ci2p.encode: items, or data_dir and dataset: give one of the two")
     name = dataset if items is None else "items"
-    if out is not None:
-        refuse_url("ci2p.encode(out=...):", os.fspath(out))
     directory = None if data_dir is None else os.fspath(data_dir)
-    target = Path(out) if out is not None else default_cache(name, directory)
+    target = path_of(os.fspath(out)) if out is not None else default_cache(name, directory)
     options = EncodeOptions(
         format=format,
         store=store,
@@ -255,6 +255,7 @@ def encode(
         views=views,
         crops=crops,
         crop_scale=None if crop_scale is None else (crop_scale[0], crop_scale[1]),
+        augment=augment,
         shard_size=shard_size,
         record_images=record_images,
         seed=seed,
@@ -287,17 +288,19 @@ def encode(
             found=found,
         )
     written = [split.split for split in report.splits]
-    return Cache(target, "train" if "train" in written else written[0])
+    return Cache(str(target), "train" if "train" in written else written[0])
 
 
 @_public
-def open(path: _Path, split: str = "train") -> Cache:
+def open(path: _Path, split: str = "train", *, cache_dir: _Path | None = None, cache_gb: float | None = None) -> Cache:
     """A finished split of a cache: a folder, or an fsspec URL such as s3://bucket/cache.
 
+    What is fetched is kept in `cache_dir`, where that is given: once for all processes of the machine and all that use
+    this folder, at most `cache_gb` gigabytes (50).
     Costs one manifest and a look at every shard's size. Raises InputError for what is no cache or is not finished, and
     WorkError for a shard that is missing or cut short.
     """
-    return Cache(path, split)
+    return Cache(path, split, cache_dir=cache_dir, cache_gb=cache_gb)
 
 
 class Cache:
@@ -308,10 +311,14 @@ class Cache:
     """
 
     @_public
-    def __init__(self, path: _Path, split: str = "train"):
+    def __init__(
+        self, path: _Path, split: str = "train", *, cache_dir: _Path | None = None, cache_gb: float | None = None
+    ):
         from ci2p_cache.cache import open_cache
+        from ci2p_cache.disk_cache import local_disk
 
-        self._cache = open_cache(os.fspath(path), split)
+        self._cache = open_cache(os.fspath(path), split, local_disk(cache_dir, cache_gb))
+        self._again = functools.partial(Cache, cache_dir=cache_dir, cache_gb=cache_gb)
         self.path: str = self._cache.path
         self.split = split
         self.spec: CacheSpec = self._cache.spec
@@ -356,7 +363,7 @@ class Cache:
 
         samples = sample_numbers(range(len(self)) if indices is None else indices, len(self))
         views = np.full(len(samples), view_number(self._cache, view))
-        return ViewReader(self._cache.split_dir, self._cache.manifest).read_latents(
+        return ViewReader(self._cache.split_dir, self._cache.manifest, disk=self._cache.disk).read_latents(
             self._cache.positions[samples], views
         )
 
@@ -429,7 +436,7 @@ class Cache:
         return self._plain
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Cache, (self.path, self.split)
+        return self._again, (self.path, self.split)
 
 
 class Loader:
@@ -569,13 +576,15 @@ def create_model(
     image_size: _Count = 256,
     *,
     drop_path: float = 0.0,
+    tokens: int = 64,
     pretrained: bool | str = False,
 ) -> torch.nn.Module:
     """A model with fresh weights that reads latents float32 [B, 192, image_size / 16, image_size / 16]: logits [B, K].
 
     `name` is one of ci2p's (ci2p_vit_tiny, _small, _base, _large, _ds) or any VisionTransformer of timm's; it is
-    trained in anyone's loop. `pretrained` starts one of timm's from its published weights, or from a file of them.
-    Raises InputError for an unknown name, saying the nearest, and for weights that cannot be had.
+    trained in anyone's loop. `tokens` is what it makes of 256 x 256 pixels: 64, or 256 for the first four.
+    `pretrained` starts one of timm's from its published weights, or from a file of them. Raises InputError for an
+    unknown name, saying the nearest, and for weights that cannot be had.
     """
     from pipeline.models import create_model as create
 
@@ -585,7 +594,12 @@ def create_model(
         raise InputError(f"ci2p.create_model(drop_path={drop_path}): give a rate from 0 on and below 1")
     size = image_size // 16
     return create(
-        name, num_classes=num_classes, input_shape=(192, size, size), drop_path=drop_path, pretrained=pretrained
+        name,
+        num_classes=num_classes,
+        input_shape=(192, size, size),
+        drop_path=drop_path,
+        tokens=tokens,
+        pretrained=pretrained,
     )
 
 
@@ -637,13 +651,16 @@ def train(
     workers: _Count = 2,
     resident: Literal["auto", "cpu", "cuda", "off"] = "auto",
     max_minutes: float | None = None,
+    cache_dir: _Path | None = None,
+    cache_gb: float | None = None,
     **settings: Any,
 ) -> Run:
     """Trains a model on a cache's train and val, or goes on where the same call stopped; `ci2p train`, by its options.
 
     `recipe` is a name or a TOML file; `settings` are anything in it: model, epochs, lr, seed, mixup=0.8, ... `out` is
     by default runs/MODEL-CACHE-SEED. Each of `callbacks` is called with an epoch's metrics (the keys of `Run.metrics`)
-    once its checkpoint is written; True ends the run there, to be gone on with or not.
+    once its checkpoint is written; True ends the run there, to be gone on with or not. What is fetched of a remote
+    cache is kept in `cache_dir`, at most `cache_gb` gigabytes (50); by default where the `Cache` keeps it.
 
     Raises InputError for a setting that is unknown or out of bounds, or an `out` that holds another run; WorkError when
     the loss is no longer finite, a shard is damaged or the disk refuses: the last checkpoint stays.
@@ -652,6 +669,7 @@ def train(
 
     import torch
 
+    from ci2p_cache.disk_cache import local_disk
     from ci2p_cache.local_path import refuse_url
     from pipeline.train.data import open_training_data
     from pipeline.train.loop import train as train_model
@@ -662,9 +680,10 @@ def train(
         raise InputError(f"ci2p.train(max_minutes={max_minutes}): give more than 0 minutes, or leave it out")
     path = cache.path if isinstance(cache, Cache) else os.fspath(cache)
     resolved = load_recipe(os.fspath(recipe), settings)
-    data = open_training_data(path, workers=workers, resident=resident)
+    disk = local_disk(cache_dir, cache_gb) or (cache._cache.disk if isinstance(cache, Cache) else None)
+    data = open_training_data(path, workers=workers, resident=resident, disk=disk)
     if out is not None:
-        refuse_url("ci2p.train(out=...):", os.fspath(out))
+        refuse_url("ci2p.train(out=...):", os.fspath(out), "a run is written on a file system: give a folder")
     run = default_run(resolved.model, path, resolved.seed) if out is None else Path(out)
     calls = [_with_metrics(callback, asdict) for callback in callbacks]
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
@@ -825,17 +844,22 @@ def evaluate(
     workers: _Whole | None = None,
     on_error: Literal["stop", "skip"] = "stop",
     max_pixels: _Count = 178_956_970,
+    cache_dir: _Path | None = None,
+    cache_gb: float | None = None,
 ) -> Evaluation:
     """Measures a run (the newest under runs/ by default) on a split of a cache, its own by default, or on raw `images`.
 
     Of images that the cache was made from, exactly those of `split` are measured, found by key; of another folder all,
     unless the model was trained on some of them. `tta` averages over each image and its mirror image. `ci2p eval`.
+    `cache_dir` and `cache_gb` as in `train`.
     Raises InputError for what is no run, cache or folder, or does not belong together, and WorkError for damage.
     """
     import numpy as np
 
+    from ci2p_cache.disk_cache import local_disk
     from pipeline.evaluate.run import evaluate as evaluate_model
 
+    disk = local_disk(cache_dir, cache_gb) or (shards._cache.disk if isinstance(shards, Cache) else None)
     cache = shards.path if isinstance(shards, Cache) else shards
     report = evaluate_model(
         None if run is None else os.fspath(run),
@@ -849,6 +873,7 @@ def evaluate(
         workers=workers,
         on_error=on_error,
         max_pixels=max_pixels,
+        disk=disk,
     )
     scores, made = report.scores, report.predictions
     none = np.empty((0, len(scores.per_class)), np.float32)

@@ -26,6 +26,7 @@ from pipeline.commands.gpus import STARTED_BY_GPUS
 from pipeline.commands.output import printable_lines
 from pipeline.commands.reader import ReaderGone, is_gone, leave
 from pipeline.commands.recipes import recipes
+from pipeline.commands.report import report
 from pipeline.commands.train import baseline, train
 from pipeline.running import signals
 from pipeline.running.memory import is_out_of_memory
@@ -145,6 +146,7 @@ for _command in (
     train,
     evaluate,
     predict,
+    report,
     inspect,
     verify,
     convert,

@@ -73,6 +73,8 @@ def check_spec(spec: "CacheSpec") -> None:
         _refuse("views", ",".join(spec.views), f"plain, mirror, crop0, crop0-mirror, ..., {_MOST_VIEWS} at most")
     if spec.crop_scale is not None and not 0 < spec.crop_scale[0] <= spec.crop_scale[1] <= 1:
         _refuse("crop_scale", spec.crop_scale, "0 < LOW <= HIGH <= 1")
+    if spec.augment is not None and spec.crop_scale is None:
+        _refuse("augment", spec.augment, "it is of crops, and there are none")
     if spec.store == "float16":
         if spec.step is not None:
             _refuse("step", spec.step, "the float16 store has none")

@@ -1,19 +1,20 @@
 """A finished split of a cache, opened: what is in it and where. Reading it is `reader`'s and `loader`'s work."""
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ci2p_cache.codecs import stored_dtype
+from ci2p_cache.disk_cache import LocalDisk
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.items import Contents, ItemList, read_contents, read_item_list
 from ci2p_cache.manifest import Manifest, Marker, check_marker_in, marker_file, parse_manifest, parse_marker
 from ci2p_cache.packed_strings import PackedStrings
 from ci2p_cache.printable import counted
 from ci2p_cache.remote import cannot_read, fetch
-from ci2p_cache.remote_files import describe, entries, exists, file_size, read_file
+from ci2p_cache.remote_files import cannot_open, entries, exists, file_size, read_file
+from ci2p_cache.remote_path import AnyPath, each_of
 from ci2p_cache.spec import CacheSpec
 
 
@@ -26,6 +27,7 @@ class Cache:
     manifest: Manifest
     positions: NDArray[np.int64]  # [N] where each stored sample lies; failures have none
     labels: NDArray[np.int64]  # [N] in [0, num_classes)
+    disk: LocalDisk | None = None  # where the shards of a remote one are kept, once for all processes of the machine
 
     @property
     def spec(self) -> CacheSpec:
@@ -80,8 +82,8 @@ class Cache:
         return self.manifest.num_items * values * stored_dtype(self.spec.store).itemsize
 
 
-def open_cache(path: str | Path, split: str) -> Cache:
-    """Opens one split; costs one manifest and a look at every shard's size.
+def open_cache(path: str | AnyPath, split: str, disk: LocalDisk | None = None) -> Cache:
+    """Opens one split, to be kept on a `disk` where it is remote; costs one manifest and a look at every shard's size.
 
     Raises InputError for a folder that is no cache, a split that is not there or not finished, and WorkError for a
     manifest that is damaged, a shard that is missing or truncated (promise C6), or what a remote server refuses.
@@ -91,28 +93,31 @@ def open_cache(path: str | Path, split: str) -> Cache:
     try:
         data = read_file(f"{split_dir}/manifest.json")
     except (ImportError, ValueError) as error:  # fsspec finds s3:// and gs:// through packages of their own
-        raise InputError(f"--shards {path} cannot be opened: {describe(error)}") from error
+        raise cannot_open("--shards", path, error) from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(_why_not(path, split)) from error
     except OSError as error:
         raise cannot_read(f"{split_dir}/manifest.json", error) from error
     manifest = parse_manifest(data, f"{split_dir}/manifest.json")
-    for shard in manifest.shards:
-        url = f"{split_dir}/{shard.file}"
-        try:
-            size = file_size(url)
-            state = f"has {size} bytes instead of {shard.bytes}"
-        except FileNotFoundError:
-            size, state = -1, "is missing"
-        except OSError as error:
-            raise cannot_read(url, error) from error
-        if size is not None and size != shard.bytes:  # None: the server does not say; it shows when it is fetched
-            raise WorkError(f"{url} {state}; run the same `ci2p encode` again to restore it")
+    for state in each_of(lambda shard: _state_of(f"{split_dir}/{shard.file}", shard.bytes), manifest.shards, split_dir):
+        if state:
+            raise WorkError(f"{state}; run the same `ci2p encode` again to restore it")
     labels = np.asarray(manifest.labels, dtype=np.int64)
     positions = np.flatnonzero(labels >= 0)
     if not len(positions):
         raise InputError(f"{split_dir} holds no image: all {manifest.num_failed} of its items failed to encode")
-    return Cache(path, split, manifest, positions, labels[positions])
+    return Cache(path, split, manifest, positions, labels[positions], disk)
+
+
+def _state_of(url: str, num_bytes: int) -> str:
+    """What is wrong with the size of a shard, as far as its server tells; it shows again when it is fetched."""
+    try:
+        size = file_size(url)
+    except FileNotFoundError:
+        return f"{url} is missing"
+    except OSError as error:
+        raise cannot_read(url, error) from error
+    return f"{url} has {size} bytes instead of {num_bytes}" if size not in (None, num_bytes) else ""
 
 
 def _read_marker(split_dir: str, shard: int, manifest: Manifest) -> Marker:

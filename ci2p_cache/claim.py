@@ -1,6 +1,5 @@
 """Whose a folder is: a split is written by one spec, and the splits of a cache agree (promise C3)."""
 
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -9,7 +8,7 @@ from ci2p_cache.bounds import complaint
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.manifest import read_manifest
 from ci2p_cache.publish import publish
-from ci2p_cache.seals import MANIFEST
+from ci2p_cache.remote_path import AnyPath, folders_in
 from ci2p_cache.spec import OF_ONE_SPLIT, SPEC, CacheSpec, dump_spec, first_difference, read_spec
 from ci2p_cache.views import whole_views
 
@@ -25,6 +24,7 @@ _OPTIONS = {
     "weights_sha256": "--weights",
     "views": "--views and --crops",
     "crop_scale": "--crop-scale",
+    "augment": "--augment",
     "format": "--format",
     "store": "--store",
     "step": "--step",
@@ -44,13 +44,13 @@ def spec_of_settings(**fields: Any) -> CacheSpec:
         raise InputError(f"{option}: {text}" if option else text) from error
 
 
-def check_claim(cache: Path, spec: CacheSpec) -> None:
+def check_claim(cache: AnyPath, spec: CacheSpec) -> None:
     """Sees to it that a split may be written into a cache: it is of the spec that is there, if one is (promise C3).
 
     The other splits of the cache must agree in all but their items and crops. Raises InputError naming the first
     field that differs, both values and the way out.
     """
-    for split_dir in sorted({path.parent for name in (SPEC, MANIFEST) for path in cache.glob(f"*/{name}")}):
+    for split_dir in [cache / name for name in folders_in(cache)]:
         theirs = _spec_of(split_dir)
         if theirs is None:
             continue
@@ -71,7 +71,7 @@ def check_claim(cache: Path, spec: CacheSpec) -> None:
             )
 
 
-def claim_folder(cache: Path, spec: CacheSpec) -> None:
+def claim_folder(cache: AnyPath, spec: CacheSpec) -> None:
     """Writes the spec of a split into its folder, once it is known that it may. Raises InputError as `check_claim`."""
     check_claim(cache, spec)
     own = cache / spec.split / SPEC
@@ -79,7 +79,7 @@ def claim_folder(cache: Path, spec: CacheSpec) -> None:
         publish(own, dump_spec(spec))
 
 
-def _spec_of(split_dir: Path) -> CacheSpec | None:
+def _spec_of(split_dir: AnyPath) -> CacheSpec | None:
     """Of a finished split what its manifest says, for that is sealed; None where nothing says it."""
     try:
         return read_manifest(split_dir).spec
@@ -88,4 +88,4 @@ def _spec_of(split_dir: Path) -> CacheSpec | None:
 
 
 def _without_crops(spec: CacheSpec) -> CacheSpec:
-    return spec.model_copy(update={"views": whole_views(spec.views), "crop_scale": None})
+    return spec.model_copy(update={"views": whole_views(spec.views), "crop_scale": None, "augment": None})

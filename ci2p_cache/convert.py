@@ -3,7 +3,6 @@
 Between formats alone, buffers are copied as they are.
 """
 
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,13 +14,14 @@ from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.items import has_item_list, write_item_list
 from ci2p_cache.manifest import Manifest, check_marker_in, marker_path, read_marker
 from ci2p_cache.plan import num_shards
+from ci2p_cache.remote_path import AnyPath
 from ci2p_cache.shard import (
     ShardContents,
     finish_split,
     hold_against_seals,
-    is_written,
     reopen_split,
     write_shard,
+    written_shards,
 )
 from ci2p_cache.shard_file import read_rows
 from ci2p_cache.spec import FORMAT_VERSION, latent_difference, read_spec, record_size
@@ -29,8 +29,8 @@ from ci2p_cache.verify import find_damages
 
 
 def convert_split(
-    source: Path,
-    target: Path,
+    source: AnyPath,
+    target: AnyPath,
     split: str,
     format: Literal["zarr", "webdataset"] | None = None,
     store: Store | None = None,
@@ -73,8 +73,9 @@ def convert_split(
     if not has_item_list(split_dir):
         write_item_list(split_dir, cache.read_items())
     claim_folder(target, spec)
+    written = written_shards(split_dir, spec, cache.manifest.num_items, cache.num_classes)
     for shard in range(num_shards(cache.manifest.num_items, spec.shard_size)):
-        if not is_written(split_dir, shard, spec, cache.manifest.num_items, cache.num_classes):
+        if shard not in written:
             reopen_split(split_dir)
             marker = read_marker(source / split, shard)
             if marker is None:
@@ -99,6 +100,6 @@ def convert_split(
     return manifest
 
 
-def is_outdated(split_dir: Path) -> bool:
+def is_outdated(split_dir: AnyPath) -> bool:
     """Whether a split is of an older format version than what is written today."""
     return read_spec(split_dir / "spec.json").format_version < FORMAT_VERSION

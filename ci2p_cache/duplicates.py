@@ -1,7 +1,5 @@
 """Images that are there more than once, byte for byte, as their hashes tell."""
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
@@ -9,6 +7,7 @@ from pydantic import BaseModel, ConfigDict
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.items import Contents, ItemList, has_contents, read_contents
 from ci2p_cache.packed_strings import PackedStrings
+from ci2p_cache.remote_path import AnyPath
 from ci2p_cache.seals import MANIFEST
 
 _KEYS_KEPT = 10
@@ -33,7 +32,7 @@ NO_DUPLICATES = Duplicates()
 
 
 def find_duplicates(
-    cache: Path, split: str, items: ItemList, contents: Contents, labels: NDArray[np.int64]
+    cache: AnyPath, split: str, items: ItemList, contents: Contents, labels: NDArray[np.int64]
 ) -> Duplicates:
     """Of one split, within itself and in those of the earlier splits of its cache that are finished.
 
@@ -70,7 +69,7 @@ def splits_after(split: str) -> tuple[str, ...]:
     return tuple(later for later, before in _BEFORE.items() if split in before)
 
 
-def _read_hashes(split_dir: Path) -> NDArray[np.void] | None:
+def _read_hashes(split_dir: AnyPath) -> NDArray[np.void] | None:
     """Of the stored images of a finished split; None where it is not, or is of format version 1, which knows none.
 
     A split whose manifest is damaged is not finished; once it is again, this is looked for again too.

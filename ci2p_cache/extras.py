@@ -12,11 +12,13 @@ EXTRAS = {
     "compressai": "compressai>=1.2.8",
     "complexity": "fvcore>=0.1.5.post20221221",
     "hub": "huggingface_hub>=0.27",
+    "gcs": "gcsfs>=2024.6",
     "huggingface": "datasets>=3",
     "imagenet": "scipy>=1.11",
     "openvino": "openvino>=2025.0",
     "parquet": "pyarrow>=17",
     "ray": "ray>=2.40",
+    "s3": "s3fs>=2024.6",
     "tensorboard": "tensorboard>=2.16",
 }
 """Name of the extra -> what it installs; `pyproject.toml` says the same."""

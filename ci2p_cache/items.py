@@ -17,7 +17,6 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from tokenize import TokenError
 from typing import Any
 
@@ -29,6 +28,7 @@ from ci2p_cache.packed_strings import PackedStrings
 from ci2p_cache.publish import publish
 from ci2p_cache.regular_file import read_regular
 from ci2p_cache.remote import fetch
+from ci2p_cache.remote_path import AnyPath
 from ci2p_cache.seals import Seals, check_seal
 
 HASH_BYTES = 16
@@ -86,7 +86,7 @@ def hash_content(data: bytes) -> str:
     return hashlib.blake2b(data, digest_size=HASH_BYTES).hexdigest()
 
 
-def write_item_list(split_dir: Path, items: ItemList) -> None:
+def write_item_list(split_dir: AnyPath, items: ItemList) -> None:
     """Publishes what a split is made of, the labels last: with them the list is there."""
     folder = split_dir / FOLDER
     publish(folder / "classes.json", json.dumps(items.classes, ensure_ascii=False).encode())
@@ -103,17 +103,17 @@ def contents_files(contents: Contents) -> dict[str, bytes]:
     }
 
 
-def has_item_list(split_dir: Path) -> bool:
+def has_item_list(split_dir: AnyPath) -> bool:
     """Whether a split has begun, in the format of today."""
     return all((split_dir / name).exists() for name in LIST_FILES)
 
 
-def has_contents(split_dir: Path) -> bool:
+def has_contents(split_dir: AnyPath) -> bool:
     """Whether a split that is finished knows what its image files held."""
     return (split_dir / FOLDER / "hashes.npy").exists()
 
 
-def read_item_list(split_dir: str | Path, seals: Seals | None = None) -> ItemList:
+def read_item_list(split_dir: str | AnyPath, seals: Seals | None = None) -> ItemList:
     """The list of a split, local or remote. Raises WorkError when it is damaged or missing, or not what was sealed."""
     where = f"{split_dir}/{FOLDER}"
     labels = _array(split_dir, "labels.npy", np.int32, 1, seals)
@@ -127,7 +127,7 @@ def read_item_list(split_dir: str | Path, seals: Seals | None = None) -> ItemLis
     return ItemList(classes, PackedStrings.from_block(block, bounds), labels)
 
 
-def read_contents(split_dir: str | Path, num_items: int, seals: Seals | None = None) -> Contents:
+def read_contents(split_dir: str | AnyPath, num_items: int, seals: Seals | None = None) -> Contents:
     """What the image files of a finished split held. Raises WorkError as `read_item_list` does."""
     where = f"{split_dir}/{FOLDER}"
     contents = Contents(
@@ -164,7 +164,7 @@ def _npy(array: NDArray[Any]) -> bytes:
 
 
 def _array(
-    split_dir: str | Path, name: str, dtype: type[np.generic], dimensions: int, seals: Seals | None
+    split_dir: str | AnyPath, name: str, dtype: type[np.generic], dimensions: int, seals: Seals | None
 ) -> NDArray[Any]:
     where, data = f"{split_dir}/{FOLDER}", _read(split_dir, name, seals)
     stream = io.BytesIO(data)
@@ -182,7 +182,7 @@ def _array(
     return array
 
 
-def _classes(split_dir: str | Path, seals: Seals | None) -> tuple[str, ...]:
+def _classes(split_dir: str | AnyPath, seals: Seals | None) -> tuple[str, ...]:
     where, data = f"{split_dir}/{FOLDER}", _read(split_dir, "classes.json", seals)
     try:
         classes = json.loads(data)
@@ -193,7 +193,7 @@ def _classes(split_dir: str | Path, seals: Seals | None) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def _read(split_dir: str | Path, name: str, seals: Seals | None) -> bytes:
+def _read(split_dir: str | AnyPath, name: str, seals: Seals | None) -> bytes:
     """Raises WorkError for a file that is not there, cannot be read or is not what was sealed."""
     path = f"{split_dir}/{FOLDER}/{name}"
     if "://" in path:

@@ -50,8 +50,9 @@ class BatchLoader:
     all ranks, its plain view (or `view`), the last batch short; a rank may run out earlier than another.
 
     A remote cache that is not resident is streamed: the shards of a window are read while those of the next are
-    fetched, and no others are held (see `ViewReader` for how much that is). Every rank fetches every shard, once an
-    epoch unless two windows are the whole split. Training goes through the windows in the order of `order.Windows`.
+    fetched, and no others are held (see `ViewReader` for how much that is). Every rank, or with a `cache.disk` every
+    machine, fetches every shard, once an epoch unless two windows are the whole split. Training goes through the
+    windows in the order of `order.Windows`.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class BatchLoader:
             raise InputError(f"--batch-size {batch_size} does not divide by {world_size} processes; change either")
         self.cache = cache
         self.device = torch.device(device)
-        self._reader = ViewReader(cache.split_dir, cache.manifest, workers=workers)
+        self._reader = ViewReader(cache.split_dir, cache.manifest, workers=workers, disk=cache.disk)
         # The order must not hang on how much memory is free, which differs between ranks and between a run and its
         # resumption: "auto" reads a remote cache window by window even where all of it fits.
         shards = None

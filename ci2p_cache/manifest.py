@@ -3,7 +3,6 @@ manifest does, and whatever is missing is listed by key and reason (promise C5).
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any, Self
 
 from pydantic import (
@@ -32,7 +31,7 @@ from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.escapes import Escape
 from ci2p_cache.left_out import LeftOut
 from ci2p_cache.publish import publish
-from ci2p_cache.regular_file import read_regular
+from ci2p_cache.remote_path import AnyPath, read_whole
 from ci2p_cache.seals import MANIFEST, FileSeal, seal_json, unseal_json
 from ci2p_cache.spec import CacheSpec
 
@@ -141,7 +140,7 @@ def marker_file(shard: int) -> str:
     return f"shards/{shard:06d}.json"
 
 
-def marker_path(split_dir: Path, shard: int) -> Path:
+def marker_path(split_dir: AnyPath, shard: int) -> AnyPath:
     return split_dir / marker_file(shard)
 
 
@@ -154,7 +153,7 @@ def hash_escapes(escapes: list[Escape]) -> str:
     return hash_bytes(json.dumps(escapes, separators=(",", ":")).encode())
 
 
-def write_marker(split_dir: Path, marker: Marker) -> None:
+def write_marker(split_dir: AnyPath, marker: Marker) -> None:
     """The last step of writing a shard."""
     publish(marker_path(split_dir, marker.shard), dump_marker(marker))
 
@@ -164,16 +163,16 @@ def dump_marker(marker: Marker) -> bytes:
     return seal_json(marker.model_dump_json(exclude_none=True).encode())
 
 
-def read_marker(split_dir: Path, shard: int) -> Marker | None:
+def read_marker(split_dir: AnyPath, shard: int) -> Marker | None:
     """The marker of a shard, or None when the shard does not exist. Raises WorkError when the marker is damaged."""
     path = marker_path(split_dir, shard)
     try:
-        return parse_marker(read_regular(path), path, shard)
+        return parse_marker(read_whole(path), path, shard)
     except FileNotFoundError:
         return None
 
 
-def parse_marker(data: bytes, path: Path | str, shard: int) -> Marker:
+def parse_marker(data: bytes, path: AnyPath | str, shard: int) -> Marker:
     """Raises WorkError, naming the `path` that the bytes came from, when they are no marker of this shard."""
     body = unseal_json(data)
     try:
@@ -186,7 +185,7 @@ def parse_marker(data: bytes, path: Path | str, shard: int) -> Marker:
     return marker
 
 
-def check_marker_in(marker: Marker, manifest: Manifest, path: Path | str) -> None:
+def check_marker_in(marker: Marker, manifest: Manifest, path: AnyPath | str) -> None:
     """Raises WorkError, naming the `path` of a marker, unless it says of its shard what the manifest says."""
     spec = manifest.spec
     check_marker_for(marker, spec, manifest.num_items, len(manifest.classes), path)
@@ -199,7 +198,7 @@ def check_marker_in(marker: Marker, manifest: Manifest, path: Path | str) -> Non
             raise WorkError(f"{path} is damaged ({field} differs from the manifest's); run `ci2p verify`")
 
 
-def check_marker_for(marker: Marker, spec: CacheSpec, num_items: int, num_classes: int, path: Path | str) -> None:
+def check_marker_for(marker: Marker, spec: CacheSpec, num_items: int, num_classes: int, path: AnyPath | str) -> None:
     """Raises WorkError, naming the `path` of a marker, unless it may be one of a split of so many items and classes."""
     try:
         check_marker_of(marker, spec, num_items, num_classes)
@@ -248,13 +247,13 @@ def make_manifest(
     )
 
 
-def read_manifest(split_dir: Path) -> Manifest:
+def read_manifest(split_dir: AnyPath) -> Manifest:
     """The manifest of a finished split. Raises FileNotFoundError, and as `parse_manifest` does."""
     path = split_dir / MANIFEST
-    return parse_manifest(read_regular(path), path)
+    return parse_manifest(read_whole(path), path)
 
 
-def read_seals(split_dir: Path) -> dict[str, FileSeal] | None:
+def read_seals(split_dir: AnyPath) -> dict[str, FileSeal] | None:
     """What every file of a split was when it was finished; None where it is not, or the manifest is of no use."""
     try:
         return read_manifest(split_dir).files
@@ -262,7 +261,7 @@ def read_seals(split_dir: Path) -> dict[str, FileSeal] | None:
         return None
 
 
-def parse_manifest(data: bytes, path: Path | str) -> Manifest:
+def parse_manifest(data: bytes, path: AnyPath | str) -> Manifest:
     """Raises WorkError, naming the `path` that the bytes came from, unless they are a manifest as it was written, and
     InputError where that was by a ci2p of another time."""
     body = unseal_json(data)
@@ -283,5 +282,5 @@ def dump_manifest(manifest: Manifest) -> bytes:
     return seal_json(manifest.model_dump_json().encode())
 
 
-def write_manifest(split_dir: Path, manifest: Manifest) -> None:
+def write_manifest(split_dir: AnyPath, manifest: Manifest) -> None:
     publish(split_dir / MANIFEST, dump_manifest(manifest))

@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ci2p_cache.process import parse_process, state_of, this_process
+from ci2p_cache.remote_files import write_file
+from ci2p_cache.remote_path import AnyPath, RemotePath
 
 _LONGEST_NAME = 255  # bytes, of a file on most systems
 # A file aside of which nobody here can know whether its owner still runs (another machine) is a leftover after this
@@ -22,13 +24,18 @@ _OWN_DESCRIPTOR = re.compile(r"/dev/fd/(\d+)|/proc/self/fd/(\d+)")
 _STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 
 
-def publish(path: Path, data: bytes) -> None:
+def publish(path: AnyPath, data: bytes) -> None:
     """Makes `path` hold exactly `data`, or leaves it as it was; parent folders are created.
+
+    A store takes an object whole or not at all, so that there nothing is written aside.
 
     The bytes reach the disk before the name does. The file aside carries the names of machine and process, so that two
     that publish the same name do not write into each other's file. Raises OSError (a full disk, a read-only folder);
     the file aside is then removed.
     """
+    if isinstance(path, RemotePath):
+        write_file(path.url, data)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     with published_aside(path) as aside, aside.open("wb") as file:
         file.write(data)
@@ -81,8 +88,10 @@ def sweep(folder: Path) -> None:
     _sweep(folder, "")
 
 
-def sweep_tree(folder: Path, gone: Collection[str] = ()) -> None:
+def sweep_tree(folder: AnyPath, gone: Collection[str] = ()) -> None:
     """`sweep` of a folder and all below it; of the processes `gone`, as `str` gives them, it is known that they are."""
+    if isinstance(folder, RemotePath):
+        return
     endings = tuple(f".{process}.tmp" for process in gone)
     for below, _, names in os.walk(folder):
         for name in names:
@@ -91,8 +100,10 @@ def sweep_tree(folder: Path, gone: Collection[str] = ()) -> None:
         sweep(Path(below))
 
 
-def remove_leftovers(path: Path) -> None:
+def remove_leftovers(path: AnyPath) -> None:
     """Deletes the files aside that killed processes left while publishing `path`; a living one's stay."""
+    if isinstance(path, RemotePath):
+        return
     _sweep(path.parent, f".{path.name}.")
 
 

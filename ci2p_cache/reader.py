@@ -8,6 +8,7 @@ into the batch. zarr-python and webdataset are not on this path.
 import contextlib
 import itertools
 import mmap
+import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,32 +19,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ci2p_cache import codecs
+from ci2p_cache.disk_cache import DiskCache, LocalDisk
 from ci2p_cache.errors import WorkError
 from ci2p_cache.escapes import Escapes, collect_escapes
 from ci2p_cache.items import read_item_list
 from ci2p_cache.manifest import Manifest, Marker, check_marker_in, hash_escapes, marker_file, parse_marker
 from ci2p_cache.order import window_shards
 from ci2p_cache.remote import RemoteShards, fetch
-from ci2p_cache.seals import check_seal
+from ci2p_cache.seals import FileSeal, check_seal
 from ci2p_cache.shard_file import ShardFile, open_shard
 from ci2p_cache.spec import CacheSpec
+
+_SHARDS_AHEAD = 4  # of a sequential reader
+# As torchrun and --gpus set it: which of a machine's processes this is, and how many there are.
+_OF_MACHINE = (("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1"))
 
 
 class ViewReader:
     """Reads views of one split at random. Safe to share among threads; holds one mapping per shard that was touched.
 
     Of a remote split it holds two windows of shards as they are stored, whatever the size of the cache: those of
-    32,768 images, but at most 2 GiB unless a single shard takes more than 1 GiB.
+    32,768 images, but at most 2 GiB unless a single shard takes more than 1 GiB. Those that lie on a `disk` are mapped,
+    in the system's own memory, which all processes share.
     """
 
-    def __init__(self, split_dir: str, manifest: Manifest, *, workers: int = 1):
-        """`split_dir` is a local path, or an fsspec URL from which shards are fetched whole."""
+    def __init__(self, split_dir: str, manifest: Manifest, *, workers: int = 1, disk: LocalDisk | None = None):
+        """`split_dir` is a local path, or an fsspec URL from which shards are fetched whole, to be kept on a `disk`."""
         self._split_dir = split_dir
         self._manifest = manifest
         self._spec: CacheSpec = manifest.spec
         self._shards: dict[int, ShardFile] = {}  # of a local split
         self.window_shards = window_shards(self._spec.shard_size, [record.bytes for record in manifest.shards])
         self._remote = None if self.is_local else RemoteShards(self._load, 2 * self.window_shards)
+        self._kept = None if self.is_local or disk is None else DiskCache(disk, manifest.spec_id)
         self._lock = threading.Lock()
         # Threads that decode rans would take turns, and twice as long: constriction keeps the GIL.
         self._workers = 1 if self._spec.store == "rans" else max(1, workers)
@@ -105,6 +113,8 @@ class ViewReader:
         num_views = len(self._spec.views)
         for shard in range(len(self._manifest.shards)):
             begin = shard * self._spec.shard_size
+            if self._remote is not None:
+                self.prefetch(np.arange(shard, min(shard + _SHARDS_AHEAD, len(self._manifest.shards))))
             positions = begin + np.flatnonzero(labels[begin : begin + self._spec.shard_size] >= 0)
             flat = self.read(np.repeat(positions, num_views), np.tile(np.arange(num_views), len(positions)))
             yield positions, flat.reshape(len(positions), num_views, *self._spec.latent_shape)
@@ -112,9 +122,25 @@ class ViewReader:
                 self._remote.drop(shard)
 
     def prefetch(self, shards: NDArray[np.int64]) -> None:
-        """Begins fetching these shards of a remote split in the background, in this order; a local one needs none."""
-        if self._remote is not None:
-            self._remote.prefetch(shards.tolist())
+        """Begins fetching these shards of a remote split in the background, a window after another.
+
+        Of a window each process of a machine that shares a disk begins with others.
+        """
+        if self._remote is None:
+            return
+        numbers = shards.tolist()
+        if self._kept is not None:
+            share, count = (int(os.environ.get(name, default)) for name, default in _OF_MACHINE)
+            windows = [
+                numbers[begin : begin + self.window_shards] for begin in range(0, len(numbers), self.window_shards)
+            ]
+            numbers = [
+                number
+                for window in windows
+                for offset in range(share, share + count)
+                for number in window[offset % count :: count]
+            ]
+        self._remote.prefetch(numbers)
 
     def cancel_prefetch(self) -> None:
         """Gives up what no thread has begun to fetch."""
@@ -126,6 +152,10 @@ class ViewReader:
             number, place = divmod(position, self._spec.shard_size)
             shard = self._shards.get(number) or self._open(number)
             buffer = shard.buffer(place, view)
+            if buffer is None and self._remote is not None and self._discard(number):
+                self._remote.drop(number)
+                shard = self._open(number)
+                buffer = shard.buffer(place, view)
             if buffer is None:
                 raise WorkError(self._damaged(position, view))
             shard.unpack(buffer, out[row])
@@ -151,8 +181,33 @@ class ViewReader:
         return self._shards[number]
 
     def _load(self, number: int) -> ShardFile:
+        try:
+            return self._load_once(number)
+        except WorkError:
+            if self._discard(number):
+                return self._load_once(number)
+            raise
+
+    def _discard(self, number: int) -> bool:
+        """Whether a shard was kept on this machine's disk and is damaged there; it is gone then, and fetched anew."""
+        if self._kept is None:
+            return False
+        seals = {name: seal for name, seal in self._seals(number).items() if self._kept.is_damaged(seal)}
+        for seal in seals.values():
+            self._kept.discard(seal)
+        return bool(seals)
+
+    def _seals(self, number: int) -> dict[str, FileSeal]:
+        """Of the shard's file, and of its marker where that has one."""
+        record, marker = self._manifest.shards[number], marker_file(number)
+        seals = {record.file: FileSeal(record.sha256, record.bytes)}
+        if self._manifest.files is not None and marker in self._manifest.files:
+            seals[marker] = self._manifest.files[marker]
+        return seals
+
+    def _load_once(self, number: int) -> ShardFile:
         record = self._manifest.shards[number]
-        data = self._fetch(record.file, record.bytes)
+        data = self._fetch(record.file, number, record.bytes)
         if len(data) != record.bytes:
             raise WorkError(
                 f"{self._split_dir}/{record.file} has {len(data)} bytes instead of {record.bytes}; "
@@ -162,15 +217,22 @@ class ViewReader:
 
     def _marker(self, number: int) -> Marker:
         name = marker_file(number)
-        data = bytes(fetch(f"{self._split_dir}/{name}"))
+        data = bytes(self._fetch(name, number))
         check_seal(data, name, self._manifest.files, self._split_dir)
         marker = parse_marker(data, f"{self._split_dir}/{name}", number)
         check_marker_in(marker, self._manifest, f"{self._split_dir}/{name}")
         return marker
 
-    def _fetch(self, name: str, num_bytes: int) -> memoryview:
+    def _fetch(self, name: str, number: int, num_bytes: int | None = None) -> memoryview:
+        """A file of a shard."""
         if not self.is_local:
-            return fetch(f"{self._split_dir}/{name}", num_bytes)
+            url = f"{self._split_dir}/{name}"
+            seal = self._seals(number).get(name)
+            if self._kept is None or seal is None:
+                return fetch(url, num_bytes)
+            return self._kept.get(seal, url, partial(fetch, url, num_bytes))
+        if num_bytes is None:
+            return fetch(f"{self._split_dir}/{name}")
         path = Path(self._split_dir) / name
         try:
             with path.open("rb") as file:

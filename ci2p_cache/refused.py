@@ -6,15 +6,15 @@ gone because somebody did as told.
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 from ci2p_cache.manifest import Failure
 from ci2p_cache.publish import publish
+from ci2p_cache.remote_path import AnyPath
 
 _FILE = "refused.json"
 
 
-def read_refused(split_dir: Path) -> dict[str, str]:
+def read_refused(split_dir: AnyPath) -> dict[str, str]:
     """Key -> why it was refused; empty where no run has stopped."""
     try:
         listed = json.loads((split_dir / _FILE).read_bytes())
@@ -25,12 +25,12 @@ def read_refused(split_dir: Path) -> dict[str, str]:
         return {}  # nothing hangs on it but a line of advice
 
 
-def note_refused(split_dir: Path, failures: Sequence[Failure]) -> None:
+def note_refused(split_dir: AnyPath, failures: Sequence[Failure]) -> None:
     """Adds images to those that a run has stopped at."""
     refused = read_refused(split_dir) | {failure.key: failure.reason for failure in failures}
     publish(split_dir / _FILE, json.dumps(refused, ensure_ascii=False, sort_keys=True).encode())
 
 
-def forget_refused(split_dir: Path) -> None:
+def forget_refused(split_dir: AnyPath) -> None:
     """Of a finished split: its failures are listed where they belong."""
     (split_dir / _FILE).unlink(missing_ok=True)

@@ -4,6 +4,7 @@ URL  --threads, as `prefetch` names them-->  shards held, the least recently use
 """
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -11,6 +12,7 @@ from typing import Generic, TypeVar
 
 from ci2p_cache.errors import WorkError
 from ci2p_cache.remote_files import TooLong, describe, read_file
+from ci2p_cache.traffic import count_fetched, count_stall
 
 ShardT = TypeVar("ShardT")
 
@@ -20,7 +22,7 @@ _FETCH_THREADS = 4
 def fetch(url: str, num_bytes: int | None = None) -> memoryview:
     """The bytes of one file, which has `num_bytes` if given. Raises WorkError when it cannot be had so."""
     try:
-        data = read_file(url, num_bytes)
+        data = read_file(url, num_bytes=num_bytes)
         found = len(data)
     except OSError as error:
         if num_bytes is None or not isinstance(error, TooLong):
@@ -31,6 +33,8 @@ def fetch(url: str, num_bytes: int | None = None) -> memoryview:
             f"{url} has {found} bytes instead of {num_bytes}; "
             "copy it there again, or run the same `ci2p encode` to restore it"
         )
+    if "://" in url:
+        count_fetched(found)
     return memoryview(data)
 
 
@@ -62,10 +66,14 @@ class RemoteShards(Generic[ShardT]):
             with self._lock:
                 load = self._name(number)
                 self._make_way()
+            is_there, begin = load.done(), time.monotonic()
             try:
                 return load.result()
             except CancelledError:  # by another epoch, which was given up just now
                 continue
+            finally:
+                if not is_there:
+                    count_stall(time.monotonic() - begin)
 
     def prefetch(self, numbers: Sequence[int]) -> None:
         """Begins loading those that are not held, in this order. Holds all of them, be they more than `limit`."""

@@ -1,55 +1,67 @@
 """Files behind fsspec: read whole or by ranges, measured, listed. What goes wrong is an OSError, whatever the server.
 
-Web servers are `web`'s, with its time-outs and tries; other stores (s3://, gs://) have those of their own client.
+Web servers are `web`'s and object stores (s3://, gs://) are `stores`', with their time-outs and tries.
 Each function raises ImportError or ValueError, too, for an address that fsspec or the client cannot make sense of.
 """
 
 import errno
 import io
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import IO, Any, cast
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from ci2p_cache import stores
+from ci2p_cache.errors import InputError
+from ci2p_cache.extras import not_installed
+from ci2p_cache.network_timeout import timeout_s
 from ci2p_cache.regular_file import read_regular
+from ci2p_cache.stores import TooLong as TooLong
 
+_EXTRA_OF = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # scheme -> the extra that brings its client
 MOST_BYTES = 1 << 30  # of a file whose length nobody knows
 _BLOCK_BYTES = 5 << 20
-# What the packages behind fsspec let through that is no OSError, a status of 500, say: module -> base class.
-_CLIENT_ERRORS = {
-    "azure.core.exceptions": "AzureError",
-    "botocore.exceptions": "BotoCoreError",
-    "gcsfs.retry": "HttpError",
-}
 
 
-class TooLong(OSError):
-    """A file of `num_bytes`, or of more than that, where fewer were expected."""
+def read_file(url: str, most_bytes: int | None = None, num_bytes: int | None = None) -> bytes:
+    """A whole file, of the `num_bytes` that it should have, if the caller knows them.
 
-    def __init__(self, num_bytes: int, url: str):
-        super().__init__(errno.EFBIG, f"it has {num_bytes} bytes or more", url)
-        self.num_bytes = num_bytes
-
-
-def read_file(url: str, most_bytes: int | None = None) -> bytes:
-    """A whole file. Raises OSError: FileNotFoundError, PermissionError, TooLong beyond `most_bytes` (1 GiB)."""
-    most_bytes = MOST_BYTES if most_bytes is None else most_bytes
+    Raises OSError: FileNotFoundError, PermissionError, TooLong beyond `most_bytes` (1 GiB, or `num_bytes`).
+    """
+    if most_bytes is None:
+        most_bytes = MOST_BYTES if num_bytes is None else num_bytes
     filesystem, path = filesystem_of(url)
     if _is_web(filesystem):
         from ci2p_cache import web
 
         return web.get(filesystem, path, most_bytes)
-    if isinstance(filesystem, LocalFileSystem):
-        data = read_regular(path)
-    else:
-        with client_errors(url):
-            data = filesystem.cat_file(path)
+    if not isinstance(filesystem, LocalFileSystem):
+        return stores.get(filesystem, path, url, most_bytes, num_bytes)
+    data = read_regular(path)
     if len(data) > most_bytes:
         raise TooLong(len(data), url)
     return data
+
+
+def write_file(url: str, data: bytes) -> None:
+    """Makes a file of `data`, whole or not at all. Raises OSError, also for what takes no files."""
+    filesystem, path = filesystem_of(url)
+    stores.put(filesystem, path, url, data)
+
+
+def remove_file(url: str) -> None:
+    """Deletes a file; that there is none is no error. Raises OSError."""
+    filesystem, path = filesystem_of(url)
+    stores.remove(filesystem, path, url)
+
+
+def files_below(folder: str) -> list[str]:
+    """Every file below a folder at any depth, sorted, by its name from there. Raises OSError."""
+    filesystem, path = filesystem_of(folder)
+    if not _is_web(filesystem):
+        return stores.find(filesystem, path, folder)
+    folders, files = entries(folder)
+    return sorted([*files, *(f"{name}/{file}" for name in folders for file in files_below(f"{folder}/{name}"))])
 
 
 def read_range(url: str, begin: int, end: int) -> bytes:
@@ -59,9 +71,7 @@ def read_range(url: str, begin: int, end: int) -> bytes:
         from ci2p_cache import web
 
         return web.get_range(filesystem, path, begin, end)
-    with client_errors(url):
-        data: bytes = filesystem.cat_file(path, start=begin, end=end)
-        return data
+    return stores.get_range(filesystem, path, url, begin, end)
 
 
 def file_size(url: str) -> int | None:
@@ -71,9 +81,7 @@ def file_size(url: str) -> int | None:
         from ci2p_cache import web
 
         return web.size(filesystem, path)
-    with client_errors(url):
-        size = filesystem.size(path)
-        return None if size is None else int(size)
+    return stores.size(filesystem, path, url)
 
 
 def exists(url: str) -> bool:
@@ -87,8 +95,7 @@ def exists(url: str) -> bool:
         except FileNotFoundError:
             return False
         return True
-    with client_errors(url):
-        return bool(filesystem.exists(path))
+    return stores.exists(filesystem, path, url)
 
 
 def entries(folder: str) -> tuple[list[str], list[str]]:
@@ -99,10 +106,8 @@ def entries(folder: str) -> tuple[list[str], list[str]]:
 
         folders, files = web.entries(filesystem, path)
         return sorted(set(folders)), sorted(set(files))
-    with client_errors(folder):
-        found: list[dict[str, Any]] = filesystem.ls(path, detail=True)
     names: tuple[set[str], set[str]] = (set(), set())
-    for entry in found:
+    for entry in stores.entries(filesystem, path, folder):
         inside = str(entry["name"]).rstrip("/")
         name = inside.rpartition("/")[2]
         if name and inside != str(path).rstrip("/"):  # a store may list the folder itself
@@ -126,7 +131,19 @@ def filesystem_of(url: str) -> tuple[Any, str]:
     if url.lower().startswith(("http://", "https://")):
         configured = fsspec.config.conf.get("http", {}).get("client_kwargs", {})
         options["client_kwargs"] = {"trust_env": True, **configured}  # the environment's proxies, as other programs
+    is_s3 = url.lower().startswith(("s3://", "s3a://"))
+    if is_s3:
+        wait_s = timeout_s() / 3
+        configured = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
+        options["config_kwargs"] = {
+            "connect_timeout": wait_s,
+            "read_timeout": wait_s,
+            "retries": {"total_max_attempts": 1},  # `stores` asks again, and knows a bound
+            **configured,
+        }
     filesystem, path = fsspec.core.url_to_fs(url, **options)
+    if is_s3:
+        filesystem.retries = 1  # the same of s3fs
     return filesystem, str(path)
 
 
@@ -169,16 +186,15 @@ class _Ranges(io.RawIOBase):
         return len(data)
 
 
+def cannot_open(what: str, url: str, error: Exception) -> InputError:
+    """What to say where fsspec or a client makes no sense of a URL, or its package is not there."""
+    extra = _EXTRA_OF.get(url.partition("://")[0].lower())
+    if extra is not None and isinstance(error, ImportError):
+        missing = error.__cause__ if isinstance(error.__cause__, ImportError) else error
+        return not_installed(extra, f"{what} {url}".strip(), missing)
+    return InputError(f"{what} {url} cannot be opened: {describe(error)}".strip())
+
+
 def describe(error: Exception) -> str:
     """What one of these functions raised, in a line without the address."""
     return " ".join((getattr(error, "strerror", None) or str(error)).split())
-
-
-@contextmanager
-def client_errors(url: str) -> Iterator[None]:
-    """Turns what the clients of stores raise into OSError."""
-    loaded = [(sys.modules[module], name) for module, name in _CLIENT_ERRORS.items() if module in sys.modules]
-    try:
-        yield
-    except tuple(getattr(module, name) for module, name in loaded) as error:
-        raise OSError(errno.EIO, " ".join(f"{type(error).__name__}: {error}".split()), url) from error

@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 from ci2p_cache.errors import WorkError
 from ci2p_cache.publish import is_aside
+from ci2p_cache.remote_files import TooLong, files_below, read_file
+from ci2p_cache.remote_path import AnyPath, RemotePath
 
 MANIFEST = "manifest.json"
 _TAIL = re.compile(rb',"seal":"([0-9a-f]{64})"\}')
@@ -49,14 +51,16 @@ def unseal_json(data: bytes) -> bytes | None:
     return body
 
 
-def check_seal(data: bytes | memoryview, name: str, seals: Seals | None, split_dir: str | Path) -> None:
+def check_seal(data: bytes | memoryview, name: str, seals: Seals | None, split_dir: str | AnyPath) -> None:
     """Raises WorkError unless the data are what the seals have under `name`; without seals nothing is known."""
     if seals is not None and seals.get(name) != seal_of(data):
         raise WorkError(f"{split_dir}/{name} has changed since it was written; run `ci2p verify`")
 
 
-def find_damage(split_dir: Path, name: str, seal: FileSeal) -> str | None:
+def find_damage(split_dir: AnyPath, name: str, seal: FileSeal) -> str | None:
     """What is wrong with a file of a split, "missing", say; None when it is as it was written."""
+    if isinstance(split_dir, RemotePath):
+        return _find_remote_damage(split_dir / name, seal)
     path = split_dir / name
     try:
         found = path.stat()
@@ -73,7 +77,20 @@ def find_damage(split_dir: Path, name: str, seal: FileSeal) -> str | None:
     return None if digest == seal.sha256 else "changed (its sha256 is not that of the manifest)"
 
 
-def unknown_files(split_dir: Path, seals: Seals) -> list[str]:
+def _find_remote_damage(path: RemotePath, seal: FileSeal) -> str | None:
+    """As `find_damage`; raises OSError where its server does not say, for then nothing is known of the file."""
+    try:
+        data = read_file(path.url, num_bytes=seal.num_bytes)
+    except FileNotFoundError:
+        return "missing"
+    except TooLong as error:
+        return f"{error.num_bytes} bytes instead of {seal.num_bytes}"
+    if len(data) != seal.num_bytes:
+        return f"{len(data)} bytes instead of {seal.num_bytes}"
+    return None if seal_of(data) == seal else "changed (its sha256 is not that of the manifest)"
+
+
+def unknown_files(split_dir: AnyPath, seals: Seals) -> list[str]:
     """What lies in a split's folder and is none of its files, by relative path.
 
     What a process has written aside is passed over: whoever writes next sweeps it.
@@ -83,8 +100,11 @@ def unknown_files(split_dir: Path, seals: Seals) -> list[str]:
     return sorted(name for name in _walk(split_dir) if name not in known)
 
 
-def _walk(split_dir: Path) -> Iterator[str]:
+def _walk(split_dir: AnyPath) -> Iterator[str]:
     """Every file and every link to a folder, which may be one of the split's own that lies elsewhere."""
+    if isinstance(split_dir, RemotePath):
+        yield from files_below(split_dir.url)
+        return
     for folder, folders, files in os.walk(split_dir):
         links = [name for name in folders if (Path(folder) / name).is_symlink()]
         for name in [*files, *links]:

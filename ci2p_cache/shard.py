@@ -6,7 +6,6 @@ Both formats are written here and nowhere else, by stage one and by `convert` al
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,6 +50,7 @@ from ci2p_cache.manifest import (
 from ci2p_cache.plan import num_shards
 from ci2p_cache.publish import publish, remove_leftovers, sweep_tree
 from ci2p_cache.refused import forget_refused
+from ci2p_cache.remote_path import AnyPath, each_of, files_in, num_bytes, read_whole
 from ci2p_cache.seals import FileSeal, find_damage, seal_of
 from ci2p_cache.spec import SPEC, CacheSpec, dump_spec
 
@@ -73,22 +73,34 @@ class ShardContents:
     modified_ns: list[int] | None = None
 
 
-def is_written(split_dir: Path, shard: int, spec: CacheSpec, num_items: int, num_classes: int) -> bool:
-    """A shard is there when its marker is, of this spec and with an id, and its file is as long as the marker says.
+def written_shards(split_dir: AnyPath, spec: CacheSpec, num_items: int, num_classes: int) -> set[int]:
+    """Those that are there: their markers are, of this spec and with an id, and each file is as long as its says.
 
     Raises WorkError for a marker that is damaged, or is none of a split of so many items and classes.
     """
+    marked = _marked_shards(split_dir, num_shards(num_items, spec.shard_size))
+    found = each_of(lambda shard: is_written(split_dir, shard, spec, num_items, num_classes), marked, split_dir)
+    return {shard for shard, is_there in zip(marked, found, strict=True) if is_there}
+
+
+def _marked_shards(split_dir: AnyPath, count: int) -> list[int]:
+    """Of the first `count`, those whose markers are there. One listing: most may be missing."""
+    markers = set(files_in(marker_path(split_dir, 0).parent))
+    return [shard for shard in range(count) if marker_path(split_dir, shard).name in markers]
+
+
+def is_written(split_dir: AnyPath, shard: int, spec: CacheSpec, num_items: int, num_classes: int) -> bool:
     marker = read_marker(split_dir, shard)
     if marker is None or marker.spec_id != spec.spec_id or marker.record.id is None:
         return False
     check_marker_for(marker, spec, num_items, num_classes, marker_path(split_dir, shard))
     try:
-        return (split_dir / marker.record.file).stat().st_size == marker.record.bytes
+        return num_bytes(split_dir / marker.record.file) == marker.record.bytes
     except (FileNotFoundError, NotADirectoryError):
         return False
 
 
-def write_shard(split_dir: Path, spec: CacheSpec, shard: int, contents: ShardContents) -> None:
+def write_shard(split_dir: AnyPath, spec: CacheSpec, shard: int, contents: ShardContents) -> None:
     """The shard's file, then its marker: both published whole, in this order. Raises OSError when the disk refuses."""
     assert all((label == NO_LABEL) == (row is None) for label, row in zip(contents.labels, contents.rows, strict=True))
     rows, tables = contents.rows, b""
@@ -132,7 +144,7 @@ def write_shard(split_dir: Path, spec: CacheSpec, shard: int, contents: ShardCon
     write_marker(split_dir, marker)
 
 
-def hold_against_seals(split_dir: Path) -> None:
+def hold_against_seals(split_dir: AnyPath) -> None:
     """Raises WorkError when the item list or a marker of a finished split is not as it was written.
 
     Whatever is missing is no error here: it is written anew. Nor is what another process has meanwhile begun to write.
@@ -145,7 +157,7 @@ def hold_against_seals(split_dir: Path) -> None:
                 raise WorkError(f"{split_dir}/{name}: {damage}; delete it and run the same command again")
 
 
-def finish_split(cache: Path, spec: CacheSpec, left_out: tuple[LeftOut, ...]) -> Manifest | None:
+def finish_split(cache: AnyPath, spec: CacheSpec, left_out: tuple[LeftOut, ...]) -> Manifest | None:
     """The manifest, written unless it is there already; None while a marker is missing. The item list must be there.
 
     Other files of a finished split that are gone or changed, and follow from these, are written again, with a warning.
@@ -155,12 +167,14 @@ def finish_split(cache: Path, spec: CacheSpec, left_out: tuple[LeftOut, ...]) ->
     items = read_item_list(split_dir)
     markers: list[Marker] = []
     files = {name: seal_of((split_dir / name).read_bytes()) for name in LIST_FILES}
-    for shard in range(num_shards(len(items.labels), spec.shard_size)):
-        path = marker_path(split_dir, shard)
-        try:
-            data = path.read_bytes()
-        except FileNotFoundError:
+    shards = range(num_shards(len(items.labels), spec.shard_size))
+    if len(_marked_shards(split_dir, len(shards))) < len(shards):
+        return None
+    read = each_of(lambda shard: _read_marker(split_dir, shard), shards, split_dir)
+    for shard, data in zip(shards, read, strict=True):
+        if data is None:
             return None
+        path = marker_path(split_dir, shard)
         marker = parse_marker(data, path, shard)
         check_marker_for(marker, spec, len(items.labels), len(items.classes), path)
         files[marker_file(shard)] = seal_of(data)
@@ -201,12 +215,19 @@ def finish_split(cache: Path, spec: CacheSpec, left_out: tuple[LeftOut, ...]) ->
     return manifest
 
 
-def reopen_split(split_dir: Path) -> None:
+def _read_marker(split_dir: AnyPath, shard: int) -> bytes | None:
+    try:
+        return read_whole(marker_path(split_dir, shard))
+    except FileNotFoundError:
+        return None
+
+
+def reopen_split(split_dir: AnyPath) -> None:
     """A split is no longer finished: one of its shards is about to be written anew."""
     (split_dir / "manifest.json").unlink(missing_ok=True)
 
 
-def _look_for_duplicates_again(cache: Path, split: str) -> None:
+def _look_for_duplicates_again(cache: AnyPath, split: str) -> None:
     """Mends what the manifest of a finished split says of images that lie in a split which was finished later."""
     split_dir = cache / split
     if not has_contents(split_dir):
@@ -222,7 +243,7 @@ def _look_for_duplicates_again(cache: Path, split: str) -> None:
         write_manifest(split_dir, manifest.model_copy(update={"duplicates": duplicates}))
 
 
-def _holds(split_dir: Path, manifest: Manifest) -> bool:
+def _holds(split_dir: AnyPath, manifest: Manifest) -> bool:
     try:
         return (split_dir / "manifest.json").read_bytes() == dump_manifest(manifest)
     except FileNotFoundError:

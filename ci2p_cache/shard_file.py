@@ -7,7 +7,6 @@ rans shard's tables and the file's id when it is opened (promise C6).
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from ci2p_cache.checksums import CHECKSUM_BYTES, ID_BYTES, RESIDUE, crc32c, is_w
 from ci2p_cache.errors import WorkError
 from ci2p_cache.manifest import NO_LABEL, Marker, ShardRecord, hash_bytes
 from ci2p_cache.rans import ShardCoder
+from ci2p_cache.remote_path import AnyPath
 from ci2p_cache.spec import CacheSpec
 
 Unpack = Callable[[memoryview, NDArray[np.generic]], None]
@@ -85,7 +85,7 @@ def open_shard(data: memoryview, spec: CacheSpec, record: ShardRecord, read_mark
     return ShardFile(data, offsets, sizes, unpack, behind, checksums, checked)
 
 
-def read_rows(split_dir: Path, spec: CacheSpec, marker: Marker) -> list[list[bytes] | None]:
+def read_rows(split_dir: AnyPath, spec: CacheSpec, marker: Marker) -> list[list[bytes] | None]:
     """The views' buffers of every position of one local shard, as `codecs.pack` gave them; None where there are none.
 
     Raises WorkError unless the file is, byte for byte, what its marker says: what is made of it would pass for sound.

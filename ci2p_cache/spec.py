@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import (
@@ -17,7 +16,7 @@ from pydantic import (
 
 from ci2p_cache.bounds import Finite, Name, Sha256, check_spec, complaint
 from ci2p_cache.errors import InputError
-from ci2p_cache.regular_file import read_regular
+from ci2p_cache.remote_path import AnyPath, read_whole
 
 FORMAT_VERSION: Literal[2] = 2  # 1 is read, and `convert` brings it over
 LATENT_CHANNELS = 192
@@ -51,6 +50,7 @@ class CacheSpec(BaseModel):
     weights_sha256: Sha256  # of the analysis transform's tensors, whatever file they came in
     views: tuple[str, ...]  # by name, the plain one first: see `views.py`
     crop_scale: tuple[float, float] | None = None  # least and largest share of the area; None without crops
+    augment: Literal["randaugment", "authors"] | None = None  # what crops go through besides
     format: Literal["zarr", "webdataset"]
     store: Literal["int", "rans", "float16"]  # rans: the values of int, coded more tightly
     step: float | None  # quantisation step of the integers; None for float16
@@ -90,6 +90,8 @@ class CacheSpec(BaseModel):
         fields: dict[str, Any] = serialise(self)
         if self.crop_scale is None:
             fields.pop("crop_scale", None)
+        if self.augment is None:
+            fields.pop("augment", None)
         if self.jpeg_decode == "full":
             fields.pop("jpeg_decode", None)
         if self.record_images is None:
@@ -147,6 +149,7 @@ _OF_THE_LAYOUT = frozenset(
         "seed",
         "views",
         "crop_scale",
+        "augment",
         "format_version",
     }
 )
@@ -175,10 +178,10 @@ def _as_read(spec: CacheSpec) -> CacheSpec:
     return spec.model_copy(update={"store": "int"}) if spec.store == "rans" else spec
 
 
-def read_spec(path: Path) -> CacheSpec:
+def read_spec(path: AnyPath) -> CacheSpec:
     """Raises InputError when the file is no spec that this version reads."""
     try:
-        return CacheSpec.model_validate_json(read_regular(path))
+        return CacheSpec.model_validate_json(read_whole(path))
     except OSError as error:
         raise InputError(
             f"{path} cannot be read ({error.strerror}); run the same `ci2p encode` again to restore it"

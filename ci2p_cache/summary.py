@@ -1,7 +1,6 @@
 """What is in a cache, in figures and in lines."""
 
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 from ci2p_cache.codecs import INT_LIMIT
@@ -10,6 +9,7 @@ from ci2p_cache.left_out import LeftOut, describe_left_out
 from ci2p_cache.manifest import Manifest, read_manifest
 from ci2p_cache.plan import num_shards
 from ci2p_cache.printable import counted, printable
+from ci2p_cache.remote_path import AnyPath, files_in
 from ci2p_cache.spec import read_spec
 from ci2p_cache.views import describe_views
 
@@ -25,7 +25,7 @@ def size_figures(manifest: Manifest) -> dict[str, float]:
     }
 
 
-def summarise_split(cache: Path, split: str) -> dict[str, Any]:
+def summarise_split(cache: AnyPath, split: str) -> dict[str, Any]:
     """The figures of one split, as JSON types; of an unfinished one its spec and how far it is.
 
     Raises WorkError when the manifest is damaged, and InputError when it is not of this version.
@@ -35,7 +35,7 @@ def summarise_split(cache: Path, split: str) -> dict[str, Any]:
     spec = read_spec(split_dir / "spec.json")
     base = {"split": split, "finished": path.exists(), "spec_id": spec.spec_id, "spec": spec.model_dump(mode="json")}
     if not path.exists():
-        return base | {"num_shards_done": len(list((split_dir / "shards").glob("*.json")))}
+        return base | {"num_shards_done": sum(name.endswith(".json") for name in files_in(split_dir / "shards"))}
     manifest = read_manifest(split_dir)
     images = Counter(label for label in manifest.labels if label >= 0)
     return base | {
@@ -65,7 +65,8 @@ def _lines(summary: dict[str, Any]) -> list[str]:
     views = describe_views(spec["views"])
     if "crop_scale" in spec:
         low, high = spec["crop_scale"]
-        views += f" ({100 * low:g} to {100 * high:g} % of the area)"
+        augmented = f", {spec['augment']}" if "augment" in spec else ""
+        views += f" ({100 * low:g} to {100 * high:g} % of the area{augmented})"
     stored = "float16" if spec["store"] == "float16" else f"integers, step {spec['step']:g}"
     if spec["store"] == "rans":
         stored += ", coded as rans"

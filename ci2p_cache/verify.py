@@ -1,7 +1,5 @@
 """Hold a cache against its seals, recount it, and say what is wrong (promise C6)."""
 
-from pathlib import Path
-
 import numpy as np
 
 from ci2p_cache import version_1
@@ -18,6 +16,7 @@ from ci2p_cache.manifest import (
     read_seals,
 )
 from ci2p_cache.plan import shard_positions
+from ci2p_cache.remote_path import AnyPath, RemotePath, each_of, folders_in
 from ci2p_cache.seals import find_damage, unknown_files
 from ci2p_cache.shard import contents_of_markers
 from ci2p_cache.spec import SPEC, hash_items
@@ -27,17 +26,17 @@ from ci2p_cache.zarr_store import GROUP
 _TRACES = (SPEC, "manifest.json", "shards", GROUP, "items/num_bytes.npy", "items/hashes.npy")
 
 
-def find_splits(cache: Path) -> list[str]:
+def find_splits(cache: AnyPath) -> list[str]:
     """The splits of a cache, finished, damaged or not. Raises InputError when there is none."""
     if not cache.is_dir():
         raise InputError(f"the cache {cache} does not exist")
-    splits = sorted({path.relative_to(cache).parts[0] for trace in _TRACES for path in cache.glob(f"*/{trace}")})
+    splits = [name for name in folders_in(cache) if any((cache / name / trace).exists() for trace in _TRACES)]
     if not splits:
         raise InputError(f"{cache} is no ci2p cache: it holds no SPLIT/{SPEC}")
     return splits
 
 
-def verify_split(cache: Path, split: str) -> list[str]:
+def verify_split(cache: AnyPath, split: str) -> list[str]:
     """Everything that is wrong with one split, a line each; an empty list when every byte is as it was written and
     nothing else lies in its folder."""
     seals = read_seals(cache / split)
@@ -45,19 +44,23 @@ def verify_split(cache: Path, split: str) -> list[str]:
     return find_damages(cache, split) + [f"{split}/{name}: no file of the cache; delete it" for name in unknown]
 
 
-def find_damages(cache: Path, split: str) -> list[str]:
+def find_damages(cache: AnyPath, split: str) -> list[str]:
     """What is missing of a split or changed, a line each."""
     split_dir = cache / split
     try:
         manifest = read_manifest(split_dir)
     except FileNotFoundError:
         return [f"{split}: not finished (no manifest.json); run the same `ci2p encode` again"]
-    except (OSError, WorkError, InputError) as error:
+    except (WorkError, InputError) as error:
+        return [str(error)]
+    except OSError as error:
+        if isinstance(split_dir, RemotePath):
+            raise
         return [str(error)]
     seals = version_1.seals_of_shards(manifest) if manifest.files is None else manifest.files
     damages = []
-    for name, seal in seals.items():
-        damage = find_damage(split_dir, name, seal)
+    found = each_of(lambda name: find_damage(split_dir, name, seals[name]), seals, split_dir)
+    for name, damage in zip(seals, found, strict=True):
         if damage is not None:
             damages.append(f"{split}/{name}: {damage}; {_way_out(damage, manifest)}")
     return damages or _recount(split_dir, manifest)
@@ -69,7 +72,7 @@ def _way_out(damage: str, manifest: Manifest) -> str:
     return f"{'' if damage == 'missing' else 'delete it and '}run the same `ci2p encode` again to restore it"
 
 
-def _recount(split_dir: Path, manifest: Manifest) -> list[str]:
+def _recount(split_dir: AnyPath, manifest: Manifest) -> list[str]:
     """What does not fit together in a split whose files are as they were sealed, as far as they were."""
     spec = manifest.spec
     problems: list[str] = []
@@ -92,7 +95,7 @@ def _recount(split_dir: Path, manifest: Manifest) -> list[str]:
     return problems
 
 
-def _recount_items(split_dir: Path, manifest: Manifest, markers: list[Marker]) -> list[str]:
+def _recount_items(split_dir: AnyPath, manifest: Manifest, markers: list[Marker]) -> list[str]:
     """Whether the item list is that of the plan and says the same as markers and manifest."""
     try:
         items = read_item_list(split_dir)
@@ -117,7 +120,7 @@ def _recount_items(split_dir: Path, manifest: Manifest, markers: list[Marker]) -
     return problems
 
 
-def _recount_shard(split_dir: Path, manifest: Manifest, marker: Marker) -> list[str]:
+def _recount_shard(split_dir: AnyPath, manifest: Manifest, marker: Marker) -> list[str]:
     record, number = manifest.shards[marker.shard], marker.shard
     name = f"{split_dir.name}/{marker_file(number)}"
     problems = []

@@ -1,13 +1,14 @@
 """What can be said of a split of format version 1, whose manifest seals its shards alone: whether its files agree."""
 
+import io
 import json
 import tarfile
-from pathlib import Path
 
 import numpy as np
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.manifest import Manifest, Marker, marker_file
+from ci2p_cache.remote_path import AnyPath, read_whole
 from ci2p_cache.seals import FileSeal, Seals
 from ci2p_cache.spec import SPEC, hash_items, read_spec
 from ci2p_cache.zarr_store import GROUP
@@ -17,7 +18,7 @@ def seals_of_shards(manifest: Manifest) -> Seals:
     return {record.file: FileSeal(record.sha256, record.bytes) for record in manifest.shards}
 
 
-def disagreements(split_dir: Path, manifest: Manifest, markers: list[Marker]) -> list[str]:
+def disagreements(split_dir: AnyPath, manifest: Manifest, markers: list[Marker]) -> list[str]:
     """A line for each thing in which a split and its manifest differ; its shards are known to be whole."""
     problems = []
     try:
@@ -40,20 +41,26 @@ def disagreements(split_dir: Path, manifest: Manifest, markers: list[Marker]) ->
     return problems
 
 
-def _zarr_disagreements(split_dir: Path, manifest: Manifest) -> list[str]:
+def _zarr_disagreements(split_dir: AnyPath, manifest: Manifest) -> list[str]:
     problems = []
     for name in ("zarr.json", "latents/zarr.json", "labels/zarr.json"):
         try:
             json.loads((split_dir / GROUP / name).read_bytes())
         except (OSError, ValueError, RecursionError):
             problems.append(f"{split_dir.name}/{GROUP}/{name}: missing or damaged")
-    labels = split_dir / GROUP / "labels" / "c" / "0"
-    if not labels.is_file() or labels.read_bytes() != np.asarray(manifest.labels, "<i4").tobytes():
+    if _labels_of(split_dir) != np.asarray(manifest.labels, "<i4").tobytes():
         problems.append(f"{split_dir.name}/{GROUP}/labels: other labels than in the manifest")
     return problems
 
 
-def _has_index_of(path: Path, marker: Marker) -> bool:
+def _labels_of(split_dir: AnyPath) -> bytes:
+    try:
+        return read_whole(split_dir / GROUP / "labels" / "c" / "0")
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return b""
+
+
+def _has_index_of(path: AnyPath, marker: Marker) -> bool:
     """Whether keys, labels and places of the views in a marker are those that the tar itself has."""
     images = [
         (key, label, offsets, sizes)
@@ -62,7 +69,7 @@ def _has_index_of(path: Path, marker: Marker) -> bool:
         )
         if label >= 0
     ]
-    with tarfile.open(path) as tar:
+    with tarfile.open(fileobj=io.BytesIO(read_whole(path))) as tar:
         for member in tar:
             if member.name.endswith(".json"):
                 file = tar.extractfile(member)

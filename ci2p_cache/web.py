@@ -8,8 +8,6 @@ after a pause that doubles, until that time is used up. Every fault is an OSErro
 import asyncio
 import errno
 import html
-import math
-import os
 import re
 import time
 from collections.abc import Callable, Coroutine
@@ -22,14 +20,12 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 from fsspec.asyn import sync
 
-from ci2p_cache.errors import InputError
+from ci2p_cache.network_timeout import TIMEOUT_VARIABLE, timeout_s
 from ci2p_cache.printable import printable
 from ci2p_cache.remote_files import TooLong
 
 ValueT = TypeVar("ValueT")
 
-TIMEOUT_VARIABLE = "CI2P_NETWORK_TIMEOUT"
-_DEFAULT_TIMEOUT_S = 30.0
 _TRIES = 4
 _SLOWEST_BYTES_S = 1024
 _MOST_REDIRECTS = 10
@@ -55,18 +51,6 @@ class _Passing(OSError):
 class _Head:
     size: int | None  # of the whole file; None when the server does not say
     body: bytes
-
-
-def timeout_s() -> float:
-    """Seconds without progress after which a server is given up. Raises InputError for what is no such number."""
-    value = os.environ.get(TIMEOUT_VARIABLE, "")
-    try:
-        seconds = float(value) if value.strip() else _DEFAULT_TIMEOUT_S
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < math.inf:
-        raise InputError(f"{TIMEOUT_VARIABLE}={printable(value)} is no number of seconds; set it to one such as 30")
-    return seconds
 
 
 def get(filesystem: Any, url: str, most_bytes: int) -> bytes:

@@ -141,7 +141,8 @@ def source_page(file: Path) -> str:
 def write_pages(out: Path) -> None:
     """Writes the site's pages and pictures into a folder, which is emptied first."""
     shutil.rmtree(out, ignore_errors=True)
-    files = {}
+    style = REPOSITORY / "docs" / "site.css"
+    files = {place_of(style): style.read_bytes()}
     for page in pages():
         text = page.read_text(encoding="utf-8")
         for link in filter(is_inside, links(text)):

@@ -9,7 +9,7 @@ from pipeline.train.checkpoint import load_checkpoint
 from pipeline.train.metrics_log import read_metrics
 from pipeline.train.weights_file import read_weights
 
-CLOCKS = ("images_per_s", "seconds")
+CLOCKS = ("images_per_s", "seconds", "fetched_bytes", "stalled_s")  # and what was fetched since the run was resumed
 
 
 def tensors_of(value: Any, name: str = "") -> dict[str, Any]:

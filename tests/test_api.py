@@ -533,7 +533,7 @@ WRONG: list[tuple[Callable[[ci2p.Cache], object], str]] = [
     (lambda cache: ci2p.encode(items=[("a", picture(), 2)], classes=["x", "y"]), "items[0]: the label 2 is none of"),
     (lambda cache: ci2p.open(3), "ci2p.open(path=3): it is of type int; give a string or a path"),
     (lambda cache: ci2p.open("nowhere"), "--shards nowhere does not exist; make it with `ci2p encode"),
-    (lambda cache: ci2p.encode("imgs", out="s3://bucket/c"), "ci2p.encode(out=...): s3://bucket/c is a URL"),
+    (lambda cache: ci2p.encode("imgs", out="nonsense://c"), "nonsense://c cannot be opened: Protocol not known"),
     (lambda cache: ci2p.train(cache, out="s3://bucket/r"), "ci2p.train(out=...): s3://bucket/r is a URL"),
     (lambda cache: ci2p.open(cache.path, "tset"), "holds no tset/manifest.json"),
     (lambda cache: cache[21], "sample 21: there are 21, 0 to 20"),

@@ -319,11 +319,9 @@ def test_inspect_knows_a_run(journey: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "named"),
     [
-        (("encode", "--dataset", "sample", "--out", "s3://bucket/cache"), "--out s3://bucket/cache"),
         (("train", "caches/images", "--out", "gs://bucket/run"), "--out gs://bucket/run"),
-        (("verify", "s3://bucket/cache"), "s3://bucket/cache"),
-        (("convert", "caches/images", "memory://x", "--store", "rans"), "memory://x"),
-        (("inspect", "https://host/cache"), "https://host/cache"),
+        (("recipes", "copy", "quick", "memory://x"), "memory://x"),
+        (("inspect", "caches/images", "--images", "s3://bucket/x.png"), "--images s3://bucket/x.png"),
     ],
 )
 def test_no_folder_is_called_by_a_scheme(journey: Path, command: tuple[str, ...], named: str) -> None:

@@ -50,6 +50,14 @@ def test_what_the_paper_prints(ours: dict[tuple[str, int], Complexity]) -> None:
         assert each.params == pytest.approx(each.paper_params, abs=5e4 if name == "ci2p_vit_ds" else 5e3)
 
 
+def test_four_times_the_tokens_cost_about_four_times() -> None:
+    few, many = (measure(["ci2p_vit_tiny"], tokens=tokens)[0] for tokens in (64, 256))
+    assert many.params == few.params
+    assert many.gmacs - many.gmacs_trained == pytest.approx(few.gmacs - few.gmacs_trained)
+    assert 3 < many.gmacs_trained / few.gmacs_trained < 4.5
+    assert {each.model for each in measure(tokens=256)} == {f"ci2p_vit_{w}" for w in ("tiny", "small", "base", "large")}
+
+
 def test_the_encoder_and_the_trained_part(ours: dict[tuple[str, int], Complexity]) -> None:
     for name, trained in (("ci2p_vit_base", 5.7125), ("ci2p_vit_ds", 3.8658)):
         each = ours[name, 256]

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,8 @@ from ci2p_cache.errors import InputError, WorkError
 from pipeline.export import run as export_run
 from pipeline.export.graph import Stored
 from pipeline.export.record import ExportRecord
-from tests.conftest import CLASSES, call_ci2p, encode_folder, run_ci2p
+from pipeline.models import ci2p_vit
+from tests.conftest import CLASSES, call_ci2p, encode_folder
 
 WITHOUT_CI2P = """
 import json, sys, torch
@@ -27,13 +29,22 @@ print(json.dumps([json.loads(extra["ci2p.json"])["classes"], list(shares.shape),
 """
 
 
+@pytest.fixture(scope="module", autouse=True)
+def two_blocks() -> Iterator[None]:
+    """A ViT of two blocks in place of twelve: nothing here depends on their number but the seconds."""
+    settings = ci2p_vit.ci2p_vit_settings
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ci2p_vit, "ci2p_vit_settings", lambda *shape: settings(*shape) | {"depth": 2})
+        yield
+
+
 @pytest.fixture(scope="module")
-def home(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(two_blocks: None, image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with a window of 2 x 2 cells of 4 x 4, from a cache with a step of its own."""
     home = tmp_path_factory.mktemp("home")
     encode_folder(image_folder, home / "cache", image_size=64, step=0.5)
     shutil.copytree(image_folder, home / "images")
-    trained = run_ci2p(
+    trained = call_ci2p(
         *("train", "--shards", "cache", "--model", "ci2p_vit_tiny", "--epochs", "1", "--batch-size", "8"),
         *("--set", "window=2", "--device", "cpu", "--out", "run"),
         cwd=home,

@@ -88,18 +88,23 @@ def test_timm_builds_models_of_other_names(home: Path, tmp_path: Path, model: st
     assert torch.equal(others.get_parameter(name), weights)
 
 
-@pytest.mark.parametrize("name", [*model_names(), *baseline_names()])
-def test_config_json_alone_makes_every_model_of_ours(home: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "tokens"), [("ci2p_vit_tiny", 256), *((name, 64) for name in (*model_names(), *baseline_names()))]
+)
+def test_config_json_alone_makes_every_model_of_ours(home: Path, tmp_path: Path, name: str, tokens: int) -> None:
     config = read_config(home / "run")
     shape, spec = ((3, 64, 64), {"kind": "pixels"}) if reads_pixels(name) else ((192, 4, 4), config.data.spec)
     data = config.data.model_copy(update={"input_shape": shape, "spec": spec})
-    config = config.model_copy(update={"recipe": config.recipe.model_copy(update={"model": name}), "data": data})
+    config = config.model_copy(
+        update={"recipe": config.recipe.model_copy(update={"model": name, "tokens": tokens}), "data": data}
+    )
     with torch.device("meta"):
         model = build_model(config)
         fields = hub_config(model, config, export_record(config, {}, "latents"), "mit")
         (tmp_path / "config.json").write_text(json.dumps(fields))
         by_timm = timm.create_model(f"local-dir:{tmp_path}")
     sizes, theirs = ({name: value.shape for name, value in each.state_dict().items()} for each in (model, by_timm))
+    assert repr(getattr(model, "patch_embed", None)) == repr(getattr(by_timm, "patch_embed", None))
     assert sizes == theirs and tuple(by_timm.pretrained_cfg["input_size"]) == shape
     assert f"{by_timm.pretrained_cfg['classifier']}.weight" in sizes
 

@@ -83,9 +83,9 @@ def test_torch_enters_the_cache_through_the_loader_alone() -> None:
 
 
 def test_timm_and_pillow_stay_in_their_folders() -> None:
-    # Beside the models: what groups a model's parameters and sets their rate, and what averages them.
+    # Beside the models: what groups a model's parameters and sets their rate, what averages them, and RandAugment.
     optimizers = ("pipeline/train/optimizer.py", "pipeline/encode/fit/optimizer.py")
-    allowed = ("pipeline/models/", *optimizers, "pipeline/train/weight_average.py")
+    allowed = ("pipeline/models/", *optimizers, "pipeline/train/weight_average.py", "pipeline/encode/augmentation.py")
     assert all(file.startswith(allowed) for file in importers("timm"))
     # The front door names the type of a picture.
     assert all(file.startswith("pipeline/encode/") for file in importers("PIL") - {"ci2p.py"})

@@ -88,6 +88,26 @@ def test_the_grid_is_known_before_the_first_latent() -> None:
     assert model.patch_embed.grid_size == (12, 12) and model.patch_embed.num_patches == 144
 
 
+def test_256_tokens_are_the_same_weights_at_every_latent() -> None:
+    few = create_model("ci2p_vit_small", num_classes=7)
+    many = create_model("ci2p_vit_small", num_classes=7, tokens=256).eval()
+    many.load_state_dict(few.state_dict())
+    latents_BCHW = torch.randn(2, 192, 16, 16)
+    with torch.no_grad():
+        fine_BNHW = many.patch_embed(latents_BCHW).transpose(1, 2).unflatten(2, (16, 16))
+        coarse_BNHW = few.eval().patch_embed(latents_BCHW).transpose(1, 2).unflatten(2, (8, 8))
+        assert many.patch_embed.grid_size == (16, 16) and many(latents_BCHW).shape == (2, 7)
+    # At the positions where both convolve; the gate of each is a mean over its own grid, and thus a little other.
+    close = torch.nn.functional.cosine_similarity(fine_BNHW[:, :, ::2, ::2], coarse_BNHW, dim=1)
+    assert close.min() > 0.98 and not torch.equal(fine_BNHW[:, :, ::2, ::2], coarse_BNHW)
+
+
+@pytest.mark.parametrize("name", ["ci2p_vit_ds", "vit_base", "vit_small_patch16_224"])
+def test_256_tokens_are_of_models_of_one_scale(name: str) -> None:
+    with pytest.raises(InputError, match=rf"tokens = 256 with model '{name}': .* leave tokens at 64"):
+        create_model(name, num_classes=7, tokens=256)
+
+
 def test_the_order_of_tokens_does_not_matter() -> None:
     """Without positional embedding or class token, blocks, norm and mean see a set of tokens."""
     torch.manual_seed(0)

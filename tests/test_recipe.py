@@ -19,7 +19,7 @@ def test_defaults_are_the_paper_s() -> None:
 
 
 def test_packaged_recipes_load_and_state_their_command() -> None:
-    assert {"best", "paper-animals10", "paper-imagenet", "quick"} <= set(recipe_names())
+    assert {"authors-animals10", "best", "paper-animals10", "paper-imagenet", "quick"} <= set(recipe_names())
     for name in recipe_names():
         load_recipe(name)
         text = (Path("pipeline/recipes") / f"{name}.toml").read_text()
@@ -68,7 +68,7 @@ def test_overrides_win_and_none_is_not_given(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("epohcs = 3", r"^unknown key 'epohcs' in recipe .*mine\.toml; did you mean 'epochs'\?$"),
-        ("zzzzzz = 3", r"^unknown key 'zzzzzz' in recipe .*; known keys: model, epochs, "),
+        ("zzzzzz = 3", r"^unknown key 'zzzzzz' in recipe .*; known keys: model, tokens, "),
         ("lr = -1.0", r"^lr = -1\.0 in recipe .*mine\.toml: input should be greater than 0$"),
         ("lr = inf", r"^lr = inf in recipe .*: input should be a finite number$"),
         ("label_smoothing = 1.0", r"^label_smoothing = 1\.0 .*: input should be less than 1$"),
@@ -155,7 +155,7 @@ def test_a_misspelt_override_is_told_apart_from_the_file_s() -> None:
 def test_an_unknown_recipe_names_the_nearest() -> None:
     with pytest.raises(InputError, match=r"'paper-animals' is neither .*; did you mean 'paper-animals10'\?"):
         load_recipe("paper-animals")
-    with pytest.raises(InputError, match=r"'no/such.toml' is neither .*; known: best, paper-animals10"):
+    with pytest.raises(InputError, match=r"'no/such.toml' is neither .*; known: authors-animals10, best, paper"):
         load_recipe("no/such.toml")
 
 

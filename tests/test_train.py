@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 import pipeline.train.loop
 from ci2p_cache import order
+from ci2p_cache.disk_cache import LocalDisk
 from ci2p_cache.errors import InputError, WorkError
 from pipeline.models import create_model
 from pipeline.train.checkpoint import Checkpoint, load_checkpoint, refuse_non_finite, save_checkpoint
@@ -135,7 +136,8 @@ def test_it_learns_a_separable_problem(tmp_path: Path) -> None:
 def test_a_run_folder_holds_what_the_contract_names(whole_run: Path) -> None:
     lines = read_metrics(whole_run)
     keys = ["epoch", "step", "train_loss", "val_top1", "val_top5", "val_loss", "lr", "images_per_s", "seconds"]
-    assert [list(line) for line in lines] == [keys] * 3
+    keys += ["fetched_bytes", "stalled_s"]  # null of a cache that is not remote
+    assert [list(line) for line in lines] == [keys] * 3 and lines[0]["fetched_bytes"] is None
     assert [(line["epoch"], line["step"]) for line in lines] == [(1, 5), (2, 10), (3, 15)]
     assert all(0 <= line["val_top1"] <= line["val_top5"] == 1.0 for line in lines)  # three classes only
     config = read_config(whole_run)
@@ -352,6 +354,13 @@ def test_t3_a_streamed_run_resumes_whatever_memory_is_free(
         pass
     assert next(steps) == 7
     assert_same_run(tmp_path / "run", tmp_path / "whole")
+    kept = open_training_data(url, resident="off", disk=LocalDisk(str(tmp_path / "kept"), 10**9))
+    train(recipe, kept, tmp_path / "kept run", device="cpu", build=build_small)
+    assert_same_run(tmp_path / "kept run", tmp_path / "whole")
+    stored = sum(record.bytes for split in (kept.train, kept.val) for record in split.manifest.shards)
+    fetched = [line["fetched_bytes"] for line in read_metrics(tmp_path / "kept run")]
+    assert stored <= fetched[0][0] < 1.5 * stored and fetched[1] == [0]  # the item lists are among it
+    assert all(line["fetched_bytes"][0] > 0 for line in read_metrics(tmp_path / "whole"))
 
 
 DDP = """

@@ -120,10 +120,16 @@ def _samples(count: int, seed: int, shape: tuple[int, int, int]) -> tuple[Tensor
 
 
 def build_small(
-    name: str, *, num_classes: int, input_shape: tuple[int, int, int], drop_path: float, pretrained: bool | str
+    name: str,
+    *,
+    num_classes: int,
+    input_shape: tuple[int, int, int],
+    drop_path: float,
+    tokens: int,
+    pretrained: bool | str,
 ) -> nn.Module:
     """CI2P-ViT with two blocks of width 24."""
-    assert pipeline.models.model_names() and not pretrained
+    assert pipeline.models.model_names() and tokens == 64 and not pretrained
     model: nn.Module = timm.create_model(
         name,
         num_classes=num_classes,

@@ -93,7 +93,7 @@ class ViewDataset(Dataset[Sample]):
     def _reader(self) -> ViewReader:
         """This process's own: threads and connections do not come through a fork."""
         if self._open is None or self._open[0] != os.getpid():
-            self._open = (os.getpid(), ViewReader(self._cache.split_dir, self._cache.manifest))
+            self._open = (os.getpid(), ViewReader(self._cache.split_dir, self._cache.manifest, disk=self._cache.disk))
         return self._open[1]
 
     def __reduce__(self) -> tuple[Any, ...]:

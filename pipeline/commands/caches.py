@@ -9,7 +9,7 @@ from ci2p_cache.errors import InputError
 from ci2p_cache.printable import counted
 from pipeline.commands import completion
 from pipeline.commands.command import Command
-from pipeline.commands.local_path import LocalPath
+from pipeline.commands.local_path import CachePath, LocalPath
 from pipeline.commands.options import (
     STORES,
     device_option,
@@ -22,7 +22,7 @@ from pipeline.commands.output import report
 
 
 @click.command(cls=Command, short_help="What is in a cache or a run.")
-@click.argument("cache", metavar="CACHE|RUN", type=LocalPath(), shell_complete=completion.caches_and_runs)
+@click.argument("cache", metavar="CACHE|RUN", type=CachePath(), shell_complete=completion.caches_and_runs)
 @click.option("--images", "grid", type=LocalPath(), metavar="PNG", help="Draw decoded latents into it.")
 @click.option("--split", default="val", show_default=True, metavar="NAME", help="Which part to draw --images of.")
 @click.option("--count", type=click.IntRange(1), default=16, show_default=True, help="How many to draw of --images.")
@@ -32,7 +32,7 @@ from pipeline.commands.output import report
 @on_error_option
 @json_option
 def inspect(
-    cache: Path,
+    cache: Any,
     grid: Path | None,
     split: str,
     count: int,
@@ -46,7 +46,7 @@ def inspect(
 
     Of a run instead: its model, recipe and cache, how far it came, and whether its files are whole.
     """
-    if (cache / "config.json").is_file():
+    if isinstance(cache, Path) and (cache / "config.json").is_file():
         from pipeline.train.describe_run import describe_run, summarise_run
 
         if grid is not None:
@@ -54,6 +54,8 @@ def inspect(
         summary = summarise_run(cache)
         report(json_file, describe_run(summary), summary)
         return
+    if not isinstance(cache, Path) and (cache / "config.json").exists():
+        raise InputError(f"{cache} is a run, and a run is looked at on a file system; copy it to a folder")
     from ci2p_cache.summary import describe_split, summarise_split
     from ci2p_cache.verify import find_splits
 
@@ -74,10 +76,10 @@ def inspect(
 
 
 @click.command(cls=Command, short_help="Hold a cache against its hashes.")
-@click.argument("cache", type=LocalPath(), shell_complete=completion.caches)
+@click.argument("cache", type=CachePath(), shell_complete=completion.caches)
 @click.option("--data-dir", metavar="DIR", help="Hold every image against it: what has changed, gone or come since.")
 @json_option
-def verify(cache: Path, data_dir: str | None, json_file: str | None) -> None:
+def verify(cache: Any, data_dir: str | None, json_file: str | None) -> None:
     """Recount and rehash a cache; exit status 1 and a list when anything is missing, truncated or changed."""
     from ci2p_cache.errors import WorkError
     from ci2p_cache.verify import find_splits, verify_split
@@ -98,14 +100,14 @@ def verify(cache: Path, data_dir: str | None, json_file: str | None) -> None:
 
 
 @click.command(cls=Command, short_help="A cache in another format or store.")
-@click.argument("source", type=LocalPath(), shell_complete=completion.caches)
-@click.argument("target", type=LocalPath())
+@click.argument("source", type=CachePath(), shell_complete=completion.caches)
+@click.argument("target", type=CachePath())
 @click.option("--format", "target_format", type=click.Choice(["zarr", "webdataset"]), help="Default: SOURCE's.")
 @click.option("--store", type=STORES, help="Default: SOURCE's. int and rans hold the same values.")
 @record_images_option
 @json_option
 def convert(
-    source: Path, target: Path, target_format: Any, store: Any, record_images: int | None, json_file: str | None
+    source: Any, target: Any, target_format: Any, store: Any, record_images: int | None, json_file: str | None
 ) -> None:
     """The same samples and values in another format or store; run it again to continue.
 

@@ -29,12 +29,21 @@ from pipeline.commands.output import report
     shell_complete=completion.all_models,
     help="May be repeated. Default: all of ci2p's own.",
 )
+@click.option(
+    "--tokens",
+    type=click.Choice(["64", "256"]),
+    default="64",
+    show_default=True,
+    help="Of a 256 px image, as `ci2p train --tokens` has it.",
+)
 @json_option
-def complexity(image_sizes: tuple[int, ...], num_classes: int, models: tuple[str, ...], json_file: str | None) -> None:
+def complexity(
+    image_sizes: tuple[int, ...], num_classes: int, models: tuple[str, ...], tokens: str, json_file: str | None
+) -> None:
     """Parameters and multiply-accumulates of the models, the paper's figures beside ours."""
     from dataclasses import asdict
 
     from pipeline.models.complexity import measure, table
 
-    measured = measure(models, image_sizes, num_classes)
+    measured = measure(models, image_sizes, num_classes, int(tokens))
     report(json_file, table(measured), [asdict(each) for each in measured])

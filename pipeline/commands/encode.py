@@ -1,7 +1,6 @@
 """`ci2p encode`."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 import click
@@ -10,7 +9,7 @@ from ci2p_cache.errors import InputError
 from pipeline.commands import completion
 from pipeline.commands.command import Command
 from pipeline.commands.gpus import STARTED_BY_GPUS, is_first, runs_elsewhere
-from pipeline.commands.local_path import LocalPath
+from pipeline.commands.local_path import CachePath
 from pipeline.commands.options import (
     STORES,
     column_options,
@@ -33,7 +32,7 @@ from pipeline.commands.output import report
 GROUPS = {
     "What": "dataset data-dir out split val-fraction seed on-error max-pixels dry-run",
     "Table": "image-column label-column key-column class-names",
-    "Views": "image-size views crops crop-scale short-edge resize-mode jpeg-decode weights",
+    "Views": "image-size views crops crop-scale augment short-edge resize-mode jpeg-decode weights",
     "Store": "store step format shard-size record-images",
     "Machine": "device gpus launch ray-address ray-gpus ray-cpus batch-size workers precision engine json",
 }
@@ -44,8 +43,8 @@ GROUPS = {
 @data_dir_option
 @click.option(
     "--out",
-    type=LocalPath(),
-    metavar="CACHE",
+    type=CachePath(),
+    metavar="CACHE|URL",
     shell_complete=completion.caches,
     help="Default: caches/DATA.",
 )
@@ -90,6 +89,13 @@ GROUPS = {
     "--crops", type=click.IntRange(0), default=0, show_default=True, help="Random-resized crops of each training image."
 )
 @click.option("--crop-scale", type=float, nargs=2, metavar="LOW HIGH", help="Of the area. Default: 0.25 1.0.")
+@click.option(
+    "--augment",
+    type=click.Choice(["none", "randaugment", "authors"]),
+    default="none",
+    show_default=True,
+    help="What crops go through besides; authors: as the paper's authors do, docs/paper.md.",
+)
 @weights_option
 @device_option
 @gpus_option
@@ -131,7 +137,7 @@ GROUPS = {
 def encode(
     dataset: str,
     data_dir: str | None,
-    out: Path | None,
+    out: Any,
     splits: tuple[str, ...],
     val_fraction: float | None,
     image_column: str | None,

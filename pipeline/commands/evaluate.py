@@ -10,6 +10,8 @@ from pipeline.commands import completion
 from pipeline.commands.command import Command
 from pipeline.commands.gpus import is_first, runs_elsewhere
 from pipeline.commands.options import (
+    cache_dir_option,
+    cache_gb_option,
     checkpoint_option,
     device_option,
     given_once,
@@ -40,6 +42,8 @@ from pipeline.commands.output import print_line, printable_lines, report, write_
 @gpus_option
 @click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, help="Images a batch.")
 @click.option("--workers", type=click.IntRange(0), help="Decoding threads, or processes for --images.")
+@cache_dir_option
+@cache_gb_option
 @on_error_option
 @max_pixels_option
 @json_option
@@ -56,6 +60,8 @@ def evaluate(
     gpus: str | None,
     batch_size: int,
     workers: int | None,
+    cache_dir: str | None,
+    cache_gb: float | None,
     on_error: Any,
     max_pixels: int,
     json_file: str | None,
@@ -68,6 +74,9 @@ def evaluate(
     if table == "-" and json_file == "-":
         raise InputError("--predictions - and --json -: both want standard output; give one of them a file")
     checkpoint = given_once(run, checkpoint, "--checkpoint")
+    from ci2p_cache.disk_cache import local_disk
+
+    disk = local_disk(cache_dir, cache_gb)
     if runs_elsewhere(gpus, device):
         return
     from pipeline.evaluate.run import evaluate as evaluate_model
@@ -88,6 +97,7 @@ def evaluate(
         workers=workers,
         on_error=on_error,
         max_pixels=max_pixels,
+        disk=disk,
     )
     if is_first():
         if table == "-":

@@ -42,6 +42,13 @@ max_pixels_option = click.option(
     help="Of an image; a larger one is not used.",
 )
 
+cache_dir_option = click.option(
+    "--cache-dir", metavar="DIR", help="Keep fetched shards of a remote cache there, for all processes of a machine."
+)
+cache_gb_option = click.option(
+    "--cache-gb", type=float, metavar="GB", help="At most so much in --cache-dir. Default: 50."
+)
+
 record_images_option = click.option(
     "--record-images",
     type=click.IntRange(1, 2**20),

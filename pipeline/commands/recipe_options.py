@@ -28,7 +28,12 @@ def recipe_options(command: Any) -> Any:
             shell_complete=completion.recipes,
             help="Every setting there is; `ci2p recipes` lists them.",
         ),
-        click.option("--out", type=LocalPath(), metavar="RUN", help="Default: runs/MODEL-DATA-SEED."),
+        click.option(
+            "--out",
+            type=LocalPath("a run is written on a file system: give a folder"),
+            metavar="RUN",
+            help="Default: runs/MODEL-DATA-SEED.",
+        ),
         click.option("--epochs", type=int, help="Times through the training images. Default: the recipe's."),
         click.option(
             "--batch-size", type=int, help="Images a step, over all processes together. Default: the recipe's."

@@ -11,6 +11,8 @@ from pipeline.commands import completion
 from pipeline.commands.command import Command
 from pipeline.commands.gpus import is_first, runs_elsewhere
 from pipeline.commands.options import (
+    cache_dir_option,
+    cache_gb_option,
     column_options,
     data_dir_option,
     dataset_option,
@@ -28,7 +30,11 @@ from pipeline.commands.recipe_options import recipe_options, resolve_recipe
 
 _RECIPE = "recipe epochs batch-size lr seed set"
 _MACHINE = "device gpus precision compile workers resident max-minutes json"
-_TRAIN_GROUPS = {"What": "shards model out init-from pretrained", "Recipe": _RECIPE, "Machine": _MACHINE}
+_TRAIN_GROUPS = {
+    "What": "shards model tokens out init-from pretrained",
+    "Recipe": _RECIPE,
+    "Machine": f"{_MACHINE} cache-dir cache-gb",
+}
 _BASELINE_GROUPS = {
     "What": "data-dir dataset model out val-fraction data-seed on-error max-pixels",
     "Table": "image-column label-column key-column class-names",
@@ -87,6 +93,12 @@ def _train(
     help="ci2p_vit_base, _ds, _large, _small, _tiny, or a ViT of timm's. Default: the recipe's.",
 )
 @click.option(
+    "--tokens",
+    type=click.Choice(["64", "256"]),
+    callback=lambda _context, _option, value: value and int(value),
+    help="Of a 256 px image; 256 cost about four times as much. Default: the recipe's.",
+)
+@click.option(
     "--init-from",
     metavar="RUN|FILE",
     shell_complete=completion.runs,
@@ -103,6 +115,8 @@ def _train(
     show_default=True,
     help="Where the whole cache is held; auto: in memory if it fits.",
 )
+@cache_dir_option
+@cache_gb_option
 def train(
     cache: str | None,
     shards: str | None,
@@ -113,6 +127,8 @@ def train(
     gpus: str | None,
     workers: int,
     resident: Any,
+    cache_dir: str | None,
+    cache_gb: float | None,
     max_minutes: float | None,
     json_file: str | None,
     **overrides: Any,
@@ -125,12 +141,15 @@ def train(
     path = given_once(cache, shards, "--shards")
     if path is None:
         raise InputError("train from what? give a cache: ci2p train caches/NAME, or --shards")
+    from ci2p_cache.disk_cache import local_disk
+
+    disk = local_disk(cache_dir, cache_gb)
     if runs_elsewhere(gpus, device):
         return
     from pipeline.train.data import open_training_data
 
     resolved = resolve_recipe(recipe, settings, overrides)
-    data = open_training_data(path, workers=workers, resident=resident)
+    data = open_training_data(path, workers=workers, resident=resident, disk=disk)
     _train(resolved, data, path, out, device, max_minutes, json_file)
 
 

@@ -5,7 +5,8 @@
     place                uniform among the whole pixels where the crop fits
 
 This is the distribution of torchvision's RandomResizedCrop, its last resort included: a shape that does not fit is
-drawn anew, ten times at most; then the crop is the largest one of an allowed ratio from the centre.
+drawn anew, ten times at most; then the crop is the largest one of an allowed ratio from the centre. What a crop goes
+through besides is in `augmentation.py`.
 """
 
 import hashlib
@@ -14,10 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.spec import CacheSpec
 from ci2p_cache.views import num_crops
+from pipeline.encode.augmentation import Augment, augment_crop
 from pipeline.encode.bad_image import memory_for
 from pipeline.encode.decode import decode_scaled
 from pipeline.encode.preprocess import Preprocessing, render, render_plain
@@ -37,6 +40,7 @@ class Crops:
     count: int = 0
     scale: tuple[float, float] = DEFAULT_SCALE  # least and largest share of the area
     seed: int = 0
+    augment: Augment = "none"
 
     def __post_init__(self) -> None:
         low, high = self.scale
@@ -52,24 +56,30 @@ class Crops:
 NO_CROPS = Crops()
 
 
-def random_crops(count: int, scale: tuple[float, float] | None, seed: int) -> Crops:
-    """Checked `Crops`, of 25 to 100 % of the area without a `scale`. Raises InputError for a scale without crops."""
+def random_crops(count: int, scale: tuple[float, float] | None, seed: int, augment: Augment = "none") -> Crops:
+    """Checked `Crops`, of 25 to 100 % of the area without a `scale`.
+
+    Raises InputError for a scale or an augmentation without crops.
+    """
+    if augment != "none" and not count:
+        raise InputError(f"--augment {augment} is of crops, the plain view stays plain; give --crops K too")
     if scale is not None and not count:
         raise InputError(f"--crop-scale {scale[0]:g} {scale[1]:g} is for crops; give --crops K too, or leave it out")
-    return Crops(count, scale or DEFAULT_SCALE, seed)
+    return Crops(count, scale or DEFAULT_SCALE, seed, augment)
 
 
 def crops_of(spec: CacheSpec) -> Crops:
     """The crops that a split of a cache holds."""
     if spec.crop_scale is None:
         return NO_CROPS
-    return Crops(num_crops(spec.views), spec.crop_scale, spec.seed)
+    return Crops(num_crops(spec.views), spec.crop_scale, spec.seed, spec.augment or "none")
 
 
 def load_renderings(data: bytes, key: str, preprocessing: Preprocessing, crops: Crops) -> NDArray[np.uint8]:
     """The plain rendering of an encoded image, then its crops, from one decoding: uint8 RGB [1 + K, 3, S, S].
 
-    A crop is cut from the picture at its full size and resized as if nothing were around it, as torchvision does.
+    A crop is cut from the picture at its full size and resized as if nothing were around it, as torchvision does, and
+    then augmented.
     Raises BadImage as `load_pixels` does.
     """
     decoded = decode_scaled(data, preprocessing.least_side, preprocessing.max_pixels)
@@ -79,7 +89,12 @@ def load_renderings(data: bytes, key: str, preprocessing: Preprocessing, crops: 
         renderings = [render_plain(decoded, preprocessing)]
         for number in range(crops.count):
             crop = image.crop(crop_box(image.size, crops, key, number))
-            renderings.append(render(crop, (0, 0, *crop.size), size))
+            square_3SS = render(crop, (0, 0, *crop.size), size)
+            if crops.augment != "none":
+                square = Image.fromarray(square_3SS.transpose(1, 2, 0))
+                square = augment_crop(square, crops.augment, seed=crops.seed, key=key, number=number)
+                square_3SS = np.asarray(square).transpose(2, 0, 1)
+            renderings.append(square_3SS)
         return np.stack(renderings)
 
 

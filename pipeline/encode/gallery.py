@@ -22,6 +22,7 @@ from ci2p_cache.manifest import Failure
 from ci2p_cache.printable import counted
 from ci2p_cache.publish import publish
 from ci2p_cache.reader import ViewReader
+from ci2p_cache.remote_path import AnyPath
 from ci2p_cache.views import MIRROR, whole_views
 from pipeline.encode.crops import crops_of, load_renderings
 from pipeline.encode.datasets import ImageSplit, open_pool
@@ -40,7 +41,7 @@ _BATCH = 16  # pictures decoded at once
 class Gallery:
     """What was drawn, and how near it is to the originals."""
 
-    path: Path
+    path: AnyPath
     num_images: int
     psnr: dict[str, float]  # dB by view, mean over the images; empty without originals
     failures: tuple[Failure, ...] = ()  # images that were not compared
@@ -54,7 +55,7 @@ class Gallery:
 
 
 def draw_gallery(
-    cache_dir: Path,
+    cache_dir: AnyPath,
     split: str,
     out: Path,
     *,

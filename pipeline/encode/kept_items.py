@@ -6,7 +6,6 @@ An item that has gone since is a failure like any other; only new ones refuse th
 import errno
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from ci2p_cache.left_out import LeftOut
 from ci2p_cache.manifest import read_seals
 from ci2p_cache.packed_strings import PackedStrings
 from ci2p_cache.plan import plan_order
+from ci2p_cache.remote_path import AnyPath
 from pipeline.encode.datasets import SPLITS, ImageDataset, ImageSplit
 from pipeline.encode.datasets.split import Stamp
 
@@ -48,7 +48,7 @@ class KeptSplit:
         return found
 
 
-def fit_to_cache(opened: ImageDataset, cache: Path) -> dict[str, ImageSplit]:
+def fit_to_cache(opened: ImageDataset, cache: AnyPath) -> dict[str, ImageSplit]:
     """The splits of a data set as a cache was begun with them; unchanged where it was not.
 
     Raises InputError naming items that are new since, or under another class.
@@ -68,7 +68,7 @@ def fit_to_cache(opened: ImageDataset, cache: Path) -> dict[str, ImageSplit]:
     return fitted
 
 
-def keep_items(opened: ImageDataset, cache: Path, *, seed: int) -> None:
+def keep_items(opened: ImageDataset, cache: AnyPath, *, seed: int) -> None:
     """Writes the item list of each split into a cache, in the order of its plan, unless one is there.
 
     Where val was held out, those of both parts, whichever is wanted: what is held out is drawn once.
@@ -80,7 +80,7 @@ def keep_items(opened: ImageDataset, cache: Path, *, seed: int) -> None:
             write_item_list(cache / name, ItemList(split.classes, keys, split.labels[order].astype(np.int32)))
 
 
-def _kept_lists(cache: Path) -> dict[str, ItemList]:
+def _kept_lists(cache: AnyPath) -> dict[str, ItemList]:
     return {
         split: read_item_list(cache / split, read_seals(cache / split))
         for split in SPLITS
@@ -98,7 +98,7 @@ def _drawn(opened: ImageDataset, kept: Mapping[str, ItemList]) -> Mapping[str, I
     return opened.drawn
 
 
-def _fit(kept: ItemList, now: ImageSplit, known_keys: set[str], where: Path) -> KeptSplit:
+def _fit(kept: ItemList, now: ImageSplit, known_keys: set[str], where: AnyPath) -> KeptSplit:
     index_of = {key: index for index, key in enumerate(now.keys)}
     new = [key for key in now.keys if key not in known_keys]
     if new:

@@ -1,5 +1,7 @@
 """Latents -> pictures, by the decoder of the codec whose encoder made them. Legend: B pictures, S image size."""
 
+from io import BytesIO
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -9,6 +11,8 @@ from ci2p_cache.errors import InputError
 from ci2p_cache.spec import CacheSpec
 from pipeline.encode.codec import load_synthesis
 from pipeline.encode.encoder import resolve_device
+
+_JPEG_QUALITY = 88
 
 
 class PictureDecoder:
@@ -35,3 +39,10 @@ class PictureDecoder:
     def image(self, latents_CHW: NDArray[np.float32]) -> Image.Image:
         """One latent -> an RGB picture of S x S pixels."""
         return Image.fromarray(np.ascontiguousarray(self(latents_CHW[None])[0]))
+
+
+def as_jpeg(picture_SS3: NDArray[np.uint8]) -> bytes:
+    """A picture as a small file, for pages."""
+    file = BytesIO()
+    Image.fromarray(picture_SS3).save(file, "JPEG", quality=_JPEG_QUALITY)
+    return file.getvalue()

@@ -7,6 +7,7 @@ from typing import Any
 
 from ci2p_cache.duplicates import describe_duplicates
 from ci2p_cache.printable import counted
+from ci2p_cache.remote_path import AnyPath
 from ci2p_cache.summary import size_figures
 from ci2p_cache.views import describe_views
 from pipeline.encode.datasets import ImageDataset
@@ -18,7 +19,7 @@ from pipeline.encode.shard_writer import SplitReport
 class EncodeReport:
     """What one call did."""
 
-    cache: Path
+    cache: AnyPath
     splits: list[SplitReport]
 
     def lines(self) -> list[str]:
@@ -49,7 +50,7 @@ def merge_reports(reports: Sequence[EncodeReport]) -> EncodeReport:
 class EncodePlan:
     """What a call would do, estimated from a few images."""
 
-    cache: Path
+    cache: AnyPath
     opened: ImageDataset
     estimates: dict[str, Estimate]
 
@@ -91,7 +92,7 @@ def _line(report: SplitReport) -> str:
     )
 
 
-def _measured(report: SplitReport, cache: Path) -> dict[str, Any]:
+def _measured(report: SplitReport, cache: AnyPath) -> dict[str, Any]:
     manifest = report.manifest
     assert manifest is not None
     spec = manifest.spec

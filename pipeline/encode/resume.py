@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,8 @@ from numpy.typing import NDArray
 from ci2p_cache import plan
 from ci2p_cache.items import ImageContent
 from ci2p_cache.manifest import NO_LABEL, Failure, Marker, read_marker, write_marker
-from ci2p_cache.shard import is_written, reopen_split
+from ci2p_cache.remote_path import AnyPath
+from ci2p_cache.shard import reopen_split, written_shards
 from ci2p_cache.spec import CacheSpec
 from pipeline.encode.datasets.split import ImageSplit
 from pipeline.encode.decoding import read_item
@@ -57,7 +57,7 @@ class _Looked:
 
 
 def find_work(
-    split: ImageSplit, spec: CacheSpec, split_dir: Path, *, rank: int = 0, world_size: int = 1
+    split: ImageSplit, spec: CacheSpec, split_dir: AnyPath, *, rank: int = 0, world_size: int = 1
 ) -> list[ShardWork]:
     """The shards of one of `world_size` processes that need work, in order; says what has changed since.
 
@@ -66,7 +66,8 @@ def find_work(
     order = plan.plan_order(split.keys, spec.seed)
     shards = plan.shards_of_rank(len(order), spec.shard_size, rank, world_size)
     items_of = partial(_items_of, order, spec)
-    there = [shard for shard in shards if is_written(split_dir, shard, spec, len(order), len(split.classes))]
+    written = written_shards(split_dir, spec, len(order), len(split.classes))
+    there = [shard for shard in shards if shard in written]
     work = {shard: ShardWork(shard, items_of(shard), items_of(shard)) for shard in set(shards) - set(there)}
     changed, gone = [], []
     for shard, marker, looked in _look(split, split_dir, there, items_of):
@@ -91,7 +92,7 @@ def _items_of(order: NDArray[np.int64], spec: CacheSpec, shard: int) -> list[int
 
 
 def _look(
-    split: ImageSplit, split_dir: Path, shards: Sequence[int], items_of: "partial[list[int]]"
+    split: ImageSplit, split_dir: AnyPath, shards: Sequence[int], items_of: "partial[list[int]]"
 ) -> Iterator[tuple[int, Marker | None, _Looked]]:
     """Yields (shard, marker, what was seen) of the shards that are there; no marker where another process has just
     begun to write a shard anew."""
@@ -145,7 +146,7 @@ def _look_at_image(split: ImageSplit, item: int, known: ImageContent) -> ImageCo
     return content
 
 
-def _restamp(split_dir: Path, marker: Marker, touched: dict[int, int]) -> Marker:
+def _restamp(split_dir: AnyPath, marker: Marker, touched: dict[int, int]) -> Marker:
     """The marker with the times of files that were touched and hold what they held: they are read once, not always."""
     times = list(marker.modified_ns or ())
     for place, modified_ns in touched.items():

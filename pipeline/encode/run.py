@@ -4,13 +4,13 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypedDict, Unpack
 
 from ci2p_cache import codecs
 from ci2p_cache.bounds import MOST_CLASSES
 from ci2p_cache.claim import check_claim, spec_of_settings
 from ci2p_cache.errors import InputError
+from ci2p_cache.remote_path import AnyPath
 from ci2p_cache.spec import CacheSpec, hash_items, record_size
 from ci2p_cache.views import view_names
 from pipeline.encode.codec import ENCODER
@@ -66,7 +66,7 @@ class _Task:
 
 
 def encode_dataset(
-    dataset: str, data_dir: str | None, cache: Path, options: EncodeOptions, **settings: Unpack[Settings]
+    dataset: str, data_dir: str | None, cache: AnyPath, options: EncodeOptions, **settings: Unpack[Settings]
 ) -> EncodeReport:
     """Encodes the splits of a data set into `cache`, or goes on where a run with the same settings stopped.
 
@@ -116,7 +116,7 @@ def _writing(task: _Task, settings: Settings) -> Iterator[WriteShards]:
 
 
 def plan_encoding(
-    dataset: str, data_dir: str | None, cache: Path, options: EncodeOptions, **settings: Unpack[Settings]
+    dataset: str, data_dir: str | None, cache: AnyPath, options: EncodeOptions, **settings: Unpack[Settings]
 ) -> EncodePlan:
     """What `encode_dataset` would do with the same arguments: nothing is written. Raises InputError as it does."""
     task = _prepare(dataset, data_dir, cache, options, **settings)
@@ -129,7 +129,7 @@ def plan_encoding(
 def _prepare(
     dataset: str,
     data_dir: str | None,
-    cache: Path,
+    cache: AnyPath,
     options: EncodeOptions,
     *,
     splits: Sequence[str] | None = None,
@@ -149,7 +149,7 @@ def _prepare(
 ) -> _Task:
     codecs.check_step(options.store, options.step)
     pre = preprocessing(image_size, short_edge, resize_mode, jpeg_decode, max_pixels)
-    crops = random_crops(options.crops, options.crop_scale, options.seed)
+    crops = random_crops(options.crops, options.crop_scale, options.seed, options.augment)
     if crops.count and jpeg_decode == "scaled":
         raise InputError(
             f"--jpeg-decode scaled and --crops {crops.count}: crops are cut from pictures of full size; leave one out"
@@ -219,6 +219,7 @@ def make_spec(
         weights_sha256=encoder.weights_sha256,
         views=view_names(options.views, crops.count),
         crop_scale=crops.scale if crops.count else None,
+        augment=crops.augment if crops.augment != "none" else None,
         format=options.format,
         store=options.store,
         step=None if options.store == "float16" else options.step,

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from ci2p_cache import codecs
@@ -19,10 +18,12 @@ from ci2p_cache.items import ImageContent
 from ci2p_cache.left_out import LeftOut
 from ci2p_cache.manifest import NO_LABEL, Failure, Manifest, Marker, marker_path, read_marker
 from ci2p_cache.refused import note_refused, read_refused
+from ci2p_cache.remote_path import AnyPath
 from ci2p_cache.shard import ShardContents, finish_split, hold_against_seals, is_written, reopen_split, write_shard
 from ci2p_cache.shard_file import read_rows
 from ci2p_cache.spec import CacheSpec
 from ci2p_cache.views import Flips
+from pipeline.encode.augmentation import Augment
 from pipeline.encode.crops import crops_of
 from pipeline.encode.datasets.split import ImageSplit
 from pipeline.encode.decoding import OnError, decode_batches
@@ -47,6 +48,7 @@ class EncodeOptions:
     views: Flips = "flip"
     crops: int = 0  # of each training image
     crop_scale: tuple[float, float] | None = None  # shares of the area; None: `crops.DEFAULT_SCALE`
+    augment: Augment = "none"  # of the crops
     shard_size: int = 512  # images: a kill loses up to as many, a minute's work of two cores
     record_images: int | None = None  # of a tar; None: `spec.RECORD_IMAGES`
     seed: int = 0
@@ -76,7 +78,7 @@ class SplitJob:
     split: ImageSplit
     spec: CacheSpec
     pre: Preprocessing
-    split_dir: Path
+    split_dir: AnyPath
     options: EncodeOptions
 
     @property
@@ -105,7 +107,7 @@ def encode_split(
     spec: CacheSpec,
     pre: Preprocessing,
     write: WriteShards,
-    cache: Path,
+    cache: AnyPath,
     options: EncodeOptions,
     *,
     left_out: tuple[LeftOut, ...] = (),
@@ -200,7 +202,7 @@ def _was_removed(failure: Failure, known_bad: set[str]) -> bool:
     return GONE in failure.reason and failure.key in known_bad
 
 
-def _stopped_at(failure: Failure, spec: CacheSpec, split_dir: Path) -> str:
+def _stopped_at(failure: Failure, spec: CacheSpec, split_dir: AnyPath) -> str:
     advice = "put it back" if GONE in failure.reason else "mend or remove it"
     return (
         f"{spec.split} image {failure.key}: {failure.reason}; {advice} and run the same command again, or use "
@@ -209,7 +211,7 @@ def _stopped_at(failure: Failure, spec: CacheSpec, split_dir: Path) -> str:
 
 
 def _write_shard(
-    split: ImageSplit, spec: CacheSpec, split_dir: Path, work: ShardWork, done: _Encoded, recorded: dict[str, Any]
+    split: ImageSplit, spec: CacheSpec, split_dir: AnyPath, work: ShardWork, done: _Encoded, recorded: dict[str, Any]
 ) -> None:
     """One shard of what was encoded just now and, where it was there before, of what is kept of it."""
     rows = {item: future.result() for item, future in done.rows.items()}
@@ -260,7 +262,7 @@ def _shard_contents(
 
 
 def _kept_rows(
-    split_dir: Path, spec: CacheSpec, work: ShardWork, marker: Marker
+    split_dir: AnyPath, spec: CacheSpec, work: ShardWork, marker: Marker
 ) -> tuple[dict[int, Row], dict[int, ImageContent]]:
     """What a shard holds of the images that are not encoded again. Raises WorkError when the shard is damaged."""
     todo = set(work.todo)

@@ -3,12 +3,12 @@
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from ci2p_cache.cache import open_cache
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.items import has_item_list, hash_content, read_item_list
 from ci2p_cache.manifest import read_seals
+from ci2p_cache.remote_path import AnyPath
 from pipeline.encode.datasets import ImageSplit, open_pool
 from pipeline.running.progress import progress
 
@@ -18,7 +18,7 @@ _READING_THREADS = 8
 _GONE = ""
 
 
-def check_source(cache_dir: Path, split: str, data_dir: str) -> list[str]:
+def check_source(cache_dir: AnyPath, split: str, data_dir: str) -> list[str]:
     """Everything in which a split and its images differ, a line each. Reads and hashes every image.
 
     Raises InputError when `data_dir` is no such data set.
@@ -61,7 +61,7 @@ def check_source(cache_dir: Path, split: str, data_dir: str) -> list[str]:
     return problems + [f"{split}: image {key} of {data_dir} is not in the cache" for key in new]
 
 
-def _keys(cache_dir: Path, split: str) -> set[str]:
+def _keys(cache_dir: AnyPath, split: str) -> set[str]:
     split_dir = cache_dir / split
     return set(read_item_list(split_dir, read_seals(split_dir)).keys) if has_item_list(split_dir) else set()
 

@@ -10,15 +10,17 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ci2p_cache import stores
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOut, LeftOutFiles
 from ci2p_cache.printable import printable
 from ci2p_cache.regular_file import read_regular
-from ci2p_cache.remote_files import MOST_BYTES, client_errors, describe, filesystem_of, read_file
+from ci2p_cache.remote_files import MOST_BYTES, describe, filesystem_of, read_file
 from pipeline.encode.datasets.listing import NO_IMAGES, UNREAD, image_files
 from pipeline.encode.datasets.path_patterns import expand_braces, has_pattern
 from pipeline.encode.datasets.split import UNKNOWN_STAMP, Stamp
@@ -103,19 +105,21 @@ def _of_folder(folder: str, left_out: LeftOutFiles) -> list[str]:
     return sorted(os.path.join(folder, name.removeprefix("./")) for name in names)  # noqa: PTH118  (as it was given)
 
 
+def _found(filesystem: Any, path: str) -> list[str] | None:
+    if has_pattern(path) and not filesystem.exists(path):
+        return [name for each in expand_braces(path) for name in filesystem.glob(each)]
+    return list(filesystem.find(path)) if filesystem.isdir(path) else None
+
+
 def _of_url(url: str, left_out: LeftOutFiles) -> list[str]:
     """A web address is one image; elsewhere a folder is looked through, and *, ? and [] are a pattern."""
     if url.lower().startswith(("http://", "https://")):
         return [url]
     try:
         filesystem, path = filesystem_of(url)
-        with client_errors(url):
-            if has_pattern(path) and not filesystem.exists(path):
-                found = [name for each in expand_braces(path) for name in filesystem.glob(each)]
-            elif filesystem.isdir(path):
-                found = filesystem.find(path)
-            else:
-                return [url]
+        found = stores.tried(url, lambda _: _found(filesystem, path))
+        if found is None:
+            return [url]
         names = _by_name([filesystem.unstrip_protocol(name) for name in sorted(found)], left_out)
     except (OSError, ImportError, ValueError) as error:
         complaint = error

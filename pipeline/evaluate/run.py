@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from ci2p_cache.cache import Cache, open_cache
+from ci2p_cache.disk_cache import LocalDisk
 from ci2p_cache.errors import InputError
 from ci2p_cache.manifest import Failure
 from ci2p_cache.views import MIRROR
@@ -46,11 +47,13 @@ def evaluate(
     workers: int | None,
     on_error: OnError = "stop",
     max_pixels: int = MAX_PIXELS,
+    disk: LocalDisk | None = None,
 ) -> EvalReport:
     """Measures a run (the newest under runs/ by default) on a cache or on raw images; by default on its own data.
 
     Of raw images of its own data set exactly those of the split are measured, found by key; of another folder all.
-    With `images`, `shards` is the cache that knows the split, where that is not where the run left it.
+    With `images`, `shards` is the cache that knows the split, where that is not where the run left it. A remote cache
+    is kept on a `disk`.
     """
     launched = launched_as()
     run, model, data, target, reads_images = _open_model(checkpoint, device, launched.local_rank)
@@ -82,7 +85,7 @@ def evaluate(
             launched=launched,
         )
     else:
-        cache = open_cache(shards or find_data(data, run), split)
+        cache = open_cache(shards or find_data(data, run), split, disk)
         refuse_other_latents(data, cache)
         if tta and MIRROR not in cache.spec.views:
             raise InputError(

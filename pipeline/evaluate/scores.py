@@ -10,7 +10,7 @@ from ci2p_cache.printable import counted
 from pipeline.models.class_names import readable
 from pipeline.train.validation import right_predictions
 
-_CALIBRATION_BINS = 15
+NUM_CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Scoring:
         return Scores(
             top1=_share(int(self._confusion_KK.trace()), num_images),
             top5=_share(self._num_among_five, num_images),
-            ece=_calibration_error(torch.cat(self._confidences), torch.cat(self._is_right).float()),
+            ece=calibration_bins(torch.cat(self._confidences), torch.cat(self._is_right)).error,
             per_class=per_class,
             confusion=confusion,
             num_images=num_images,
@@ -89,15 +89,28 @@ def _share(count: int, of: int) -> float:
     return float(torch.tensor(count) / torch.tensor(of))
 
 
-def _calibration_error(confidences_N: Tensor, is_right_N: Tensor) -> float:
-    """Expected calibration error (Guo et al. 2017, equation 3): the gap between a bin's accuracy and its confidence,
-    weighted by how many predictions fall into the bin. A bin holds its lower edge, and the last one 1 alone.
-    """
-    edges = torch.linspace(0, 1, _CALIBRATION_BINS + 1)
+@dataclass(frozen=True)
+class CalibrationBins:
+    """Predictions by their confidence: 15 equal bins of [0, 1], and one for a confidence of exactly 1."""
+
+    count: Tensor  # float32 [bins]
+    confidence: Tensor  # float32 [bins], its mean; 0 of an empty bin
+    accuracy: Tensor  # float32 [bins], the share that was right; 0 of an empty bin
+
+    @property
+    def error(self) -> float:
+        """Expected calibration error (Guo et al. 2017, equation 3): the gap between a bin's accuracy and its
+        confidence, weighted by how many predictions fall into the bin.
+        """
+        return float(((self.accuracy - self.confidence).abs() * (self.count / self.count.sum())).sum())
+
+
+def calibration_bins(confidences_N: Tensor, is_right_N: Tensor) -> CalibrationBins:
+    """Sorts predictions, float32 [N] and bool [N], into bins. A bin holds its lower edge, and the last one 1 alone."""
+    edges = torch.linspace(0, 1, NUM_CALIBRATION_BINS + 1)
     bin_N = torch.bucketize(confidences_N, edges, right=True) - 1
     count, confidence, accuracy = (
         torch.zeros(len(edges)).scatter_add_(0, bin_N, values)
-        for values in (torch.ones_like(confidences_N), confidences_N, is_right_N)
+        for values in (torch.ones_like(confidences_N), confidences_N, is_right_N.float())
     )
-    gap = torch.nan_to_num(accuracy / count) - torch.nan_to_num(confidence / count)
-    return float((gap.abs() * (count / count.sum())).sum())
+    return CalibrationBins(count, torch.nan_to_num(confidence / count), torch.nan_to_num(accuracy / count))

@@ -87,7 +87,8 @@ def ci2p_vit_large(pretrained: bool = False, **kwargs: Any) -> VisionTransformer
 def ci2p_vit_base(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
     """The paper's CI2P-ViT: width 768, 12 heads, MLP 3072; 87,470,698 parameters with 10 classes.
 
-    Takes `latent_channels` (192) and `latent_size` (16, an image's side over 16) beside timm's own arguments.
+    Takes `latent_channels` (192) and `latent_size` (16, an image's side over 16) beside timm's own arguments, of which
+    `patch_size` is 2, or 1 for four times the tokens.
     """
     return _ci2p_vit("ci2p_vit_base", pretrained, **({"embed_dim": 768, "num_heads": 12} | kwargs))
 

@@ -22,7 +22,7 @@ from torch import nn
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.extras import not_installed
-from pipeline.models.model_factory import baseline_names, create_model, model_names, reads_pixels
+from pipeline.models.model_factory import baseline_names, create_model, model_names, one_scale_names, reads_pixels
 from pipeline.models.patch_reshape import LATENT_CHANNELS, STRIDE
 from pipeline.transforms import PIXEL_CHANNELS, PIXELS_PER_LATENT, AnalysisTransform
 
@@ -61,15 +61,16 @@ class Complexity:
     gmacs_trained: float
     """Of the trained part: the whole of a model that reads pixels, all but the encoder of one that reads latents."""
     paper_params: int | None
-    """The paper's, to its printed digits; None where it gives none, and for another number of classes than its 10."""
+    """The paper's, to its printed digits; None where it gives none, and where there are other
+    classes than its 10 or tokens than its 64."""
     paper_gmacs: float | None
     """The paper's; it leaves the attention products out for ci2p_vit_ds alone."""
 
 
 def measure(
-    models: Sequence[str] = (), image_sizes: Sequence[int] = (256,), num_classes: int = PAPER_CLASSES
+    models: Sequence[str] = (), image_sizes: Sequence[int] = (256,), num_classes: int = PAPER_CLASSES, tokens: int = 64
 ) -> list[Complexity]:
-    """Every model, by default all of ours, at every image size.
+    """Every model, by default all of ours that make so many `tokens` of a 256 x 256 image, at every image size.
 
     Each is run once, on the CPU and on zeros: seconds for the largest. Raises InputError for an image size that is no
     multiple of 32 and for a model that `create_model` refuses.
@@ -77,19 +78,20 @@ def measure(
     for size in image_sizes:
         if size <= 0 or size % _PIXELS_PER_TOKEN:
             raise InputError(f"--image-size {size} is no multiple of {_PIXELS_PER_TOKEN}; give 256, 384 or 512")
-    names = models or [*model_names(), *baseline_names()]
-    return [_measure_one(name, size, num_classes) for name in names for size in image_sizes]
+    ours = [*model_names(), *baseline_names()] if tokens == 64 else one_scale_names()
+    names = models or ours
+    return [_measure_one(name, size, num_classes, tokens) for name in names for size in image_sizes]
 
 
-def _measure_one(name: str, image_size: int, num_classes: int) -> Complexity:
+def _measure_one(name: str, image_size: int, num_classes: int, tokens: int) -> Complexity:
     grid = image_size // PIXELS_PER_LATENT
     pixels = reads_pixels(name)
     shape = (PIXEL_CHANNELS, image_size, image_size) if pixels else (LATENT_CHANNELS, grid, grid)
     with torch.device("meta"):
-        model = create_model(name, num_classes=num_classes, input_shape=shape)
+        model = create_model(name, num_classes=num_classes, input_shape=shape, tokens=tokens)
     trained = _count(model, shape)
     encoder = _Count(0, 0, 0) if pixels else _count_encoder(image_size)
-    as_in_paper = num_classes == PAPER_CLASSES
+    as_in_paper = num_classes == PAPER_CLASSES and tokens == 64
     return Complexity(
         model=name,
         image_size=image_size,

@@ -1,6 +1,7 @@
 """From a model's name to a model: what a run folder writes down is what builds the model again."""
 
 import difflib
+from typing import Any
 
 import timm
 from torch import nn
@@ -11,7 +12,7 @@ import pipeline.models.dual_scale_vit
 import pipeline.models.pixel_vit  # noqa: F401  (these register their models)
 from ci2p_cache.errors import InputError
 from pipeline.models.ci2p_vit import LATENT_SIZE
-from pipeline.models.patch_reshape import LATENT_CHANNELS
+from pipeline.models.patch_reshape import LATENT_CHANNELS, STRIDES
 from pipeline.models.pixel_vit import IMAGE_SIZE
 from pipeline.models.timm_vit import EXAMPLE, timm_vit, timm_vit_names
 from pipeline.transforms import PIXEL_CHANNELS
@@ -23,23 +24,27 @@ def create_model(
     num_classes: int,
     input_shape: tuple[int, int, int] | None = None,
     drop_path: float = 0.0,
+    tokens: int = 64,
     pretrained: bool | str = False,
 ) -> nn.Module:
     """Builds one of our models or any VisionTransformer of timm's, its weights drawn from torch's global generator.
 
     `input_shape` is [C,H,W] of one sample: latents, by default [192,16,16], or for a pixel baseline pixels, by default
     [3,256,256]. `drop_path` is the last block's stochastic depth rate in [0, 1), to which the blocks before it rise
-    linearly. `pretrained` starts a timm model from timm's weights, or from a file of them if it is a path; nothing
+    linearly. `tokens` is what PatchReshape makes of 256 x 256 pixels: 64 as in the paper, or 256 for a ci2p_vit of one
+    scale. `pretrained` starts a timm model from timm's weights, or from a file of them if it is a path; nothing
     else touches the network. The model maps float [B,C,H,W] to logits [B,num_classes].
 
     Raises InputError for a name that is no such model (naming the nearest), for a shape that the model does not read,
-    and for pretrained weights that do not exist, cannot be had or do not fit.
+    for a number of tokens that it does not make, and for pretrained weights that do not exist, cannot be had or do not
+    fit.
     """
     is_ours = name in (*model_names(), *baseline_names())
     if not is_ours:
         _refuse_unless_timm_vit(name)
     shape = input_shape or _default_shape(name)
     _refuse_other_input(name, shape)
+    arguments: dict[str, Any] = dict(tokens_argument(name, tokens))
     if not is_ours:
         return timm_vit(name, num_classes=num_classes, latent_shape=shape, drop_path=drop_path, pretrained=pretrained)
     if pretrained:
@@ -49,14 +54,19 @@ def create_model(
         )
     channels, height, width = shape
     size = (height, width)
-    inputs = {"img_size": size} if reads_pixels(name) else {"latent_channels": channels, "latent_size": size}
-    model: nn.Module = timm.create_model(name, num_classes=num_classes, drop_path_rate=drop_path, **inputs)
+    arguments |= {"img_size": size} if reads_pixels(name) else {"latent_channels": channels, "latent_size": size}
+    model: nn.Module = timm.create_model(name, num_classes=num_classes, drop_path_rate=drop_path, **arguments)
     return model
 
 
 def model_names() -> list[str]:
     """Our models that read latents, in alphabetical order; beside them `create_model` takes timm's ViTs."""
     return sorted(timm.list_models(module=("ci2p_vit", "dual_scale_vit")))
+
+
+def one_scale_names() -> list[str]:
+    """Our models that read latents and whose tokens all stand on one grid."""
+    return sorted(timm.list_models(module="ci2p_vit"))
 
 
 def baseline_names() -> list[str]:
@@ -67,6 +77,18 @@ def baseline_names() -> list[str]:
 def reads_pixels(name: str) -> bool:
     """Whether a model takes pixels; all others take latents."""
     return name in baseline_names()
+
+
+def tokens_argument(name: str, tokens: int) -> dict[str, int]:
+    """What a number of tokens of a 256 x 256 image adds to timm's arguments. Raises InputError where it cannot be."""
+    if tokens == 64:
+        return {}
+    if name in one_scale_names() and tokens in STRIDES:
+        return {"patch_size": STRIDES[tokens]}
+    raise InputError(
+        f"tokens = {tokens} with model '{name}': ci2p_vit_tiny, _small, _base and _large make 64 or 256 tokens of "
+        "256 x 256 pixels, and the number of every other model is its own; name one of these, or leave tokens at 64"
+    )
 
 
 def _default_shape(name: str) -> tuple[int, int, int]:

@@ -5,10 +5,11 @@
       IR(192, 1152,   D, k=5, stride 2)
     grid    [B,D,8,8]  ->  tokens [B,64,D]
 
-D is 768 in the paper. For another width only the last block's output count changes; its middle stays at 1152.
+D is 768 in the paper. For another width only the last block's output count changes; its middle stays at 1152. With a
+stride of 1 in the second block the grid keeps its size: four times the tokens of the same weights. Ours.
 """
 
-# B batch, C latent channels (192), H=W latent grid (16), N tokens (64), D width (768)
+# B batch, C latent channels (192), H=W latent grid (16), N tokens (64, or 256), D width (768)
 
 from typing import Any, cast
 
@@ -19,7 +20,9 @@ from pipeline.models.inverted_residual import InvertedResidual
 
 LATENT_CHANNELS = 192
 STRIDE = 2
-"""Latent positions per token and side: a token covers 2 x 2 latents, 32 x 32 pixels."""
+"""The paper's latent positions per token and side: a token covers 2 x 2 latents, 32 x 32 pixels."""
+STRIDES = {64: 2, 256: 1}
+"""By the number of tokens of a 256 x 256 image."""
 
 _SECOND_MID_CHANNELS = 1152
 
@@ -48,21 +51,22 @@ class PatchReshape(nn.Module):
     ) -> None:
         """Builds the two blocks.
 
-        `patch_size` must be 2, the blocks' own stride. `output_fmt` "NHWC" (which timm asks for under
+        `patch_size` is the second block's stride, 2 or 1. `output_fmt` "NHWC" (which timm asks for under
         `dynamic_img_size`) or `flatten=False` leave the grid unflattened. `bias`, `strict_img_size` and
         `dynamic_img_pad` are taken because timm passes them, and ignored: the convolutions have no bias, and
         every grid will do.
         """
         super().__init__()
-        assert _pair(patch_size) == (STRIDE, STRIDE), f"patch_size is {STRIDE} latents, not {patch_size}"
+        stride, other = _pair(patch_size)
+        assert stride == other and stride in STRIDES.values(), f"patch_size is 2 latents or 1, not {patch_size}"
         assert output_fmt in (None, "NCHW", "NHWC"), output_fmt
-        self.patch_size = (STRIDE, STRIDE)
+        self.patch_size = (stride, stride)
         self.flatten = flatten and output_fmt is None
         self.output_fmt = output_fmt or "NCHW"
         self.set_input_size(img_size)
         self.blocks = nn.Sequential(
             InvertedResidual(in_chans, 4 * in_chans, in_chans, kernel_size=3, stride=1),
-            InvertedResidual(in_chans, _SECOND_MID_CHANNELS, embed_dim, kernel_size=5, stride=STRIDE),
+            InvertedResidual(in_chans, _SECOND_MID_CHANNELS, embed_dim, kernel_size=5, stride=stride),
         )
         self.norm = norm_layer(embed_dim) if norm_layer is not None else nn.Identity()
         self.to(device=device, dtype=dtype)
@@ -82,11 +86,12 @@ class PatchReshape(nn.Module):
 
     def feat_ratio(self, as_scalar: bool = True) -> int | tuple[int, int]:
         """Latent positions per token and side."""
-        return STRIDE if as_scalar else self.patch_size
+        return self.patch_size[0] if as_scalar else self.patch_size
 
     def dynamic_feat_size(self, img_size: tuple[int, int]) -> tuple[int, int]:
-        """The token grid of a latent grid: half of it, rounded up."""
-        return -(-img_size[0] // STRIDE), -(-img_size[1] // STRIDE)
+        """The token grid of a latent grid: a stride-th of it, rounded up."""
+        stride = self.patch_size[0]
+        return -(-img_size[0] // stride), -(-img_size[1] // stride)
 
     def forward(self, latents_BCHW: Tensor) -> Tensor:
         """float [B,C,H,W] -> tokens, float [B,N,D], row by row; or the grid, as `output_fmt` says."""

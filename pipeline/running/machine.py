@@ -92,6 +92,13 @@ def describe_machine(machine: Machine) -> list[str]:
     return lines
 
 
+def name_device(device: str) -> str:
+    """What a torch device is, for people: "AMD EPYC 7763, 2 cores, AVX2" or "NVIDIA H200"."""
+    if torch.device(device).type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()}, {counted(num_cores(), 'core')}, {torch.backends.cpu.get_cpu_capability()}"
+
+
 def _gib(count: int | None) -> str:
     return "unknown" if count is None else f"{count / _GIB:.1f} GiB"
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ci2p_cache.cache import Cache, open_cache
+from ci2p_cache.disk_cache import LocalDisk
 from ci2p_cache.errors import InputError
 from ci2p_cache.known_images import KnownImages, known_images
 from ci2p_cache.loader import PLAIN_VIEW, BatchLoader, Resident, order_window
@@ -162,13 +163,15 @@ class CacheData:
         )
 
 
-def open_training_data(path: str | Path, *, workers: int = 1, resident: Resident = "auto") -> CacheData:
-    """Opens both splits of a cache.
+def open_training_data(
+    path: str | Path, *, workers: int = 1, resident: Resident = "auto", disk: LocalDisk | None = None
+) -> CacheData:
+    """Opens both splits of a cache, to be kept on a `disk` where it is remote.
 
     Raises InputError when a split is missing or unfinished, or the two do not hold the same classes and kind of
     latents; WorkError when a shard is missing or truncated.
     """
-    train, val = open_cache(path, "train"), open_cache(path, "val")
+    train, val = (open_cache(path, split, disk) for split in ("train", "val"))
     refuse_mixture(train.spec, val.spec)
     if train.classes != val.classes:
         odd = sorted(set(train.classes) ^ set(val.classes)) or ["their order"]

@@ -14,14 +14,17 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 
+from ci2p_cache.traffic import traffic
 from pipeline.models import create_model
 from pipeline.models.token_drop import drop_tokens
 from pipeline.running import signals
 from pipeline.running.deadlines import Deadlines
+from pipeline.running.launched import launched_as
 from pipeline.running.lock import Lock
 from pipeline.running.progress import progress as show_progress
 from pipeline.train.checkpoint import Progress, newest_checkpoint, refuse_non_finite, save_checkpoint, take_previous
 from pipeline.train.data import Batches, Share, TrainingData
+from pipeline.train.fetched import fetched_by_machine
 from pipeline.train.launch import agreed, deterministic_on_cpu, launch, step_seed
 from pipeline.train.learner import Learner
 from pipeline.train.loss_log import LossLog
@@ -107,6 +110,7 @@ def _train(
 ) -> TrainResult:
     """`train`, in a folder that is its own; the `lock` is on rank 0, which writes."""
     is_writer = lock is not None
+    seen = traffic()
     torch.manual_seed(recipe.seed)
     config = resolve_config(recipe, data, run=run, device=str(share.device), world_size=share.world_size)
     check_run(run, config)
@@ -207,6 +211,10 @@ def _train(
 
             # Record. Metrics and best weights before the checkpoint: a kill in between repeats the epoch and writes
             # them again, while a checkpoint that came first would never see them written.
+            now = traffic()
+            is_remote = "://" in data.path
+            fetched_bytes, stalled_s = fetched_by_machine(now - seen, launched_as()) if is_remote else (None, None)
+            seen = now
             metrics = EpochMetrics(
                 epoch=epoch,
                 step=epoch * steps_per_epoch,
@@ -217,6 +225,8 @@ def _train(
                 lr=learner.lr,
                 images_per_s=progress.step * images_per_step / progress.epoch_seconds,
                 seconds=progress.epoch_seconds + eval_seconds,
+                fetched_bytes=fetched_bytes,
+                stalled_s=stalled_s,
             )
             refuse_non_finite(learner.model, metrics.step)
             if log is not None:

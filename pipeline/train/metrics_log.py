@@ -8,6 +8,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
+
 from ci2p_cache.errors import WorkError
 from ci2p_cache.publish import publish
 
@@ -39,6 +41,11 @@ class EpochMetrics:
     """Training steps alone."""
     seconds: float
     """The epoch with its evaluation."""
+    fetched_bytes: tuple[int, ...] | None = None
+    """Of a remote cache, what each machine fetched since the epoch before, or since it was started; None of a local
+    one."""
+    stalled_s: float | None = None
+    """How long the process that waited the longest waited for shards which had not come yet."""
 
     def line(self, num_epochs: int) -> str:
         """For people."""
@@ -47,8 +54,14 @@ class EpochMetrics:
             top1 = f"validation loss {self.val_loss:.4f}, top-1 {100 * self.val_top1:.2f} %"
         return (
             f"epoch {self.epoch} of {num_epochs}: loss {self.train_loss:.4f}, {top1}, lr {self.lr:.3g}, "
-            f"{self.images_per_s:.1f} images/s, {self.seconds:.1f} s"
+            f"{self.images_per_s:.1f} images/s, {self.seconds:.1f} s{self._fetched()}"
         )
+
+    def _fetched(self) -> str:
+        if self.fetched_bytes is None:
+            return ""
+        machines = " + ".join(f"{num_bytes / 1e6:.1f}" for num_bytes in self.fetched_bytes)
+        return f", {machines} MB fetched, {self.stalled_s:.1f} s waited for"
 
 
 class MetricsLog:
@@ -79,7 +92,7 @@ class MetricsLog:
         if self._writer is not None:
             for name, value in asdict(metrics).items():
                 if name not in ("epoch", "step") and value is not None:
-                    self._writer.add_scalar(name, value, metrics.step)
+                    self._writer.add_scalar(name, np.sum(value), metrics.step)
             self._writer.flush()
 
     def __enter__(self) -> Self:

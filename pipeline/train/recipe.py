@@ -38,6 +38,9 @@ class Recipe(BaseModel):
 
     model: str = "ci2p_vit_base"
     """One of ci2p's, or any VisionTransformer of timm's by its name: docs/models.md."""
+    tokens: Literal[64, 256] = 64
+    """What PatchReshape makes of 256 x 256 pixels: 64 tokens, the paper's, or 256 of a ci2p_vit of one scale, for about
+    four times the operations. Ours."""
     epochs: _Count = Field(300, ge=1)
     """How often each image is shown."""
     batch_size: _Count = Field(128, ge=1)

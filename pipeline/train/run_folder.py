@@ -27,6 +27,7 @@ from ci2p_cache.known_images import KnownImages, dump_known_images, parse_known_
 from ci2p_cache.order import ORDER_VERSION
 from ci2p_cache.publish import publish
 from pipeline.models import create_model
+from pipeline.running.machine import name_device
 from pipeline.train.data import TrainingData
 from pipeline.train.data_place import DataPlace, place_of
 from pipeline.train.recipe import Recipe
@@ -55,6 +56,7 @@ class ModelBuilder(Protocol):
         num_classes: int,
         input_shape: tuple[int, int, int],
         drop_path: float,
+        tokens: int,
         pretrained: bool | str,
     ) -> nn.Module: ...
 
@@ -85,6 +87,8 @@ class RunConfig(BaseModel):
     device: str
     world_size: int
     versions: dict[str, str]
+    machine: str = ""
+    """For people: the processor or GPU that computed it last; empty where an older ci2p wrote this."""
 
     @property
     def run_id(self) -> str:
@@ -153,6 +157,7 @@ def resolve_config(recipe: Recipe, data: TrainingData, *, run: Path, device: str
         device=device,
         world_size=world_size,
         versions={package: metadata.version(package) for package in _RECORDED_PACKAGES},
+        machine=name_device(device),
     )
 
 
@@ -166,6 +171,7 @@ def build_model(config: RunConfig, build: ModelBuilder = create_model, *, pretra
         num_classes=len(config.data.classes),
         input_shape=config.data.input_shape,
         drop_path=config.recipe.drop_path,
+        tokens=config.recipe.tokens,
         pretrained=pretrained,
     )
 

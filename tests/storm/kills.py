@@ -12,6 +12,7 @@ from ci2p_cache.verify import verify_split
 from pipeline.train.checkpoint import load_checkpoint
 from pipeline.train.weights_file import read_weights
 from tests.conftest import files_of, write_image_folder
+from tests.equal_runs import CLOCKS
 from tests.storm.kind import Broken, Kind
 from tests.storm.victims import convert, duration_of, encode, run_victim, train
 
@@ -147,7 +148,7 @@ def _last(run: Path) -> dict[str, torch.Tensor]:
 
 def _measured(run: Path) -> list[dict[str, object]]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [{name: line[name] for name in line if name not in ("seconds", "images_per_s")} for line in lines]
+    return [{name: line[name] for name in line if name not in CLOCKS} for line in lines]
 
 
 KINDS = (

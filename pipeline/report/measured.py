@@ -1,0 +1,107 @@
+"""A run measured for its page: scores, calibration and examples, or what is missing to have them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ci2p_cache.cache import Cache, open_cache
+from ci2p_cache.errors import Ci2pError
+from ci2p_cache.printable import printable
+from pipeline.baselines.pixel_spec import is_pixels
+from pipeline.encode.pictures import PictureDecoder
+from pipeline.evaluate.reports import EvalReport
+from pipeline.evaluate.run import evaluate
+from pipeline.evaluate.scores import CalibrationBins, Scores, calibration_bins
+from pipeline.report.cache_figures import CacheFigures, figures_of
+from pipeline.report.examples import Examples, show_examples
+from pipeline.report.run_record import RunRecord
+from pipeline.train.data_place import find_data
+from pipeline.train.trained_model import load_model
+
+_EXAMPLES = 12  # of each kind
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What could be measured of a run; None of what could not."""
+
+    num_params: int | None = None
+    scores: Scores | None = None
+    bins: CalibrationBins | None = None
+    examples: Examples | None = None
+    cache: CacheFigures | None = None
+    measured_on: str = ""
+    missing: tuple[str, ...] = ()
+    """For people: a line for each thing that is not there."""
+
+
+def measure(run: RunRecord, *, shards: str | None, weights: str, device: str, workers: int | None) -> Measured:
+    """Measures a run on the validation split of its cache, or of `shards`; decodes by the codec of `weights`.
+
+    What a user can mend ends in a line of `missing`, and what does not need it is measured all the same.
+    """
+    missing: list[str] = []
+    num_params, caches, report, examples = None, None, None, None
+    try:
+        num_params = sum(parameter.numel() for parameter in load_model(run.path)[0].parameters())
+    except Ci2pError as error:
+        missing.append(f"the model's weights, and what they predict: {error}")
+    if not is_pixels(run.config.data.spec):
+        try:
+            path = shards or find_data(run.config.data, run.path)
+            caches = [open_cache(path, split) for split in ("train", "val")]
+        except Ci2pError as error:
+            missing.append(f"the cache, and with it what is measured on it: {error}")
+    if num_params is not None and (caches is not None or is_pixels(run.config.data.spec)):
+        try:
+            report = _evaluate(run, shards, device, workers)
+        except Ci2pError as error:
+            missing.append(f"confusion, accuracy by class, calibration and examples: {error}")
+    if report is not None and caches is not None:
+        try:
+            decoder = PictureDecoder(caches[1].spec, weights, device)
+            examples = _examples(report, caches[1], decoder)
+        except Ci2pError as error:
+            missing.append(f"examples as decoded latents: {error}")
+    return Measured(
+        num_params=num_params,
+        scores=None if report is None else report.scores,
+        bins=None if report is None else _bins(report),
+        examples=examples,
+        cache=None if caches is None else figures_of(caches),
+        measured_on="" if report is None else printable(report.measured_on),
+        missing=tuple(map(printable, missing)),
+    )
+
+
+def _evaluate(run: RunRecord, shards: str | None, device: str, workers: int | None) -> EvalReport:
+    return evaluate(
+        str(run.path),
+        shards=shards,
+        images=None,
+        split="val",
+        tta=False,
+        weights="bundled",
+        device=device,
+        batch_size=64,
+        workers=workers,
+    )
+
+
+def _bins(report: EvalReport) -> CalibrationBins:
+    probabilities = torch.cat([part.probabilities for part in report.predictions])
+    labels = torch.cat([part.labels for part in report.predictions])
+    confidences, predicted = probabilities.max(1)
+    return calibration_bins(confidences, predicted == labels)
+
+
+def _examples(report: EvalReport, cache: Cache, decoder: PictureDecoder) -> Examples:
+    return show_examples(
+        cache,
+        decoder,
+        torch.cat([part.probabilities for part in report.predictions]),
+        torch.cat([part.labels for part in report.predictions]),
+        np.concatenate([part.places for part in report.predictions]),
+        most=_EXAMPLES,
+    )

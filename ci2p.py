@@ -323,9 +323,13 @@ class Cache:
         self.split = split
         self.spec: CacheSpec = self._cache.spec
         self.classes: list[str] = list(self._cache.classes)
-        self.labels: NDArray[np.int64] = self._cache.labels
         self._plain: ViewDataset | None = None
         self._decoder: Any = None
+
+    @functools.cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """[N] in [0, num_classes). Raises WorkError when they have changed on the disk."""
+        return self._cache.labels
 
     @functools.cached_property
     def keys(self) -> Sequence[str]:
@@ -364,7 +368,7 @@ class Cache:
         samples = sample_numbers(range(len(self)) if indices is None else indices, len(self))
         views = np.full(len(samples), view_number(self._cache, view))
         return ViewReader(self._cache.split_dir, self._cache.manifest, disk=self._cache.disk).read_latents(
-            self._cache.positions[samples], views
+            self._cache.positions_of(samples), views
         )
 
     @_public

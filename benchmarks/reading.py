@@ -41,7 +41,7 @@ import ci2p
 from ci2p_cache.cache import Cache, open_cache
 from ci2p_cache.codecs import stored_dtype, unpack
 from ci2p_cache.loader import BatchLoader, load_resident
-from ci2p_cache.manifest import read_marker
+from ci2p_cache.marker import read_marker
 from ci2p_cache.publish import publish
 from ci2p_cache.reader import ViewReader
 from ci2p_cache.shard_file import ShardFile, read_rows

@@ -25,11 +25,12 @@ from commands import command_line, machine
 
 from ci2p_cache import codecs
 from ci2p_cache.cache import open_cache
-from ci2p_cache.duplicates import NO_DUPLICATES
 from ci2p_cache.loader import BatchLoader
-from ci2p_cache.manifest import Marker, make_manifest, read_marker, write_manifest
+from ci2p_cache.manifest import make_manifest, table_files, write_manifest
+from ci2p_cache.marker import Marker, read_marker
 from ci2p_cache.publish import publish
 from ci2p_cache.reader import ViewReader
+from ci2p_cache.seals import seal_of
 from ci2p_cache.shard import ShardContents, write_shard
 from ci2p_cache.spec import CacheSpec
 from ci2p_cache.zarr_store import shard_file
@@ -91,10 +92,13 @@ def write_cache(cache: Path, one: Path, marker: Marker, num_images: int) -> None
         os.link(one / marker.record.file, target)
         markers.append(marker.model_copy(update={"shard": shard, "record": record}))
     classes = tuple(map(str, range(1000)))
-    manifest = make_manifest(
-        simulated_spec(), classes, markers, contents_sha256=None, left_out=(), duplicates=NO_DUPLICATES, files={}
-    )
-    write_manifest(cache / "train", manifest)
+    sealed = ((each, seal_of(b"")) for each in markers)
+    manifest = make_manifest(simulated_spec(), classes, SHARD_SIZE * len(markers), sealed, left_out=())
+    tables = table_files(manifest)
+    for name, parts in tables.items():
+        publish(cache / "train" / name, *parts)
+    files = {name: seal_of(*parts) for name, parts in tables.items()}
+    write_manifest(cache / "train", manifest.model_copy(update={"files": files}))
 
 
 def seconds_of(function: Callable[[], object], rounds: int) -> float:

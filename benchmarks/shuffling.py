@@ -63,7 +63,7 @@ def ours_remote(num_images: int, epoch: int) -> Order:
     """Planned once, read through windows of shards that differ every epoch."""
     planned = plan_order([f"{number:08d}" for number in range(num_images)], 0)
     first_samples = np.append(np.arange(0, num_images, _OUR_SHARD_SIZE), num_images)
-    shards = Shards(first_samples, window_shards(_OUR_SHARD_SIZE, [1]))
+    shards = Shards(first_samples, window_shards(_OUR_SHARD_SIZE, 1))
     windows = Windows(shards, shard_windows(shards.num_shards, shards.window_shards, 0, epoch))
     return planned[windows.samples(np.arange(num_images), 0, epoch)]
 

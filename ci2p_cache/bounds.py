@@ -19,7 +19,8 @@ from ci2p_cache.printable import counted
 from ci2p_cache.views import MIRROR, num_crops, view_names
 
 if TYPE_CHECKING:
-    from ci2p_cache.manifest import Manifest, Marker
+    from ci2p_cache.manifest import Manifest
+    from ci2p_cache.marker import Marker
     from ci2p_cache.spec import CacheSpec
 
 LARGEST_IMAGE = 2**14  # pixels a side: a view of it is 200 MB
@@ -155,24 +156,25 @@ def check_manifest(manifest: "Manifest") -> None:
         _refuse("spec_id", manifest.spec_id, f"that of its spec is {spec.spec_id}")
     if len(manifest.labels) != num_items:
         raise ValueError(f"labels has {len(manifest.labels)} entries for {num_items} items")
-    labels = np.array(manifest.labels, dtype=np.int64)
-    if labels.max(initial=-1) >= len(manifest.classes):
-        _refuse("labels", int(labels.max()), f"of {counted(len(manifest.classes), 'class')}")
-    if len(manifest.shards) != num_shards(num_items, spec.shard_size):
-        raise ValueError(f"shards has {len(manifest.shards)} entries for {num_items} items, {spec.shard_size} each")
-    for number, record in enumerate(manifest.shards):
-        if record.file != SHARD_FILES[spec.format].format(number):
-            _refuse(f"shards.{number}.file", record.file, f"it is {SHARD_FILES[spec.format].format(number)}")
-        begin = number * spec.shard_size
-        found = np.count_nonzero(labels[begin : begin + spec.shard_size] >= 0)
-        if record.num_samples != found:
-            _refuse(f"shards.{number}.num_samples", record.num_samples, f"{found} of its labels are of stored images")
-    stored = int(np.count_nonzero(labels >= 0))
+    table = manifest.shards
+    if len(table) != num_shards(num_items, spec.shard_size):
+        raise ValueError(f"shards has {len(table)} entries for {num_items} items, {spec.shard_size} each")
+    for name in ("num_samples", "bytes", "num_escapes", "marker_bytes"):
+        outside = (table.column(name) < 0) | (table.column(name) >= 2**62 // max(1, len(table)))
+        if outside.any():
+            number = int(np.flatnonzero(outside)[0])
+            _refuse(f"shards.{number}.{name}", int(table.column(name)[number]), "0 or more, and not that much")
+    if not table.has_markers:  # the labels were listed here; otherwise each shard's are looked at when they are read
+        for number in range(len(table)):
+            wrong = manifest.labels.complaint(number)
+            if wrong is not None:
+                raise ValueError(f"labels {wrong}")
+    stored = int(table.column("num_samples").sum())
     for name, expected in {
         "num_images": stored,
         "num_views": stored * len(spec.views),
         "num_failed": num_items - stored,
-        "bytes_total": sum(record.bytes for record in manifest.shards),
+        "bytes_total": int(table.column("bytes").sum()),
     }.items():
         if getattr(manifest, name) != expected:
             _refuse(name, getattr(manifest, name), f"the rest of the manifest makes it {expected}")

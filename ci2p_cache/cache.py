@@ -1,6 +1,8 @@
 """A finished split of a cache, opened: what is in it and where. Reading it is `reader`'s and `loader`'s work."""
 
+import os
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +11,8 @@ from ci2p_cache.codecs import stored_dtype
 from ci2p_cache.disk_cache import LocalDisk
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.items import Contents, ItemList, read_contents, read_item_list
-from ci2p_cache.manifest import Manifest, Marker, check_marker_in, marker_file, parse_manifest, parse_marker
+from ci2p_cache.manifest import Manifest, check_marker_in, parse_manifest
+from ci2p_cache.marker import Marker, marker_file, parse_marker
 from ci2p_cache.packed_strings import PackedStrings
 from ci2p_cache.printable import counted
 from ci2p_cache.remote import cannot_read, fetch
@@ -25,8 +28,7 @@ class Cache:
     path: str  # of the cache, a folder or an fsspec URL
     split: str
     manifest: Manifest
-    positions: NDArray[np.int64]  # [N] where each stored sample lies; failures have none
-    labels: NDArray[np.int64]  # [N] in [0, num_classes)
+    failed: NDArray[np.int64]  # the positions that hold no sample, ascending
     disk: LocalDisk | None = None  # where the shards of a remote one are kept, once for all processes of the machine
 
     @property
@@ -40,7 +42,35 @@ class Cache:
     @property
     def num_samples(self) -> int:
         """Images, each with all its views."""
-        return len(self.positions)
+        return self.manifest.num_images
+
+    def positions_of(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where each of [n] stored samples lies, int64 [n]: failures have a position and are no sample."""
+        if not len(self.failed):
+            return samples
+        positions: NDArray[np.int64] = samples + np.searchsorted(
+            self.failed - np.arange(len(self.failed)), samples, "right"
+        )
+        return positions
+
+    def samples_at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The samples that lie at [n] positions, int64 [n]."""
+        samples: NDArray[np.int64] = positions - np.searchsorted(self.failed, positions)
+        return samples
+
+    def labels_of(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """int64 [n] in [0, num_classes) of [n] samples. Raises WorkError when they have changed on the disk."""
+        return self.manifest.labels.at(self.positions_of(samples))
+
+    @cached_property
+    def positions(self) -> NDArray[np.int64]:
+        """[N] of all samples, which are held from then on."""
+        return self.positions_of(np.arange(self.num_samples))
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """[N] of all samples, which are held from then on. Raises WorkError when they have changed on the disk."""
+        return self.labels_of(np.arange(self.num_samples))
 
     @property
     def classes(self) -> list[str]:
@@ -53,7 +83,7 @@ class Cache:
     def read_items(self) -> ItemList:
         """What the split is made of, in the order of the positions; its keys for one. Raises WorkError when damaged."""
         if self.spec.format_version > 1:
-            items = read_item_list(self.split_dir, self.manifest.files)
+            items = read_item_list(self.split_dir, self.manifest.seals)
             if len(items.labels) != self.manifest.num_items or list(items.classes) != self.classes:
                 raise WorkError(f"{self.split_dir}/items has other items or classes than the manifest; encode it again")
             return items
@@ -67,13 +97,13 @@ class Cache:
         keys = self.read_items().keys
         if len(keys) == self.num_samples:
             return keys
-        return PackedStrings(keys[position] for position in self.positions.tolist())
+        return keys.take(self.positions)
 
     def read_contents(self) -> Contents | None:
         """What each image file held, in the order of the positions; None of format version 1, which kept no hashes."""
         if self.spec.format_version == 1:
             return None
-        return read_contents(self.split_dir, self.manifest.num_items, self.manifest.files)
+        return read_contents(self.split_dir, self.manifest.num_items, self.manifest.seals)
 
     @property
     def resident_bytes(self) -> int:
@@ -98,22 +128,24 @@ def open_cache(path: str | AnyPath, split: str, disk: LocalDisk | None = None) -
         raise InputError(_why_not(path, split)) from error
     except OSError as error:
         raise cannot_read(f"{split_dir}/manifest.json", error) from error
-    manifest = parse_manifest(data, f"{split_dir}/manifest.json")
-    for state in each_of(lambda shard: _state_of(f"{split_dir}/{shard.file}", shard.bytes), manifest.shards, split_dir):
+    manifest = parse_manifest(data, split_dir)
+    sizes = manifest.shards.column("bytes").tolist()
+    files = map(manifest.shards.file, range(len(sizes)))
+    shards = ((f"{split_dir}/{file}", size) for file, size in zip(files, sizes, strict=True))
+    for state in each_of(lambda shard: _state_of(*shard), shards, split_dir):
         if state:
             raise WorkError(f"{state}; run the same `ci2p encode` again to restore it")
-    labels = np.asarray(manifest.labels, dtype=np.int64)
-    positions = np.flatnonzero(labels >= 0)
-    if not len(positions):
+    if not manifest.num_images:
         raise InputError(f"{split_dir} holds no image: all {manifest.num_failed} of its items failed to encode")
-    return Cache(path, split, manifest, positions, labels[positions], disk)
+    return Cache(path, split, manifest, manifest.labels.failed(), disk)
 
 
 def _state_of(url: str, num_bytes: int) -> str:
     """What is wrong with the size of a shard, as far as its server tells; it shows again when it is fetched."""
     try:
-        size = file_size(url)
-    except FileNotFoundError:
+        # A hundred thousand Paths would take half a second.
+        size = file_size(url) if "://" in url else os.stat(url).st_size  # noqa: PTH116
+    except (FileNotFoundError, NotADirectoryError):
         return f"{url} is missing"
     except OSError as error:
         raise cannot_read(url, error) from error

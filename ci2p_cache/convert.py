@@ -5,14 +5,13 @@ Between formats alone, buffers are copied as they are.
 
 from typing import Literal
 
-import numpy as np
-
 from ci2p_cache.cache import open_cache
 from ci2p_cache.claim import check_claim, claim_folder
 from ci2p_cache.codecs import Store
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.items import has_item_list, write_item_list
-from ci2p_cache.manifest import Manifest, check_marker_in, marker_path, read_marker
+from ci2p_cache.manifest import Manifest, check_marker_in
+from ci2p_cache.marker import marker_path, read_marker
 from ci2p_cache.plan import num_shards
 from ci2p_cache.remote_path import AnyPath
 from ci2p_cache.shard import (
@@ -96,7 +95,7 @@ def convert_split(
             write_shard(split_dir, spec, shard, contents)
     manifest = finish_split(target, spec, cache.manifest.left_out)
     assert manifest is not None
-    assert np.array_equal(manifest.labels, cache.manifest.labels)
+    assert manifest.labels == cache.manifest.labels
     return manifest
 
 

@@ -32,7 +32,7 @@ NO_DUPLICATES = Duplicates()
 
 
 def find_duplicates(
-    cache: AnyPath, split: str, items: ItemList, contents: Contents, labels: NDArray[np.int64]
+    cache: AnyPath, split: str, items: ItemList, contents: Contents, labels: NDArray[np.int32]
 ) -> Duplicates:
     """Of one split, within itself and in those of the earlier splits of its cache that are finished.
 
@@ -83,8 +83,8 @@ def _read_hashes(split_dir: AnyPath) -> NDArray[np.void] | None:
         manifest = read_manifest(split_dir)
     except (WorkError, InputError):
         return None
-    labels = np.asarray(manifest.labels)
-    contents = read_contents(split_dir, len(labels), manifest.files)
+    labels = manifest.labels.whole()
+    contents = read_contents(split_dir, len(labels), manifest.seals)
     return _as_scalars(contents)[contents.known & (labels >= 0)]
 
 

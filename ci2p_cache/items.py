@@ -12,28 +12,25 @@ and, once every shard is there,
 """
 
 import hashlib
-import io
 import json
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from tokenize import TokenError
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ci2p_cache.arrays import Parts, map_array, map_file, npy_parts
 from ci2p_cache.errors import WorkError
 from ci2p_cache.packed_strings import PackedStrings
 from ci2p_cache.publish import publish
-from ci2p_cache.regular_file import read_regular
-from ci2p_cache.remote import fetch
 from ci2p_cache.remote_path import AnyPath
-from ci2p_cache.seals import Seals, check_seal
+from ci2p_cache.scratch import scratch_array
+from ci2p_cache.seals import FileSeal, Seals
 
 HASH_BYTES = 16
 NO_BYTES = -1  # the size of an image file that was not read
 FOLDER = "items"
+_BOUNDS_AT_ONCE = 1 << 20
 LIST_FILES = tuple(f"{FOLDER}/{name}" for name in ("classes.json", "keys.npy", "key_bounds.npy", "labels.npy"))
 
 
@@ -90,16 +87,16 @@ def write_item_list(split_dir: AnyPath, items: ItemList) -> None:
     """Publishes what a split is made of, the labels last: with them the list is there."""
     folder = split_dir / FOLDER
     publish(folder / "classes.json", json.dumps(items.classes, ensure_ascii=False).encode())
-    publish(folder / "keys.npy", _npy(np.frombuffer(items.keys.block, np.uint8)))
-    publish(folder / "key_bounds.npy", _npy(items.keys.bounds))
-    publish(folder / "labels.npy", _npy(items.labels.astype(np.int32)))
+    publish(folder / "keys.npy", *npy_parts(np.frombuffer(items.keys.block, np.uint8)))
+    publish(folder / "key_bounds.npy", *npy_parts(items.keys.bounds))
+    publish(folder / "labels.npy", *npy_parts(items.labels.astype(np.int32, copy=False)))
 
 
-def contents_files(contents: Contents) -> dict[str, bytes]:
+def contents_files(contents: Contents) -> dict[str, Parts]:
     """The files, by their path in a split's folder, that say what its image files held."""
     return {
-        f"{FOLDER}/num_bytes.npy": _npy(contents.num_bytes),
-        f"{FOLDER}/hashes.npy": _npy(contents.hashes),
+        f"{FOLDER}/num_bytes.npy": npy_parts(contents.num_bytes),
+        f"{FOLDER}/hashes.npy": npy_parts(contents.hashes),
     }
 
 
@@ -120,11 +117,10 @@ def read_item_list(split_dir: str | AnyPath, seals: Seals | None = None) -> Item
     keys = _array(split_dir, "keys.npy", np.uint8, 1, seals)
     bounds = _array(split_dir, "key_bounds.npy", np.int64, 1, seals)
     classes = _classes(split_dir, seals)
-    block = keys.tobytes()
-    whole = len(bounds) == len(labels) + 1 and bounds[0] == 0 and bounds[-1] == len(block)
-    if not whole or np.any(bounds[1:] < bounds[:-1]) or np.any(labels < -1) or np.any(labels >= len(classes)):
+    whole = len(bounds) == len(labels) + 1 and bounds[0] == 0 and bounds[-1] == len(keys) and _is_ascending(bounds)
+    if not whole or labels.min(initial=0) < -1 or labels.max(initial=-1) >= len(classes):
         raise WorkError(f"{where} is damaged: its arrays do not fit together; encode the split again")
-    return ItemList(classes, PackedStrings.from_block(block, bounds), labels)
+    return ItemList(classes, PackedStrings.from_block(keys.data, bounds), labels)
 
 
 def read_contents(split_dir: str | AnyPath, num_items: int, seals: Seals | None = None) -> Contents:
@@ -138,52 +134,56 @@ def read_contents(split_dir: str | AnyPath, num_items: int, seals: Seals | None 
     return contents
 
 
-def contents_of(num_bytes: Sequence[int], hashes: Sequence[str]) -> Contents:
-    """From lists as the markers have them, hexadecimal hashes, "" where no file was read."""
+def unknown_contents(num_items: int) -> Contents:
+    """To be filled in, part by part: nothing has been read of any image."""
+    num_bytes = scratch_array((num_items,), np.int64)
+    num_bytes[:] = NO_BYTES
+    return Contents(num_bytes, scratch_array((num_items, HASH_BYTES), np.uint8))
+
+
+def hashes_of(hashes: list[str]) -> NDArray[np.uint8]:
+    """[n, 16] of hexadecimal hashes as markers have them, "" where no file was read."""
     none = bytes(HASH_BYTES)
     block = b"".join(bytes.fromhex(each) if each else none for each in hashes)
-    return Contents(
-        np.asarray(num_bytes, dtype=np.int64), np.frombuffer(block, dtype=np.uint8).reshape(len(hashes), HASH_BYTES)
-    )
+    return np.frombuffer(block, dtype=np.uint8).reshape(len(hashes), HASH_BYTES)
 
 
 def hash_contents(items: ItemList, contents: Contents) -> str:
     """SHA-256 over every key, label, size and hash: two splits with equal ones hold the same images."""
     digest = hashlib.sha256()
     digest.update(items.keys.block)
-    for array in (items.keys.bounds.astype("<i8"), items.labels.astype("<i4"), contents.num_bytes.astype("<i8")):
-        digest.update(array.tobytes())
-    digest.update(contents.hashes.tobytes())
+    for array, dtype in (
+        (items.keys.bounds, "<i8"),
+        (items.labels, "<i4"),
+        (contents.num_bytes, "<i8"),
+        (contents.hashes.reshape(-1), "u1"),
+    ):
+        digest.update(np.ascontiguousarray(array.astype(dtype, copy=False)).view(np.uint8).data)
     return digest.hexdigest()
 
 
-def _npy(array: NDArray[Any]) -> bytes:
-    stream = io.BytesIO()
-    np.save(stream, np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"))), allow_pickle=False)
-    return stream.getvalue()
+def _is_ascending(bounds: NDArray[np.int64]) -> bool:
+    steps = range(0, len(bounds) - 1, _BOUNDS_AT_ONCE)
+    return not any(np.any(np.diff(bounds[begin : begin + _BOUNDS_AT_ONCE + 1]) < 0) for begin in steps)
 
 
 def _array(
     split_dir: str | AnyPath, name: str, dtype: type[np.generic], dimensions: int, seals: Seals | None
 ) -> NDArray[Any]:
-    where, data = f"{split_dir}/{FOLDER}", _read(split_dir, name, seals)
-    stream = io.BytesIO(data)
-    try:
-        if np.lib.format.read_magic(stream) != (1, 0):  # type: ignore[no-untyped-call]
-            raise ValueError("it is of another version of the format")
-        shape, is_fortran, found = np.lib.format.read_array_header_1_0(stream)  # type: ignore[no-untyped-call]
-    except (ValueError, SyntaxError, TypeError, RecursionError, TokenError) as error:
-        reason = " ".join(str(error).split())[:80]
-        raise WorkError(f"{where}/{name} is damaged ({reason}); encode the split again") from error
-    values = data[stream.tell() :]
-    if found != dtype or len(shape) != dimensions or is_fortran or math.prod(shape) * found.itemsize != len(values):
-        raise WorkError(f"{where}/{name} is damaged: {found} {shape}; encode the split again")
-    array: NDArray[Any] = np.frombuffer(values, found).reshape(shape)
-    return array
+    name = f"{FOLDER}/{name}"
+    return map_array(split_dir, name, dtype, dimensions, _seal(name, split_dir, seals))
+
+
+def _seal(name: str, split_dir: str | AnyPath, seals: Seals | None) -> FileSeal | None:
+    """Raises WorkError for a file that the seals do not have."""
+    if seals is not None and name not in seals:
+        raise WorkError(f"{split_dir}/{name} is no file of the split; run `ci2p verify`")
+    return None if seals is None else seals[name]
 
 
 def _classes(split_dir: str | AnyPath, seals: Seals | None) -> tuple[str, ...]:
-    where, data = f"{split_dir}/{FOLDER}", _read(split_dir, "classes.json", seals)
+    name = f"{FOLDER}/classes.json"
+    where, data = f"{split_dir}/{FOLDER}", bytes(map_file(split_dir, name, _seal(name, split_dir, seals)))
     try:
         classes = json.loads(data)
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
@@ -191,17 +191,3 @@ def _classes(split_dir: str | AnyPath, seals: Seals | None) -> tuple[str, ...]:
     except (ValueError, RecursionError) as error:
         raise WorkError(f"{where}/classes.json is damaged; encode the split again") from error
     return tuple(classes)
-
-
-def _read(split_dir: str | AnyPath, name: str, seals: Seals | None) -> bytes:
-    """Raises WorkError for a file that is not there, cannot be read or is not what was sealed."""
-    path = f"{split_dir}/{FOLDER}/{name}"
-    if "://" in path:
-        data = bytes(fetch(path))
-    else:
-        try:
-            data = read_regular(path)
-        except OSError as error:
-            raise WorkError(f"{path} cannot be read ({error.strerror}); run `ci2p verify`") from error
-    check_seal(data, f"{FOLDER}/{name}", seals, split_dir)
-    return data

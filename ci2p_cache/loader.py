@@ -82,7 +82,7 @@ class BatchLoader:
         # resumption: "auto" reads a remote cache window by window even where all of it fits.
         shards = None
         if _is_streamed(cache, resident):
-            counts = [record.num_samples for record in cache.manifest.shards]
+            counts = cache.manifest.shards.column("num_samples")
             shards = Shards(np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]), self._reader.window_shards)
         self._order = BatchOrder(
             num_samples=cache.num_samples,
@@ -123,7 +123,7 @@ class BatchLoader:
     def keys_of(self, batch: Batch) -> list[str]:
         """The key of each of the samples of one of its batches. Raises WorkError when the item list is damaged."""
         keys = self.cache.read_keys()
-        return [keys[int(place)] for place in np.searchsorted(self.cache.positions, batch.positions)]
+        return [keys[sample] for sample in self.cache.samples_at(batch.positions).tolist()]
 
     def _stored(
         self, samples: NDArray[np.int64], views: NDArray[np.int64], windows: Windows | None
@@ -131,7 +131,7 @@ class BatchLoader:
         """Stored values [B, C, H, W], and what those of them stand for that are escapes."""
         if windows is not None:
             self._reader.prefetch(windows.ahead(samples))
-        positions = self.cache.positions[samples]
+        positions = self.cache.positions_of(samples)
         rows = positions * len(self.cache.spec.views) + views
         if self._resident is not None:
             batch = self._resident.index_select(0, torch.from_numpy(rows).to(self._resident.device))
@@ -144,8 +144,8 @@ class BatchLoader:
     def _batch(self, samples: NDArray[np.int64], future: "Future[tuple[Tensor, Escaped | None]]") -> Batch:
         stored, escaped = future.result()
         stored = stored.to(self.device, non_blocking=True)
-        labels = torch.from_numpy(self.cache.labels[samples]).to(self.device, non_blocking=True)
-        return Batch(to_latents(stored, self.cache.spec, escaped), labels, self.cache.positions[samples])
+        labels = torch.from_numpy(self.cache.labels_of(samples)).to(self.device, non_blocking=True)
+        return Batch(to_latents(stored, self.cache.spec, escaped), labels, self.cache.positions_of(samples))
 
     def _load_resident(self, resident: Resident) -> Tensor | None:
         """The whole split as stored values [num_items * V, C, H, W], or None to read it batch by batch."""
@@ -178,7 +178,7 @@ def order_window(cache: Cache, resident: Resident) -> int:
     if not _is_streamed(cache, resident):
         return 0
     shards = cache.manifest.shards
-    size = window_shards(cache.spec.shard_size, [record.bytes for record in shards])
+    size = window_shards(cache.spec.shard_size, int(shards.column("bytes").max()))
     return size if size < len(shards) else 0
 
 

@@ -1,110 +1,40 @@
-"""Shard commit markers and the manifest: a shard exists only if its marker does (promise C2), a split only if its
-manifest does, and whatever is missing is listed by key and reason (promise C5)."""
+"""A finished split: manifest.json, written once every marker exists, and beside it what grows with the images.
 
-import hashlib
-import json
+SPLIT/manifest.json    what there is one of, and the seals of the other files; its own seal
+SPLIT/shards.npy       what is known of each shard: see `shard_table`
+SPLIT/labels.npy       the label of each position: see `stored_labels`
+
+Whatever is missing is listed by key and reason (promise C5).
+"""
+
+from collections import ChainMap
+from collections.abc import Iterable
 from typing import Any, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, SkipValidation, ValidationError, model_validator
 
-from ci2p_cache.bounds import (
-    Classes,
-    Count,
-    Finite,
-    Label,
-    Sha256,
-    ShardId,
-    check_manifest,
-    check_marker,
-    check_marker_of,
-    complaint,
-)
+from ci2p_cache.arrays import Parts, map_array, npy_parts
+from ci2p_cache.bounds import Classes, Count, Finite, Label, Sha256, check_manifest, complaint
 from ci2p_cache.duplicates import NO_DUPLICATES, Duplicates
 from ci2p_cache.errors import InputError, WorkError
-from ci2p_cache.escapes import Escape
 from ci2p_cache.left_out import LeftOut
+from ci2p_cache.marker import Failure, Marker, ShardRecord, check_marker_for
+from ci2p_cache.plan import num_shards
 from ci2p_cache.publish import publish
 from ci2p_cache.remote_path import AnyPath, read_whole
-from ci2p_cache.seals import MANIFEST, FileSeal, seal_json, unseal_json
+from ci2p_cache.scratch import scratch_array
+from ci2p_cache.seals import MANIFEST, FileSeal, Seals, seal_json, unseal_json
+from ci2p_cache.shard_table import ROW, SHARDS, ShardTable, row_of, table_of_records
 from ci2p_cache.spec import CacheSpec
-
-NO_LABEL = -1  # the label of a position whose image failed
-
-
-class Failure(BaseModel):
-    """An item that is not in the cache, and why."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    key: str
-    reason: str
+from ci2p_cache.stored_labels import LABELS, StoredLabels, checksum_of
 
 
-class ShardRecord(BaseModel):
-    """What the manifest knows of a shard file: enough to find it truncated, missing or changed."""
+class _Fields(BaseModel):
+    """What manifest.json says of a split."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    file: str  # relative to the split's folder
-    num_samples: Count
-    bytes: Count
-    sha256: Sha256
-    id: ShardId | None = None  # what the file says of itself: see `PackedShard`; None of format version 1
-    num_escapes: Count = 0  # integers beyond what a stored byte holds: the marker lists them
-    escapes_sha256: Sha256 | None = None  # of that list: see `hash_escapes`
-
-    @model_serializer(mode="wrap")
-    def _serialise(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves out what there is not: such a cache has the files it had before there was any."""
-        fields: dict[str, Any] = serialise(self)
-        if self.id is None:
-            fields.pop("id", None)
-        if not self.num_escapes:
-            for name in ("num_escapes", "escapes_sha256"):
-                fields.pop(name, None)
-        return fields
-
-
-class Marker(BaseModel):
-    """The commit marker of one shard, shards/000000.json: written last."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    spec_id: str
-    shard: Count
-    record: ShardRecord
-    keys: list[str]  # one per planned position, in order
-    labels: list[Label]  # the same; NO_LABEL where the image failed
-    failures: list[Failure]
-    value_range: tuple[Finite, Finite]  # of the dequantised latents; (0, 0) for a shard of failures alone
-    recorded: dict[str, Any]  # device, precision, versions: what should not, but might, matter
-    view_offsets: list[list[int]] | None = None  # tars only: where each view's buffer begins in the file, [n][V]
-    view_bytes: list[list[int]] | None = None  # tars only: how long it is, [n][V]
-    view_crc32c: list[list[int]] | None = None  # tars only, since format version 2: its checksum, [n][V]
-    escapes: list[Escape] | None = None  # what the stored values 255 stand for; None where there is none
-    # Of each planned position, since format version 2: the image file's size, its hash (see `hash_content`) and when it
-    # was last modified, in ns since 1970 (of a tar's member: the tar). -1 and "" where it was not read, or unknown.
-    image_bytes: list[int] | None = None
-    image_hashes: list[str] | None = None
-    modified_ns: list[int] | None = None
-
-    @model_validator(mode="after")
-    def _within_bounds(self) -> Self:
-        check_marker(self)
-        return self
-
-
-class Manifest(BaseModel):
-    """One finished split, manifest.json: written once every marker exists."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     spec: CacheSpec
     spec_id: str
@@ -115,15 +45,28 @@ class Manifest(BaseModel):
     num_failed: Count
     bytes_total: Count  # of the shard files
     value_range: tuple[Finite, Finite]
-    shards: list[ShardRecord]
-    labels: list[Label]  # one per planned position; NO_LABEL where the image failed
     failures: list[Failure]
     recorded: list[dict[str, Any]]  # what the markers recorded, each different one once
     # Since format version 2:
     contents_sha256: Sha256 | None = None  # of every key, label, size and hash: see `hash_contents`
     left_out: tuple[LeftOut, ...] = ()  # what the data set holds and this split, or the whole of it, left out
     duplicates: Duplicates = NO_DUPLICATES
-    files: dict[str, FileSeal] | None = None  # every file of the split but this one; None of version 1, which knew none
+    # Of every file of the split but this one, the shards and their markers; None of version 1, which knew none.
+    files: dict[str, FileSeal] | None = None
+
+
+class _ManifestFile(_Fields):
+    """manifest.json itself: of format version 1, and of version 2 before it was fixed, it lists shards and labels."""
+
+    shards: list[ShardRecord] | None = None
+    labels: list[Label] | None = None  # one per planned position; -1 where the image failed
+
+
+class Manifest(_Fields):
+    """One finished split."""
+
+    shards: SkipValidation[ShardTable] = Field(exclude=True)
+    labels: SkipValidation[StoredLabels] = Field(exclude=True)
 
     @model_validator(mode="after")
     def _within_bounds(self) -> Self:
@@ -132,150 +75,142 @@ class Manifest(BaseModel):
 
     @property
     def num_escapes(self) -> int:
-        return sum(shard.num_escapes for shard in self.shards)
+        return int(self.shards.column("num_escapes").sum())
 
-
-def marker_file(shard: int) -> str:
-    """Where a marker lies, relative to the split's folder."""
-    return f"shards/{shard:06d}.json"
-
-
-def marker_path(split_dir: AnyPath, shard: int) -> AnyPath:
-    return split_dir / marker_file(shard)
-
-
-def hash_bytes(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def hash_escapes(escapes: list[Escape]) -> str:
-    """SHA-256 of the list as compact JSON."""
-    return hash_bytes(json.dumps(escapes, separators=(",", ":")).encode())
-
-
-def write_marker(split_dir: AnyPath, marker: Marker) -> None:
-    """The last step of writing a shard."""
-    publish(marker_path(split_dir, marker.shard), dump_marker(marker))
-
-
-def dump_marker(marker: Marker) -> bytes:
-    """What its file holds."""
-    return seal_json(marker.model_dump_json(exclude_none=True).encode())
-
-
-def read_marker(split_dir: AnyPath, shard: int) -> Marker | None:
-    """The marker of a shard, or None when the shard does not exist. Raises WorkError when the marker is damaged."""
-    path = marker_path(split_dir, shard)
-    try:
-        return parse_marker(read_whole(path), path, shard)
-    except FileNotFoundError:
-        return None
-
-
-def parse_marker(data: bytes, path: AnyPath | str, shard: int) -> Marker:
-    """Raises WorkError, naming the `path` that the bytes came from, when they are no marker of this shard."""
-    body = unseal_json(data)
-    try:
-        # Those of format version 1 have no seal; what is left of a seal that does not hold is no field of a marker.
-        marker = Marker.model_validate_json(data if body is None else body)
-    except ValidationError as error:
-        raise WorkError(f"{path} is damaged ({complaint(error)}); delete it and run the same command again") from error
-    if marker.shard != shard:
-        raise WorkError(f"{path} is that of shard {marker.shard}; delete it and run the same command again")
-    return marker
+    @property
+    def seals(self) -> Seals | None:
+        """Of every file of the split but the manifest; None of format version 1."""
+        return None if self.files is None else ChainMap(self.files, self.shards.seals())  # type: ignore[arg-type]
 
 
 def check_marker_in(marker: Marker, manifest: Manifest, path: AnyPath | str) -> None:
     """Raises WorkError, naming the `path` of a marker, unless it says of its shard what the manifest says."""
     spec = manifest.spec
     check_marker_for(marker, spec, manifest.num_items, len(manifest.classes), path)
-    begin = marker.shard * spec.shard_size
     for field, ours, theirs in (
         ("record", marker.record, manifest.shards[marker.shard]),
-        ("labels", marker.labels, manifest.labels[begin : begin + spec.shard_size]),
+        ("labels", marker.labels, manifest.labels.of_shard(marker.shard).tolist()),
     ):
         if ours != theirs:
             raise WorkError(f"{path} is damaged ({field} differs from the manifest's); run `ci2p verify`")
 
 
-def check_marker_for(marker: Marker, spec: CacheSpec, num_items: int, num_classes: int, path: AnyPath | str) -> None:
-    """Raises WorkError, naming the `path` of a marker, unless it may be one of a split of so many items and classes."""
-    try:
-        check_marker_of(marker, spec, num_items, num_classes)
-    except ValueError as error:
-        raise WorkError(f"{path} is damaged ({error}); delete it and run the same command again") from error
-
-
 def make_manifest(
     spec: CacheSpec,
     classes: tuple[str, ...],
-    markers: list[Marker],
+    num_items: int,
+    markers: Iterable[tuple[Marker, FileSeal]],
     *,
-    contents_sha256: str | None,
     left_out: tuple[LeftOut, ...],
-    duplicates: Duplicates,
-    files: dict[str, FileSeal] | None = None,
 ) -> Manifest:
-    """The manifest of a split whose markers are all there, in order."""
-    stored = [marker.value_range for marker in markers if marker.record.num_samples]
+    """The manifest of a split from its markers, all of them in order, each with its file's seal; one is held at a time.
+
+    What its images held, duplicates and the seals of other files are left to be filled in.
+    """
+    rows = np.zeros(num_shards(num_items, spec.shard_size), ROW)
+    labels = scratch_array((num_items,), np.int32)
+    failures: list[Failure] = []
     recorded: list[dict[str, Any]] = []
-    for marker in markers:
+    ranges: list[tuple[float, float]] = []
+    for number, (marker, seal) in enumerate(markers):
+        begin = number * spec.shard_size
+        labels[begin : begin + len(marker.labels)] = marker.labels
+        rows[number] = row_of(marker.record, seal, checksum_of(np.array(marker.labels, np.int32)))
+        failures += marker.failures
         if marker.recorded not in recorded:
             recorded.append(marker.recorded)
-    num_images = sum(marker.record.num_samples for marker in markers)
+        if marker.record.num_samples:
+            ranges.append(marker.value_range)
+    table = ShardTable(rows, spec.format)
+    num_images = int(table.column("num_samples").sum())
     return Manifest(
         spec=spec,
         spec_id=spec.spec_id,
         classes=list(classes),
-        num_items=sum(len(marker.keys) for marker in markers),
+        num_items=num_items,
         num_images=num_images,
         num_views=num_images * len(spec.views),
-        num_failed=sum(len(marker.failures) for marker in markers),
-        bytes_total=sum(marker.record.bytes for marker in markers),
-        value_range=(
-            min((low for low, _ in stored), default=0.0),
-            max((high for _, high in stored), default=0.0),
-        ),
-        shards=[marker.record for marker in markers],
-        labels=[label for marker in markers for label in marker.labels],
-        failures=[failure for marker in markers for failure in marker.failures],
+        num_failed=len(failures),
+        bytes_total=int(table.column("bytes").sum()),
+        value_range=(min((low for low, _ in ranges), default=0.0), max((high for _, high in ranges), default=0.0)),
+        failures=failures,
         recorded=recorded,
-        contents_sha256=contents_sha256,
         left_out=left_out,
-        duplicates=duplicates,
-        files=files,
+        shards=table,
+        labels=StoredLabels(labels, table, spec.shard_size, len(classes), f"the markers of {spec.split}"),
     )
+
+
+def table_files(manifest: Manifest) -> dict[str, Parts]:
+    """The files, by their path in a split's folder, that hold what grows with the images."""
+    return {SHARDS: npy_parts(manifest.shards.rows), LABELS: npy_parts(manifest.labels.whole())}
 
 
 def read_manifest(split_dir: AnyPath) -> Manifest:
     """The manifest of a finished split. Raises FileNotFoundError, and as `parse_manifest` does."""
-    path = split_dir / MANIFEST
-    return parse_manifest(read_whole(path), path)
+    return parse_manifest(read_whole(split_dir / MANIFEST), split_dir)
 
 
-def read_seals(split_dir: AnyPath) -> dict[str, FileSeal] | None:
-    """What every file of a split was when it was finished; None where it is not, or the manifest is of no use."""
+def read_seals(split_dir: AnyPath) -> Seals | None:
+    """What every file of a split was when it was finished; None where it is not, or the manifest is of no use.
+
+    Where its arrays are of no use, of the files that the manifest itself seals.
+    """
     try:
-        return read_manifest(split_dir).files
+        data = read_whole(split_dir / MANIFEST)
+        try:
+            return parse_manifest(data, split_dir).seals
+        except WorkError:
+            return _parse_file(data, f"{split_dir}/{MANIFEST}").files
     except (FileNotFoundError, WorkError, InputError):
         return None
 
 
-def parse_manifest(data: bytes, path: AnyPath | str) -> Manifest:
-    """Raises WorkError, naming the `path` that the bytes came from, unless they are a manifest as it was written, and
-    InputError where that was by a ci2p of another time."""
+def parse_manifest(data: bytes, split_dir: AnyPath | str) -> Manifest:
+    """The manifest of a split from the bytes of its file, with the arrays that lie beside it.
+
+    Raises WorkError unless they are as they were written, and InputError where that was by a ci2p of another time.
+    """
+    path = f"{split_dir}/{MANIFEST}"
+    file = _parse_file(data, path)
+    try:
+        table, labels = _read_tables(file, split_dir)
+        stored = StoredLabels(labels, table, file.spec.shard_size, len(file.classes), f"{split_dir}/{LABELS}")
+        return Manifest(**{name: getattr(file, name) for name in _Fields.model_fields}, shards=table, labels=stored)
+    except ValidationError as error:
+        raise _damaged(path, complaint(error)) from error
+    except ValueError as error:
+        raise _damaged(path, str(error)) from error
+
+
+def _parse_file(data: bytes, path: str) -> _ManifestFile:
     body = unseal_json(data)
     try:
-        manifest = Manifest.model_validate_json(data if body is None else body)
+        file = _ManifestFile.model_validate_json(data if body is None else body)
     except ValidationError as error:
         if body is not None and any(each["loc"][-1:] == ("format_version",) for each in error.errors()):
             raise InputError(f"{path} was made by a newer ci2p; upgrade ci2p") from error
-        raise WorkError(
-            f"{path} is damaged ({complaint(error)}); run the same `ci2p encode` again to restore it"
-        ) from error
-    if manifest.spec.format_version > 1 and (body is None or manifest.files is None):
+        raise _damaged(path, complaint(error)) from error
+    if file.spec.format_version > 1 and (body is None or file.files is None):
         raise InputError(f"{path} was made by a ci2p that did not seal its files yet; encode the images again")
-    return manifest
+    return file
+
+
+def _read_tables(file: _ManifestFile, split_dir: AnyPath | str) -> tuple[ShardTable, NDArray[np.int32]]:
+    """What is known of each shard, and the labels. Raises ValueError, naming the field, and WorkError."""
+    if file.shards is not None and file.labels is not None:
+        return table_of_records(file.shards, file.spec.format), np.array(file.labels, np.int32)
+    seals = file.files or {}
+    for name in (SHARDS, LABELS):
+        if name not in seals:
+            raise ValueError(f"files lacks {name}")
+    rows = map_array(split_dir, SHARDS, ROW, seal=seals[SHARDS])
+    labels = map_array(split_dir, LABELS, np.int32, seal=seals[LABELS], hashed=False)
+    return ShardTable(rows, file.spec.format), labels
+
+
+def _damaged(path: str, what: str) -> WorkError:
+    return WorkError(f"{path} is damaged ({what}); run the same `ci2p encode` again to restore it")
 
 
 def dump_manifest(manifest: Manifest) -> bytes:

@@ -1,6 +1,6 @@
 """Which sample comes when, and which of its views: pure functions of (seed, epoch, step) (promises T1 and T2)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -31,12 +31,12 @@ def epoch_samples(places: NDArray[np.int64], num_samples: int, seed: int, epoch:
     return permuted(places, num_samples, keys_of(_ORDER_STREAM, seed, epoch))
 
 
-def window_shards(shard_size: int, shard_bytes: Sequence[int]) -> int:
+def window_shards(shard_size: int, shard_bytes: int) -> int:
     """How many shards are a window: as hold 16,384 images, or fewer where these would take more than 1 GiB; at least 1.
 
-    `shard_size` counts images; `shard_bytes` is what each shard of the split takes.
+    `shard_size` counts images; `shard_bytes` is what the largest shard of the split takes.
     """
-    return max(1, min(-(-_WINDOW_IMAGES // shard_size), _WINDOW_BYTES // max([1, *shard_bytes])))
+    return max(1, min(-(-_WINDOW_IMAGES // shard_size), _WINDOW_BYTES // max(1, shard_bytes)))
 
 
 def shard_windows(num_shards: int, window_shards: int, seed: int, epoch: int) -> NDArray[np.int64]:

@@ -24,8 +24,8 @@ _OWN_DESCRIPTOR = re.compile(r"/dev/fd/(\d+)|/proc/self/fd/(\d+)")
 _STANDARD = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}
 
 
-def publish(path: AnyPath, data: bytes) -> None:
-    """Makes `path` hold exactly `data`, or leaves it as it was; parent folders are created.
+def publish(path: AnyPath, *parts: bytes | memoryview) -> None:
+    """Makes `path` hold exactly these bytes, or leaves it as it was; parent folders are created.
 
     A store takes an object whole or not at all, so that there nothing is written aside.
 
@@ -34,11 +34,12 @@ def publish(path: AnyPath, data: bytes) -> None:
     the file aside is then removed.
     """
     if isinstance(path, RemotePath):
-        write_file(path.url, data)
+        write_file(path.url, b"".join(parts))
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with published_aside(path) as aside, aside.open("wb") as file:
-        file.write(data)
+        for part in parts:
+            file.write(part)
         file.flush()
         os.fsync(file.fileno())
 

@@ -23,7 +23,8 @@ from ci2p_cache.disk_cache import DiskCache, LocalDisk
 from ci2p_cache.errors import WorkError
 from ci2p_cache.escapes import Escapes, collect_escapes
 from ci2p_cache.items import read_item_list
-from ci2p_cache.manifest import Manifest, Marker, check_marker_in, hash_escapes, marker_file, parse_marker
+from ci2p_cache.manifest import Manifest, check_marker_in
+from ci2p_cache.marker import Marker, hash_escapes, marker_file, parse_marker
 from ci2p_cache.order import window_shards
 from ci2p_cache.remote import RemoteShards, fetch
 from ci2p_cache.seals import FileSeal, check_seal
@@ -49,7 +50,7 @@ class ViewReader:
         self._manifest = manifest
         self._spec: CacheSpec = manifest.spec
         self._shards: dict[int, ShardFile] = {}  # of a local split
-        self.window_shards = window_shards(self._spec.shard_size, [record.bytes for record in manifest.shards])
+        self.window_shards = window_shards(self._spec.shard_size, int(manifest.shards.column("bytes").max()))
         self._remote = None if self.is_local else RemoteShards(self._load, 2 * self.window_shards)
         self._kept = None if self.is_local or disk is None else DiskCache(disk, manifest.spec_id)
         self._lock = threading.Lock()
@@ -96,12 +97,11 @@ class ViewReader:
         if not self._manifest.num_escapes:
             return None
         listed = []
-        for number, record in enumerate(self._manifest.shards):
-            if record.num_escapes:
-                escapes = self._marker(number).escapes or []
-                if hash_escapes(escapes) != record.escapes_sha256:
-                    raise WorkError(f"the escapes in the marker of shard {number} have changed; run `ci2p verify`")
-                listed.append((number * self._spec.shard_size, escapes))
+        for number in np.flatnonzero(self._manifest.shards.column("num_escapes")).tolist():
+            escapes = self._marker(number).escapes or []
+            if hash_escapes(escapes) != self._manifest.shards[number].escapes_sha256:
+                raise WorkError(f"the escapes in the marker of shard {number} have changed; run `ci2p verify`")
+            listed.append((number * self._spec.shard_size, escapes))
         return collect_escapes(listed, len(self._spec.views), int(np.prod(self._spec.latent_shape)))
 
     def read_shards(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.generic]]]:
@@ -109,13 +109,11 @@ class ViewReader:
 
         The sequential path, and the only one for a remote cache: each shard is fetched once, whole.
         """
-        labels = np.asarray(self._manifest.labels)
         num_views = len(self._spec.views)
         for shard in range(len(self._manifest.shards)):
-            begin = shard * self._spec.shard_size
             if self._remote is not None:
                 self.prefetch(np.arange(shard, min(shard + _SHARDS_AHEAD, len(self._manifest.shards))))
-            positions = begin + np.flatnonzero(labels[begin : begin + self._spec.shard_size] >= 0)
+            positions = shard * self._spec.shard_size + np.flatnonzero(self._manifest.labels.of_shard(shard) >= 0)
             flat = self.read(np.repeat(positions, num_views), np.tile(np.arange(num_views), len(positions)))
             yield positions, flat.reshape(len(positions), num_views, *self._spec.latent_shape)
             if self._remote is not None:
@@ -165,8 +163,8 @@ class ViewReader:
         image = f"position {position}"
         if self._spec.format_version > 1:
             with contextlib.suppress(WorkError, IndexError):
-                image = f"image {read_item_list(self._split_dir, self._manifest.files).keys[position]}"
-        file = self._manifest.shards[position // self._spec.shard_size].file
+                image = f"image {read_item_list(self._split_dir, self._manifest.seals).keys[position]}"
+        file = self._manifest.shards.file(position // self._spec.shard_size)
         return (
             f"{self._split_dir}/{file}: view {self._spec.views[view]} of {image} is damaged or missing; "
             "`ci2p verify` lists all that is"
@@ -201,8 +199,8 @@ class ViewReader:
         """Of the shard's file, and of its marker where that has one."""
         record, marker = self._manifest.shards[number], marker_file(number)
         seals = {record.file: FileSeal(record.sha256, record.bytes)}
-        if self._manifest.files is not None and marker in self._manifest.files:
-            seals[marker] = self._manifest.files[marker]
+        if self._manifest.seals is not None and marker in self._manifest.seals:
+            seals[marker] = self._manifest.seals[marker]
         return seals
 
     def _load_once(self, number: int) -> ShardFile:
@@ -218,7 +216,7 @@ class ViewReader:
     def _marker(self, number: int) -> Marker:
         name = marker_file(number)
         data = bytes(self._fetch(name, number))
-        check_seal(data, name, self._manifest.files, self._split_dir)
+        check_seal(data, name, self._manifest.seals, self._split_dir)
         marker = parse_marker(data, f"{self._split_dir}/{name}", number)
         check_marker_in(marker, self._manifest, f"{self._split_dir}/{name}")
         return marker

@@ -7,7 +7,7 @@ gone because somebody did as told.
 import json
 from collections.abc import Sequence
 
-from ci2p_cache.manifest import Failure
+from ci2p_cache.marker import Failure
 from ci2p_cache.publish import publish
 from ci2p_cache.remote_path import AnyPath
 

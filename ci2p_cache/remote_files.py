@@ -16,7 +16,7 @@ from ci2p_cache.errors import InputError
 from ci2p_cache.extras import not_installed
 from ci2p_cache.network_timeout import timeout_s
 from ci2p_cache.regular_file import read_regular
-from ci2p_cache.stores import TooLong as TooLong
+from ci2p_cache.tries import TooLong as TooLong
 
 _EXTRA_OF = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # scheme -> the extra that brings its client
 MOST_BYTES = 1 << 30  # of a file whose length nobody knows
@@ -107,12 +107,27 @@ def entries(folder: str) -> tuple[list[str], list[str]]:
         folders, files = web.entries(filesystem, path)
         return sorted(set(folders)), sorted(set(files))
     names: tuple[set[str], set[str]] = (set(), set())
+    for name, is_folder, _ in described_entries(folder):
+        names[0 if is_folder else 1].add(name)
+    return sorted(names[0]), sorted(names[1])
+
+
+def described_entries(folder: str) -> list[tuple[str, bool, dict[str, Any]]]:
+    """(name, whether it is a folder, what fsspec says of it) of all that lies in a folder. Raises OSError.
+
+    Of what a web server has, nothing is said beside the name.
+    """
+    filesystem, path = filesystem_of(folder)
+    if _is_web(filesystem):
+        folders, files = entries(folder)
+        return [*((name, True, {}) for name in folders), *((name, False, {}) for name in files)]
+    found = []
     for entry in stores.entries(filesystem, path, folder):
         inside = str(entry["name"]).rstrip("/")
         name = inside.rpartition("/")[2]
         if name and inside != str(path).rstrip("/"):  # a store may list the folder itself
-            names[0 if entry["type"] == "directory" else 1].add(name)
-    return sorted(names[0]), sorted(names[1])
+            found.append((name, entry["type"] == "directory", entry))
+    return found
 
 
 def open_file(url: str) -> IO[bytes]:

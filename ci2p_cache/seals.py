@@ -32,8 +32,12 @@ class FileSeal(NamedTuple):
 Seals = Mapping[str, FileSeal]  # of a split's files, by their paths relative to its folder
 
 
-def seal_of(data: bytes | memoryview) -> FileSeal:
-    return FileSeal(hashlib.sha256(data).hexdigest(), len(data))
+def seal_of(*parts: bytes | memoryview) -> FileSeal:
+    """Of the file that holds these, one after another."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return FileSeal(digest.hexdigest(), sum(map(len, parts)))
 
 
 def seal_json(body: bytes) -> bytes:

@@ -4,50 +4,52 @@ Both formats are written here and nowhere else, by stage one and by `convert` al
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from ci2p_cache import rans, tar_store, zarr_store
+from ci2p_cache.arrays import Parts, map_file
 from ci2p_cache.checksums import PackedShard
 from ci2p_cache.duplicates import find_duplicates, splits_after
 from ci2p_cache.errors import WorkError
 from ci2p_cache.escapes import Escape
 from ci2p_cache.items import (
     LIST_FILES,
-    NO_BYTES,
     Contents,
+    ItemList,
     contents_files,
-    contents_of,
     has_contents,
     hash_contents,
+    hashes_of,
     read_contents,
     read_item_list,
+    unknown_contents,
 )
 from ci2p_cache.left_out import LeftOut
 from ci2p_cache.manifest import (
+    Manifest,
+    dump_manifest,
+    make_manifest,
+    read_manifest,
+    read_seals,
+    table_files,
+    write_manifest,
+)
+from ci2p_cache.marker import (
     NO_LABEL,
     Failure,
-    Manifest,
     Marker,
     ShardRecord,
     check_marker_for,
-    dump_manifest,
     hash_bytes,
     hash_escapes,
-    make_manifest,
-    marker_file,
     marker_path,
     parse_marker,
-    read_manifest,
     read_marker,
-    read_seals,
-    write_manifest,
     write_marker,
 )
-from ci2p_cache.plan import num_shards
+from ci2p_cache.plan import num_shards, shard_positions
 from ci2p_cache.publish import publish, remove_leftovers, sweep_tree
 from ci2p_cache.refused import forget_refused
 from ci2p_cache.remote_path import AnyPath, each_of, files_in, num_bytes, read_whole
@@ -165,46 +167,34 @@ def finish_split(cache: AnyPath, spec: CacheSpec, left_out: tuple[LeftOut, ...])
     split_dir = cache / spec.split
     seals = read_seals(split_dir) or {}
     items = read_item_list(split_dir)
-    markers: list[Marker] = []
-    files = {name: seal_of((split_dir / name).read_bytes()) for name in LIST_FILES}
-    shards = range(num_shards(len(items.labels), spec.shard_size))
-    if len(_marked_shards(split_dir, len(shards))) < len(shards):
+    num_items = len(items.labels)
+    if len(_marked_shards(split_dir, num_shards(num_items, spec.shard_size))) < num_shards(num_items, spec.shard_size):
         return None
-    read = each_of(lambda shard: _read_marker(split_dir, shard), shards, split_dir)
-    for shard, data in zip(shards, read, strict=True):
-        if data is None:
-            return None
-        path = marker_path(split_dir, shard)
-        marker = parse_marker(data, path, shard)
-        check_marker_for(marker, spec, len(items.labels), len(items.classes), path)
-        files[marker_file(shard)] = seal_of(data)
-        files[marker.record.file] = FileSeal(marker.record.sha256, marker.record.bytes)
-        markers.append(marker)
-    if items.keys != [key for marker in markers for key in marker.keys]:
-        raise WorkError(f"{split_dir}/items has other keys than the shards; delete it and run the same command again")
-    contents = contents_of_markers(markers)
-    manifest = make_manifest(
-        spec,
-        items.classes,
-        markers,
-        contents_sha256=hash_contents(items, contents),
-        left_out=left_out,
-        duplicates=find_duplicates(
-            cache, spec.split, items, contents, np.array([label for marker in markers for label in marker.labels])
-        ),
+    contents = unknown_contents(num_items)
+    try:
+        markers = _markers(split_dir, spec, items, contents)
+        manifest = make_manifest(spec, items.classes, num_items, markers, left_out=left_out)
+    except FileNotFoundError:
+        return None
+    manifest = manifest.model_copy(
+        update={
+            "contents_sha256": hash_contents(items, contents),
+            "duplicates": find_duplicates(cache, spec.split, items, contents, manifest.labels.whole()),
+        }
     )
-    derived = {SPEC: dump_spec(spec)} | contents_files(contents)
+    files = {name: seal_of(map_file(split_dir, name, None)) for name in LIST_FILES}
+    derived: dict[str, Parts] = {SPEC: (dump_spec(spec),)} | contents_files(contents) | table_files(manifest)
     if spec.format == "zarr":
         derived |= zarr_store.metadata_files(manifest)
-    for name, data in derived.items():
+    for name, parts in derived.items():
         if name in seals and find_damage(split_dir, name, seals[name]) is None:
             files[name] = seals[name]  # as another version of zarr-python may have written it
             continue
-        files[name] = seal_of(data)
+        files[name] = seal_of(*parts)
         if find_damage(split_dir, name, files[name]) is not None:
-            if seals:
+            if name in seals:
                 logger.warning("%s/%s is missing or has changed; it is written anew", split_dir, name)
-            publish(split_dir / name, data)
+            publish(split_dir / name, *parts)
     manifest = manifest.model_copy(update={"files": dict(sorted(files.items()))})
     forget_refused(split_dir)
     sweep_tree(split_dir)
@@ -215,11 +205,27 @@ def finish_split(cache: AnyPath, spec: CacheSpec, left_out: tuple[LeftOut, ...])
     return manifest
 
 
-def _read_marker(split_dir: AnyPath, shard: int) -> bytes | None:
-    try:
-        return read_whole(marker_path(split_dir, shard))
-    except FileNotFoundError:
-        return None
+def _markers(
+    split_dir: AnyPath, spec: CacheSpec, items: ItemList, contents: Contents
+) -> Iterator[tuple[Marker, FileSeal]]:
+    """Yields every marker in order, with its file's seal, and fills in what its images held.
+
+    Raises FileNotFoundError for one that is missing, and WorkError for one that is damaged or of other images.
+    """
+    num_items = len(items.labels)
+    shards = range(num_shards(num_items, spec.shard_size))
+    read = each_of(lambda shard: read_whole(marker_path(split_dir, shard)), shards, split_dir)
+    for shard, data in zip(shards, read, strict=True):
+        path = marker_path(split_dir, shard)
+        marker = parse_marker(data, path, shard)
+        check_marker_for(marker, spec, num_items, len(items.classes), path)
+        positions = shard_positions(shard, num_items, spec.shard_size)
+        if items.keys[positions.start : positions.stop] != marker.keys:
+            raise WorkError(
+                f"{split_dir}/items has other keys than the shards; delete it and run the same command again"
+            )
+        fill_contents(contents, positions, marker)
+        yield marker, seal_of(data)
 
 
 def reopen_split(split_dir: AnyPath) -> None:
@@ -236,9 +242,9 @@ def _look_for_duplicates_again(cache: AnyPath, split: str) -> None:
         manifest = read_manifest(split_dir)
     except FileNotFoundError:
         return
-    items = read_item_list(split_dir, manifest.files)
-    contents = read_contents(split_dir, len(items.labels), manifest.files)
-    duplicates = find_duplicates(cache, split, items, contents, np.asarray(manifest.labels))
+    items = read_item_list(split_dir, manifest.seals)
+    contents = read_contents(split_dir, len(items.labels), manifest.seals)
+    duplicates = find_duplicates(cache, split, items, contents, manifest.labels.whole())
     if duplicates != manifest.duplicates:
         write_manifest(split_dir, manifest.model_copy(update={"duplicates": duplicates}))
 
@@ -250,12 +256,8 @@ def _holds(split_dir: AnyPath, manifest: Manifest) -> bool:
         return False
 
 
-def contents_of_markers(markers: Sequence[Marker]) -> Contents:
-    """What the image files of a split held, from its markers in order."""
-    num_bytes: list[int] = []
-    hashes: list[str] = []
-    for marker in markers:
-        nothing = len(marker.keys)
-        num_bytes += marker.image_bytes or [NO_BYTES] * nothing
-        hashes += marker.image_hashes or [""] * nothing
-    return contents_of(num_bytes, hashes)
+def fill_contents(contents: Contents, positions: range, marker: Marker) -> None:
+    """Writes what the image files of a shard held into what those of the split held."""
+    if marker.image_bytes is not None and marker.image_hashes is not None:
+        contents.num_bytes[positions.start : positions.stop] = marker.image_bytes
+        contents.hashes[positions.start : positions.stop] = hashes_of(marker.image_hashes)

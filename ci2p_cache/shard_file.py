@@ -15,7 +15,7 @@ from ci2p_cache import codecs, tar_store, zarr_store
 from ci2p_cache.blosc_buffer import buffer_bytes
 from ci2p_cache.checksums import CHECKSUM_BYTES, ID_BYTES, RESIDUE, crc32c, is_whole
 from ci2p_cache.errors import WorkError
-from ci2p_cache.manifest import NO_LABEL, Marker, ShardRecord, hash_bytes
+from ci2p_cache.marker import NO_LABEL, Marker, ShardRecord, hash_bytes
 from ci2p_cache.rans import ShardCoder
 from ci2p_cache.remote_path import AnyPath
 from ci2p_cache.spec import CacheSpec

@@ -1,7 +1,8 @@
 """What is in a cache, in figures and in lines."""
 
-from collections import Counter
 from typing import Any
+
+import numpy as np
 
 from ci2p_cache.codecs import INT_LIMIT
 from ci2p_cache.duplicates import Duplicates, describe_duplicates
@@ -37,7 +38,8 @@ def summarise_split(cache: AnyPath, split: str) -> dict[str, Any]:
     if not path.exists():
         return base | {"num_shards_done": sum(name.endswith(".json") for name in files_in(split_dir / "shards"))}
     manifest = read_manifest(split_dir)
-    images = Counter(label for label in manifest.labels if label >= 0)
+    labels = manifest.labels.whole()
+    images = np.bincount(labels[labels >= 0], minlength=len(manifest.classes)).tolist()
     return base | {
         "num_images": manifest.num_images,
         "num_views": manifest.num_views,

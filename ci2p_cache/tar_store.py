@@ -25,7 +25,7 @@ from ci2p_cache.bounds import SHARD_FILES
 from ci2p_cache.checksums import PackedShard, checksum, with_checksum
 from ci2p_cache.codecs import stored_dtype, unpack
 from ci2p_cache.errors import InputError, WorkError
-from ci2p_cache.manifest import Marker
+from ci2p_cache.marker import Marker
 from ci2p_cache.spec import CacheSpec
 
 ID_BEGIN = tarfile.BLOCKSIZE  # behind the header of the first member

@@ -4,10 +4,9 @@ import io
 import json
 import tarfile
 
-import numpy as np
-
 from ci2p_cache.errors import InputError
-from ci2p_cache.manifest import Manifest, Marker, marker_file
+from ci2p_cache.manifest import Manifest
+from ci2p_cache.marker import Marker, marker_file
 from ci2p_cache.remote_path import AnyPath, read_whole
 from ci2p_cache.seals import FileSeal, Seals
 from ci2p_cache.spec import SPEC, hash_items, read_spec
@@ -48,7 +47,7 @@ def _zarr_disagreements(split_dir: AnyPath, manifest: Manifest) -> list[str]:
             json.loads((split_dir / GROUP / name).read_bytes())
         except (OSError, ValueError, RecursionError):
             problems.append(f"{split_dir.name}/{GROUP}/{name}: missing or damaged")
-    if _labels_of(split_dir) != np.asarray(manifest.labels, "<i4").tobytes():
+    if _labels_of(split_dir) != manifest.labels.whole().astype("<i4").tobytes():
         problems.append(f"{split_dir.name}/{GROUP}/labels: other labels than in the manifest")
     return problems
 

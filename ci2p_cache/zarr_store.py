@@ -23,11 +23,13 @@ from zarr.abc.buffer import Buffer
 from zarr.codecs import BloscCodec, Crc32cCodec
 from zarr.storage import MemoryStore
 
+from ci2p_cache.arrays import Parts, npy_parts
 from ci2p_cache.bounds import SHARD_FILES
 from ci2p_cache.checksums import CHECKSUM_BYTES, ID_BYTES, PackedShard, is_whole, with_checksum
 from ci2p_cache.codecs import ESCAPE, INT_LIMIT, stored_dtype
 from ci2p_cache.errors import WorkError
-from ci2p_cache.manifest import NO_LABEL, Manifest
+from ci2p_cache.manifest import Manifest
+from ci2p_cache.marker import NO_LABEL
 from ci2p_cache.spec import CacheSpec
 
 GROUP = "latents.zarr"
@@ -80,9 +82,9 @@ def view_index(shard: memoryview, spec: CacheSpec) -> tuple[NDArray[np.int64], N
     return offsets, sizes
 
 
-def metadata_files(manifest: Manifest) -> dict[str, bytes]:
+def metadata_files(manifest: Manifest) -> dict[str, Parts]:
     """The group's metadata and its labels, which make the shards a zarr that any reader opens, by path in the split."""
-    spec, labels = manifest.spec, manifest.labels
+    spec, labels = manifest.spec, manifest.labels.whole()
     # A dict of ours, to be read without an event loop of its own: in a notebook one is running already.
     written: dict[str, Buffer] = {}
     group = zarr.create_group(store=MemoryStore(written), zarr_format=3, attributes=_attributes(manifest))
@@ -98,7 +100,7 @@ def metadata_files(manifest: Manifest) -> dict[str, bytes]:
         fill_value=0,
         dimension_names=("image", "view", "channel", "row", "column"),
     )
-    array = group.create_array(
+    group.create_array(
         "labels",
         shape=(len(labels),),
         chunks=(len(labels),),
@@ -106,11 +108,12 @@ def metadata_files(manifest: Manifest) -> dict[str, bytes]:
         compressors=None,
         fill_value=NO_LABEL,
     )
-    array[:] = np.asarray(labels, dtype=np.int32)
-    contents = {key: value.to_bytes() for key, value in written.items()}
+    contents: dict[str, Parts] = {key: (value.to_bytes(),) for key, value in written.items()}
+    if manifest.num_images:  # a chunk of nothing but the fill value is left out
+        contents["labels/c/0"] = npy_parts(labels)[1:]
     if spec.store == "rans":
-        contents["latents/zarr.json"] = _with_rans(contents["latents/zarr.json"])
-    return {f"{GROUP}/{key}": data for key, data in contents.items()}
+        contents["latents/zarr.json"] = (_with_rans(written["latents/zarr.json"].to_bytes()),)
+    return {f"{GROUP}/{key}": parts for key, parts in contents.items()}
 
 
 def _with_rans(metadata: bytes) -> bytes:

@@ -6,7 +6,12 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ci2p_cache.marker import ShardRecord
 from ci2p_cache.seals import seal_json, seal_of, unseal_json
+from ci2p_cache.shard_table import SHARDS, row_of
+from ci2p_cache.stored_labels import LABELS, checksum_of
 
 LIES: list[Any] = [
     None, True, 0, -1, 1, 2, 3, 31, 64, 10**6, 2**31, 2**63, -(2**63) - 1, 2**70, 0.5, -1e308, 1e308,
@@ -33,7 +38,7 @@ def lie(split_dir: Path, seed: int) -> str:
             if other.name != "spec.json":
                 body["spec_id"] = spec_id
     elif path.parent.name == "shards" and rng.random() < 0.7:
-        _agree(bodies[manifest_path], bodies[path])
+        _agree(split_dir, bodies[manifest_path], bodies[path])
     _seal(split_dir, bodies)
     return f"{path.name}: {done}"
 
@@ -75,14 +80,20 @@ def _change(rng: random.Random, holder: Any, key: Any) -> str:
     return f"{key}: {value!r:.40} -> {holder[key]!r:.40}"
 
 
-def _agree(manifest: Any, marker: Any) -> None:
-    """Has the manifest say what a marker says of its shard, as far as either can be understood."""
+def _agree(split_dir: Path, manifest: Any, marker: Any) -> None:
+    """Has the manifest's arrays say what a marker says of its shard, as far as either can be understood."""
     try:
         number, size = marker["shard"], manifest["spec"]["shard_size"]
-        manifest["shards"][number] = marker["record"]
-        manifest["labels"][number * size : (number + 1) * size] = marker["labels"]
-    except (KeyError, TypeError, IndexError):
-        pass
+        labels = np.load(split_dir / LABELS)
+        labels[number * size : (number + 1) * size] = marker["labels"]
+        rows = np.load(split_dir / SHARDS)
+        rows[number] = row_of(
+            ShardRecord.model_validate(marker["record"]), None, checksum_of(np.array(marker["labels"]))
+        )
+    except (KeyError, TypeError, IndexError, ValueError, OverflowError):
+        return
+    np.save(split_dir / LABELS, labels)
+    np.save(split_dir / SHARDS, rows)
 
 
 def _seal(split_dir: Path, bodies: dict[Path, Any]) -> None:
@@ -93,7 +104,13 @@ def _seal(split_dir: Path, bodies: dict[Path, Any]) -> None:
         if path == manifest_path:
             continue
         path.write_bytes(data if path.name == "spec.json" or len(data) < 3 else seal_json(data))
-        if isinstance(files, dict):
-            files[path.relative_to(split_dir).as_posix()] = seal_of(path.read_bytes())
+        if path.parent.name == "shards":
+            rows = np.load(split_dir / SHARDS)
+            seal = seal_of(path.read_bytes())
+            rows[int(path.stem)]["marker_sha256"] = np.frombuffer(bytes.fromhex(seal.sha256), np.uint8)
+            rows[int(path.stem)]["marker_bytes"] = seal.num_bytes
+            np.save(split_dir / SHARDS, rows)
+    if isinstance(files, dict):
+        files |= {name: seal_of((split_dir / name).read_bytes()) for name in ("spec.json", SHARDS, LABELS)}
     data = json.dumps(bodies[manifest_path], separators=(",", ":")).encode()
     manifest_path.write_bytes(seal_json(data) if len(data) > 2 else data)

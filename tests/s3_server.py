@@ -96,6 +96,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         if fault == "slow":
             time.sleep(0.2)
+        if fault == "drip" and self.command == "GET":
+            self._drip(data)
+            return
         if fault == "stall":
             time.sleep(3)
         if fault == "shorter" and data:
@@ -118,6 +121,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(data)
+
+    def _drip(self, data: bytes) -> None:
+        self._answer(200, {"Content-Length": str(len(data))}, b"")
+        for byte in data[:100]:
+            time.sleep(0.05)
+            self.wfile.write(bytes([byte]))
 
 
 @contextmanager

@@ -17,10 +17,13 @@ from ci2p_cache.cache import open_cache
 from ci2p_cache.claim import spec_of_settings
 from ci2p_cache.errors import Ci2pError, InputError, WorkError
 from ci2p_cache.items import read_item_list
-from ci2p_cache.manifest import parse_manifest, parse_marker, read_manifest, read_marker
+from ci2p_cache.manifest import parse_manifest, read_manifest
+from ci2p_cache.marker import parse_marker, read_marker
 from ci2p_cache.reader import ViewReader
-from ci2p_cache.seals import seal_json, unseal_json
+from ci2p_cache.seals import seal_json, seal_of, unseal_json
+from ci2p_cache.shard_table import SHARDS
 from ci2p_cache.spec import read_spec
+from ci2p_cache.stored_labels import LABELS
 from ci2p_cache.summary import describe_split, summarise_split
 from ci2p_cache.verify import verify_split
 from tests.conftest import call_ci2p, encode_folder
@@ -46,7 +49,7 @@ def test_a_lie_is_one_line_or_does_no_harm(escaped: Path, tmp_path: Path) -> Non
     """To those who read a spec, a marker, a manifest."""
     split_dir, refused = tmp_path / "train", 0
     (split_dir / "shards").mkdir(parents=True)
-    names = ["manifest.json", "spec.json", *(f"shards/{shard:06d}.json" for shard in range(6))]
+    names = ["manifest.json", "spec.json", SHARDS, LABELS, *(f"shards/{shard:06d}.json" for shard in range(6))]
     for seed in range(80):
         for name in names:
             shutil.copyfile(escaped / "train" / name, split_dir / name)
@@ -84,7 +87,10 @@ def test_lies_end_no_command_otherwise(escaped: Path, tmp_path: Path) -> None:
 
 
 def changed_manifest(escaped: Path, change: Callable[[Any], object]) -> bytes:
-    body = body_of(escaped / "train" / "manifest.json")
+    """As format version 1 has it, and version 2 before it was fixed: with a list of shards and labels."""
+    manifest = read_manifest(escaped / "train")
+    shards = [record.model_dump() for record in manifest.shards]
+    body = body_of(escaped / "train" / "manifest.json") | {"shards": shards, "labels": manifest.labels.whole().tolist()}
     change(body)
     return sealed(body)
 
@@ -109,7 +115,7 @@ def changed_manifest(escaped: Path, change: Callable[[Any], object]) -> bytes:
         (lambda m: m["shards"][1].update(file=m["shards"][0]["file"]), r"shards.1.file is "),
         (lambda m: m["shards"][2].update(bytes=-1), r"shards.2.bytes is -1"),
         (lambda m: m["shards"][2].update(bytes=2**70), r"shards.2.bytes is "),
-        (lambda m: m["shards"][2].update(num_samples=3), r"shards.2.num_samples is 3"),
+        (lambda m: m["shards"][2].update(num_samples=3), r"labels of shard 2 are of 4 stored images instead of 3"),
         (lambda m: m["shards"].pop(), r"shards has 5 entries for 21 items"),
         (lambda m: m.update(classes=["c"] * (MOST_CLASSES + 1)), r"classes: List should have at most 131072 items"),
         (lambda m: m.update(classes=["blue"]), r"labels is 2: of 1 class"),
@@ -128,8 +134,46 @@ def changed_manifest(escaped: Path, change: Callable[[Any], object]) -> bytes:
 def test_a_manifest_that_cannot_be_is_refused_by_its_field(
     escaped: Path, change: Callable[[Any], object], named: str
 ) -> None:
-    with pytest.raises(WorkError, match=rf"^M is damaged \((spec: )?{named}.*\); run the same `ci2p encode` again"):
+    with pytest.raises(
+        WorkError, match=rf"^M/manifest.json is damaged \((spec: )?{named}.*\); run the same `ci2p encode` again"
+    ):
         parse_manifest(changed_manifest(escaped, change), "M")
+
+
+def test_a_listed_manifest_is_read(escaped: Path) -> None:
+    listed, mapped = parse_manifest(changed_manifest(escaped, len), "M"), read_manifest(escaped / "train")
+    assert listed.labels == mapped.labels and list(listed.shards) == list(mapped.shards)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "named"),
+    [
+        (SHARDS, lambda rows: rows["bytes"].__setitem__(2, -1), r"shards.2.bytes is -1"),
+        (SHARDS, lambda rows: rows["num_samples"].__setitem__(2, 2**62), r"shards.2.num_samples is "),
+        (SHARDS, lambda rows: rows["num_samples"].__setitem__(2, 3), r"num_images is 21: the rest of the manifest"),
+        (SHARDS, lambda rows: rows[:-1], r"shards has 5 entries for 21 items"),
+        (SHARDS, lambda rows: rows["bytes"], r"shards.npy is damaged: int64 \(6,\)"),
+        (LABELS, lambda labels: labels[:-1], r"labels has 20 entries for 21 items"),
+        (LABELS, lambda labels: labels.astype(np.int64), r"labels.npy is damaged: int64 \(21,\)"),
+        (LABELS, lambda labels: labels.__setitem__(9, 1 - labels[9] % 2), r"labels of shard 2: have changed"),
+    ],
+)
+def test_arrays_beside_a_manifest_that_cannot_be_are_refused(
+    escaped: Path, tmp_path: Path, name: str, change: Callable[[Any], Any], named: str
+) -> None:
+    """By whoever reads them, a seal that holds or not."""
+    for each in ("manifest.json", SHARDS, LABELS):
+        shutil.copyfile(escaped / "train" / each, tmp_path / each)
+    array = np.load(tmp_path / name)
+    changed = change(array)
+    np.save(tmp_path / name, array if changed is None else changed)
+    with pytest.raises(WorkError, match=f"{name} has changed|labels of shard 2: have changed"):
+        read_manifest(tmp_path).labels.whole()
+    body = body_of(tmp_path / "manifest.json")
+    body["files"][name] = seal_of((tmp_path / name).read_bytes())
+    (tmp_path / "manifest.json").write_bytes(sealed(body))
+    with pytest.raises(WorkError, match=named):
+        read_manifest(tmp_path).labels.whole()
 
 
 @pytest.mark.parametrize(
@@ -244,7 +288,7 @@ def test_an_index_that_lies_leads_nowhere(zarr_cache: Path, tmp_path: Path) -> N
         footer = index.tobytes()
         data = whole[: -index_bytes - 4] + footer + google_crc32c.value(footer).to_bytes(4, "little")
         fresh = ViewReader(split.split_dir, split.manifest)
-        fresh._fetch = lambda name, num_bytes, data=data: memoryview(data)  # type: ignore[method-assign, misc]
+        fresh._fetch = lambda *_, data=data: memoryview(data)  # type: ignore[method-assign, misc]
         try:
             fresh.read(np.repeat(np.arange(4), 2), np.tile([0, 1], 4))
         except WorkError:

@@ -172,6 +172,7 @@ def test_what_is_wrong_in_a_bucket_is_found(proxy: FaultyProxy, there: str, zarr
         ("close", ""),
         ("cut", ""),
         ("shorter", ""),
+        ("drip", "nothing, or next to nothing, came for 0.3"),
         ("stall", "nothing, or next to nothing, came for 0.3"),
     ],
 )
@@ -244,3 +245,34 @@ def test_another_spec_is_refused(proxy: FaultyProxy, there: str, image_folder: P
 def test_a_bucket_that_is_not_there(proxy: FaultyProxy, image_folder: Path) -> None:
     with pytest.raises((OSError, WorkError), match="bucket does not exist"):
         encode_folder(image_folder, path_of("s3://nobody/x"))
+
+
+def test_a_folder_of_images_is_listed_once_and_looked_at_by_its_listing(
+    proxy: FaultyProxy, image_folder: Path, zarr_cache: Path, tmp_path: Path
+) -> None:
+    store = filesystem(proxy.store)
+    images = files_of(image_folder)
+    for name, data in {**images, "notes.txt": b"x", "train/red/.hidden": b"x"}.items():
+        store.pipe_file(f"{BUCKET}/images/{name}", data)
+    for name, data in files_of(zarr_cache / "val").items():  # a cache that lies among them is none of them
+        store.pipe_file(f"{BUCKET}/images/cache/val/{name}", data)
+    url, out = f"s3://{BUCKET}/images", tmp_path / "cache"
+    encode_folder(url, out)
+    assert (out / "train/items/keys.npy").read_bytes() == (zarr_cache / "train/items/keys.npy").read_bytes()
+    for name in (name for name in files_of(zarr_cache) if "/c/" in name):
+        assert (out / name).read_bytes() == (zarr_cache / name).read_bytes()
+    left = {
+        entry["what"]: entry["names"] for entry in json.loads((out / "train/manifest.json").read_bytes())["left_out"]
+    }
+    assert left["caches and runs of ci2p"] == ["cache/"]
+    assert left["hidden files and folders"] == ["train/red/.hidden"]
+    proxy.requests.clear()
+    encode_folder(url, out)
+    assert not any(path.endswith(".png") for _, path in proxy.requests)
+    changed = images["train/blue/001.png"]
+    store.pipe_file(f"{BUCKET}/images/train/red/001.png", changed)
+    encode_folder(url, out)
+    read = {path for method, path in proxy.requests if method == "GET" and path.endswith(".png")}
+    assert read == {f"/{BUCKET}/images/train/red/001.png"}
+    finished = call_ci2p("verify", out, "--data-dir", url, cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr

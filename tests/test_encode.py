@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 import ci2p_cache.manifest
+import ci2p_cache.marker
 import ci2p_cache.shard
 from ci2p_cache.cache import open_cache
 from ci2p_cache.errors import InputError, WorkError
-from ci2p_cache.manifest import marker_file, marker_path, read_marker
+from ci2p_cache.marker import marker_file, marker_path, read_marker
 from ci2p_cache.publish import publish
 from ci2p_cache.verify import verify_split
 from ci2p_cache.zarr_store import shard_file
@@ -30,12 +31,12 @@ def test_c2_the_marker_is_published_after_the_shard_and_the_manifest_last(
 ) -> None:
     published: list[str] = []
 
-    def record(path: Path, data: bytes) -> None:
+    def record(path: Path, *parts: bytes) -> None:
         published.append(str(path.relative_to(tmp_path / "cache" / "train")))
-        publish(path, data)
+        publish(path, *parts)
 
-    monkeypatch.setattr(ci2p_cache.shard, "publish", record)
-    monkeypatch.setattr(ci2p_cache.manifest, "publish", record)
+    for module in (ci2p_cache.shard, ci2p_cache.marker, ci2p_cache.manifest):
+        monkeypatch.setattr(module, "publish", record)
     encode_folder(image_folder, tmp_path / "cache", splits=["train"])
     shards = [name for number in range(6) for name in (shard_file(number), marker_file(number))]
     assert published[:12] == shards and published[-1] == "manifest.json"
@@ -71,18 +72,18 @@ def test_c4_a_crash_at_any_write_and_a_second_run_equal_one_run(
         cache = tmp_path / f"cut{cut}"
         calls = 0
 
-        def cut_short(path: Path, data: bytes, cut: int = cut) -> None:
+        def cut_short(path: Path, *parts: bytes, cut: int = cut) -> None:
             nonlocal calls
             calls += 1
             if calls == cut + 1:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.with_name(f".{path.name}.elsewhere.1.tmp").write_bytes(data[: len(data) // 2])
+                path.with_name(f".{path.name}.elsewhere.1.tmp").write_bytes(b"".join(parts)[:-9])
                 raise Killed
-            publish(path, data)
+            publish(path, *parts)
 
         with monkeypatch.context() as patch:
-            patch.setattr(ci2p_cache.shard, "publish", cut_short)
-            patch.setattr(ci2p_cache.manifest, "publish", cut_short)
+            for module in (ci2p_cache.shard, ci2p_cache.marker, ci2p_cache.manifest):
+                patch.setattr(module, "publish", cut_short)
             with pytest.raises(Killed):
                 encode_folder(image_folder, cache, **settings)
         with pytest.raises(InputError, match="not finished"):

@@ -55,10 +55,12 @@ def home(two_blocks: None, image_folder: Path, tmp_path_factory: pytest.TempPath
 
 @pytest.fixture(scope="module")
 def exported(home: Path) -> Path:
-    """`home` with its run exported as ONNX."""
+    """`home` with its run exported as ONNX, in float32 and in int8."""
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    made = call_ci2p("export", "run", "--to", "onnx", "--images", "images", "--json", "export.json", cwd=home)
+    made = call_ci2p(
+        *("export", "run", "--to", "onnx", "--int8", "--images", "images", "--json", "export.json"), cwd=home
+    )
     assert made.returncode == 0, made.stderr
     return home
 
@@ -72,7 +74,7 @@ def test_latents_are_rounded_as_the_store_rounds_them(store: codecs.Store, step:
 
 
 def test_onnx_gives_what_eval_measured(exported: Path) -> None:
-    for file in json.loads((exported / "export.json").read_text()):
+    for file in json.loads((exported / "export.json").read_text())[:2]:
         assert file["agreement"]["largest"] < 1e-3 and "9 of 9 of the 9 images" in file["agreement"]["measured_on"]
     scores = []
     for checkpoint, source in (
@@ -101,6 +103,29 @@ def test_onnx_says_what_it_takes_and_gives(exported: Path) -> None:
     for batch in (1, 5):
         (shares,) = session.run(None, {"images": np.zeros((batch, 3, 64, 64), np.uint8)})
         assert shares.shape == (batch, 3) and np.allclose(shares.sum(1), 1)
+
+
+def test_int8_costs_what_the_file_says(exported: Path) -> None:
+    import onnx
+
+    in_float32, in_int8 = (
+        onnx.load(exported / f"run/model-latents{kind}.onnx", load_external_data=False) for kind in ("", "-int8")
+    )
+    weights = [onnx.numpy_helper.to_array(each) for each in in_int8.graph.initializer]
+    in_bytes = sum(each.size for each in weights if each.dtype == np.int8 and each.ndim == 2)
+    matrices = [node.input[1] for node in in_float32.graph.node if node.op_type in ("MatMul", "Gemm")]
+    sizes = {each.name: int(np.prod(each.dims)) for each in in_float32.graph.initializer}
+    assert in_bytes == sum(sizes.get(name, 0) for name in matrices) > 100_000
+    for name, source in (("model-int8", ("--images", "images")), ("model-latents-int8", ("--shards", "cache"))):
+        path = f"run/{name}.onnx"
+        done = call_ci2p("eval", "--checkpoint", path, *source, "--workers", "0", "--json", "-", cwd=exported)
+        assert done.returncode == 0, done.stderr
+        (cost,) = [prop.value for prop in onnx.load(exported / path).metadata_props if prop.key == "int8"]
+        measured = json.loads(done.stdout)["top1"]
+        assert (
+            json.loads(cost)["top1_int8"] == pytest.approx(measured) and json.loads(cost)["measured_on"] == "cache/val"
+        )
+        assert json.loads(cost)["num_images"] == 9
 
 
 def test_predict_takes_the_file(exported: Path) -> None:
@@ -132,6 +157,9 @@ def test_a_file_of_floats_and_without_images(exported: Path) -> None:
         (("predict", "x.png", "--checkpoint", "run/model.onnx", "--weights", "zoo"), "has its encoder inside"),
         (("export", "run", "--to", "onnx", "--out", "model.pb"), "ends in .onnx"),
         (("export", "nowhere", "--to", "onnx"), "nowhere does not exist"),
+        (("export", "run", "--to", "torch", "--int8"), "--int8 says nothing to --to torch"),
+        (("export", "run", "--to", "onnx", "--shards", "cache"), "says nothing without --int8"),
+        (("export", "run", "--to", "onnx", "--int8", "--shards", "none"), "none"),
     ],
 )
 def test_wrong_input_is_refused_in_one_line(exported: Path, arguments: tuple[str, ...], message: str) -> None:

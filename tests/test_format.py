@@ -61,10 +61,14 @@ def test_the_page_reads_what_ci2p_reads(tmp_path: Path, format: str, store: str,
 
 
 def test_the_page_names_every_field() -> None:
-    from ci2p_cache.manifest import Manifest, Marker, ShardRecord
+    from ci2p_cache.manifest import Manifest
+    from ci2p_cache.marker import Marker, ShardRecord
+    from ci2p_cache.shard_table import ROW
     from ci2p_cache.spec import CacheSpec
 
     text = PAGE.read_text()
     for record in (CacheSpec, Marker, Manifest, ShardRecord):
         for field in record.model_fields:
             assert f"`{field}`" in text, f"{record.__name__}.{field}"
+    for field in ROW.fields or ():
+        assert f"`{field}`" in text, field

@@ -36,7 +36,7 @@ def test_every_option_is_explained_once(command: str) -> None:
             assert sum(line.startswith(f"  {option.opts[0]} ") for line in shown.splitlines()) == 1, option.opts
 
 
-@pytest.mark.parametrize("command", ["encode", "train", "baseline"])
+@pytest.mark.parametrize("command", ["encode", "train", "eval", "predict", "baseline", "fit-encoder"])
 def test_long_help_is_in_groups_that_name_all_options(command: str) -> None:
     described = cli.main.commands[command]
     assert isinstance(described, Command)

@@ -1,6 +1,5 @@
 """loader and reader: every path to a batch gives the same batch, and what cannot work says so."""
 
-import json
 from pathlib import Path
 
 import fsspec
@@ -14,6 +13,7 @@ from ci2p_cache.codecs import dequantise
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.loader import BatchLoader, to_latents
 from ci2p_cache.reader import ViewReader
+from ci2p_cache.zarr_store import shard_file
 from tests.conftest import encode_folder, files_of
 
 
@@ -118,8 +118,7 @@ def test_the_wrong_things_say_so(cache: Path, tmp_path: Path, image_folder: Path
 def test_c6_a_truncated_or_missing_shard_is_found_on_opening(image_folder: Path, tmp_path: Path) -> None:
     for number, spoil in enumerate((lambda path: path.write_bytes(path.read_bytes()[:-1]), Path.unlink)):
         path = encode_folder(image_folder, tmp_path / str(number))
-        manifest = json.loads((path / "train" / "manifest.json").read_text())
-        spoil(path / "train" / manifest["shards"][2]["file"])
+        spoil(path / "train" / shard_file(2))
         with pytest.raises(WorkError, match=r"c/2/0/0/0/0 (has|is missing).*`ci2p encode` again"):
             open_cache(path, "train")
         # ... and the way out that the message names works.

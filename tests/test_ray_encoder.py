@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ci2p_cache.errors import InputError
-from ci2p_cache.manifest import marker_path
+from ci2p_cache.marker import marker_path
 from pipeline.encode import ray_encoder, run
 from pipeline.encode.encoder import Encoder
 from pipeline.encode.ray_encoder import EncoderSettings, ShardEncoder, Tally
@@ -46,9 +46,9 @@ def test_shards_that_are_tried_twice_in_any_order(
 ) -> None:
     def give(encoders: list[ShardEncoder], job: SplitJob, work: list[ShardWork]) -> None:
         for each in reversed(work):
-            assert encoders[0].encode([job], each) == Tally(each.shard, len(each.todo), 0) == encoders[0].tally()
+            assert encoders[0].encode([job], each) == Tally(each.shard, each.num_todo, 0) == encoders[0].tally()
             written = marker_path(job.split_dir, each.shard).stat().st_mtime_ns  # type: ignore[union-attr]
-            assert encoders[1].encode([job], each) == Tally(each.shard, len(each.todo), 0)
+            assert encoders[1].encode([job], each) == Tally(each.shard, each.num_todo, 0)
             assert marker_path(job.split_dir, each.shard).stat().st_mtime_ns == written  # type: ignore[union-attr]
 
     made = encode_by(monkeypatch, give, image_folder, tmp_path / "cache")

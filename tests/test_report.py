@@ -33,6 +33,8 @@ from pipeline.report.page import duration, interval_of
 from pipeline.report.repeat import repeat_command
 from pipeline.report.run_record import RunRecord, read_run
 from pipeline.report.settings import group_by_setting
+from pipeline.report.training_pictures import CONFUSION, CURVES, count_confusion, leave_pictures
+from pipeline.train.data import open_training_data
 from pipeline.train.recipe import load_recipe
 from tests.chromium import CHROMIUM, Chromium
 from tests.conftest import call_ci2p, encode_folder, write_image
@@ -51,6 +53,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 write_image(home / "images" / split / name / f"{number}.png", 100 * label + 10 * count + number)
     encode_folder(home / "images", home / "cache")
     arguments = ("train", "cache", "--model", "ci2p_vit_tiny", "--epochs", "2", "--batch-size", "4", "--out", RUN)
+    arguments += ("--pictures",)
     trained = call_ci2p(*arguments, "--device", "cpu", cwd=home)
     assert trained.returncode == 0, trained.stderr
     return home
@@ -143,6 +146,30 @@ def test_in_a_browser(home: Path, page: str, tmp_path: Path) -> None:
             assert len(shown["colours"]) > 20 and min(shown["colours"]) > 8
             assert shown["dark"] == (scheme == "dark")
             assert tab.complaints() == [] and tab.requests() == [url]
+
+
+def test_a_training_leaves_pictures_once(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    left = [home / RUN / name for name in (CURVES, CONFUSION)]
+    assert all(len(Image.open(path).convert("RGB").getcolors(1 << 24) or ()) > 20 for path in left)
+    data = open_training_data(str(home / "cache"))
+    assert leave_pictures(home / RUN, data, "cpu", finished=True) == []
+    measured = call_ci2p("eval", "--checkpoint", RUN, "--workers", "0", "--device", "cpu", "--json", "-", cwd=home)
+    assert count_confusion(home / RUN, data, "cpu") == json.loads(measured.stdout)["confusion"]
+    shutil.copytree(home / RUN, tmp_path / "run", ignore=shutil.ignore_patterns("*.png"))
+    assert [path.name for path in leave_pictures(tmp_path / "run", data, "cpu", finished=False)] == [CURVES]
+
+
+def test_a_training_does_not_fail_of_a_picture(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> bytes:
+        raise RuntimeError("no\nfont")
+
+    shutil.copytree(home / RUN, tmp_path / "run", ignore=shutil.ignore_patterns("*.png"))
+    monkeypatch.setattr("pipeline.report.look.as_png", broken)
+    data = open_training_data(str(home / "cache"))
+    assert leave_pictures(tmp_path / "run", data, "cpu", finished=True) == []
+    assert caplog.text.count("was not drawn (no font)") == 2 and not list((tmp_path / "run").glob("*.png"))
 
 
 def test_a_cache_that_is_gone_is_said(home: Path, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 from ci2p_cache.cache import open_cache
 from ci2p_cache.errors import WorkError
 from ci2p_cache.items import hash_content
-from ci2p_cache.manifest import Manifest, marker_path, read_marker
+from ci2p_cache.manifest import Manifest
+from ci2p_cache.marker import marker_path, read_marker
 from ci2p_cache.verify import verify_split
 from pipeline.encode.source_check import check_source
 from tests.conftest import call_ci2p, encode_folder, files_of, write_image, write_image_folder
@@ -32,7 +33,7 @@ def shard_of(cache: Path, key: str, split: str = "train") -> int:
 
 def shards_and_labels(cache: Path) -> dict[str, bytes]:
     """What is stored, without what says when and from which state of the files it was."""
-    return {name: data for name, data in files_of(cache).items() if "shards/" not in name and "manifest" not in name}
+    return {name: data for name, data in files_of(cache).items() if "shards" not in name and "manifest" not in name}
 
 
 def test_markers_know_what_each_image_held(tmp_path: Path) -> None:

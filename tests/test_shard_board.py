@@ -2,12 +2,14 @@
 
 import random
 
+import numpy as np
+
 from pipeline.encode.resume import ShardWork
 from pipeline.encode.shard_board import ShardBoard
 
 
 def board(num_shards: int) -> ShardBoard:
-    return ShardBoard([ShardWork(shard, [shard], [shard]) for shard in range(num_shards)])
+    return ShardBoard([ShardWork(shard, np.array([shard])) for shard in range(num_shards)])
 
 
 def taken(board: ShardBoard, encoder: int, node: str, now: float) -> int | None:

@@ -11,7 +11,7 @@ import pytest
 from ci2p_cache.cache import open_cache
 from ci2p_cache.convert import convert_split
 from ci2p_cache.errors import InputError, WorkError
-from ci2p_cache.manifest import marker_path, read_marker
+from ci2p_cache.marker import marker_path, read_marker
 from ci2p_cache.process import this_process
 from ci2p_cache.verify import find_splits, verify_split
 from tests.conftest import call_ci2p, encode_folder, files_of

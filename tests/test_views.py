@@ -10,6 +10,7 @@ import webdataset
 import zarr
 
 import ci2p_cache.manifest
+import ci2p_cache.marker
 import ci2p_cache.shard
 from ci2p_cache import codecs, order, tar_store
 from ci2p_cache.cache import open_cache
@@ -168,16 +169,16 @@ def test_c4_a_crash_at_any_write_and_a_second_run_equal_one_run(
     for cut in range(7):  # three shards, their markers, the manifest
         cache, calls = tmp_path / f"cut{cut}", 0
 
-        def cut_short(path: Path, data: bytes, cut: int = cut) -> None:
+        def cut_short(path: Path, *parts: bytes, cut: int = cut) -> None:
             nonlocal calls
             calls += 1
             if calls == cut + 1:
                 raise Killed
-            publish(path, data)
+            publish(path, *parts)
 
         with monkeypatch.context() as patch:
-            patch.setattr(ci2p_cache.shard, "publish", cut_short)
-            patch.setattr(ci2p_cache.manifest, "publish", cut_short)
+            for module in (ci2p_cache.shard, ci2p_cache.marker, ci2p_cache.manifest):
+                patch.setattr(module, "publish", cut_short)
             with pytest.raises(Killed):
                 encode_folder(images, cache, **settings)
         assert files_of(encode_folder(images, cache, workers=1, **settings)) == whole

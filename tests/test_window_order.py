@@ -117,15 +117,15 @@ def test_other_caches_keep_the_order_that_they_have() -> None:
 @pytest.mark.parametrize(
     ("shard_size", "shard_bytes", "expected"),
     [
-        (1024, [18 * 2**20] * 9, 16),  # 16,384 images
-        (1000, [18 * 2**20] * 9, 17),
-        (1024, [200 * 2**20, 2**20], 5),  # 1 GiB
-        (100_000, [1], 1),
-        (1024, [2**31], 1),
+        (1024, 18 * 2**20, 16),  # 16,384 images
+        (1000, 18 * 2**20, 17),
+        (1024, 200 * 2**20, 5),  # 1 GiB
+        (100_000, 1, 1),
+        (1024, 2**31, 1),
     ],
 )
 def test_a_window_holds_images_enough_unless_they_are_too_large(
-    shard_size: int, shard_bytes: list[int], expected: int
+    shard_size: int, shard_bytes: int, expected: int
 ) -> None:
     assert order.window_shards(shard_size, shard_bytes) == expected
 

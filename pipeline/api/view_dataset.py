@@ -83,12 +83,12 @@ class ViewDataset(Dataset[Sample]):
             views = view_choice(samples, len(self._cache.spec.views), self._seed, self.epoch)
         else:
             views = np.full(len(samples), self._view)
-        positions, reader = self._cache.positions[samples], self._reader()
+        positions, reader = self._cache.positions_of(samples), self._reader()
         stored = torch.from_numpy(reader.read(positions, views))
         rows = positions * len(self._cache.spec.views) + views
         escaped = None if reader.escapes is None else reader.escapes.among(rows)
         latents = to_latents(stored, self._cache.spec, escaped)
-        return list(zip(latents.unbind(), self._cache.labels[samples].tolist(), strict=True))
+        return list(zip(latents.unbind(), self._cache.labels_of(samples).tolist(), strict=True))
 
     def _reader(self) -> ViewReader:
         """This process's own: threads and connections do not come through a fork."""

@@ -23,7 +23,7 @@ from torch import Tensor
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.known_images import HeldOut, KnownImages, as_ids, name_id
 from ci2p_cache.loader import PLAIN_VIEW, resident_limit_bytes
-from ci2p_cache.manifest import Failure
+from ci2p_cache.marker import Failure
 from ci2p_cache.order import BatchOrder
 from ci2p_cache.packed_strings import PackedStrings
 from ci2p_cache.plan import plan_order

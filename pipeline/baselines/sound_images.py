@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 
-from ci2p_cache.manifest import Failure
+from ci2p_cache.marker import Failure
 from pipeline.encode.datasets import ImageSplit
 from pipeline.encode.datasets.split import SourceSplit
 from pipeline.encode.decoding import decode_batches

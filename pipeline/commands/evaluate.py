@@ -23,8 +23,14 @@ from pipeline.commands.options import (
 )
 from pipeline.commands.output import print_line, printable_lines, report, write_json
 
+_EVAL_GROUPS = {
+    "What": "checkpoint shards images split predictions tta weights on-error max-pixels",
+    "Machine": "device gpus batch-size workers cache-dir cache-gb json",
+}
+_PREDICT_GROUPS = {"What": "checkpoint csv top weights max-pixels", "Machine": "device batch-size workers json"}
 
-@click.command("eval", cls=Command, short_help="Measure a trained model, on a cache or images.")
+
+@click.command("eval", cls=Command, groups=_EVAL_GROUPS, short_help="Measure a trained model, on a cache or images.")
 @click.argument("run", required=False, shell_complete=completion.runs)
 @checkpoint_option
 @click.option(
@@ -111,7 +117,7 @@ def evaluate(
             report(json_file, measured.lines(), measured.measured())
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, groups=_PREDICT_GROUPS)
 @click.argument("inputs", nargs=-1, required=True, metavar="INPUT...")
 @checkpoint_option
 @click.option("--csv", "table", metavar="FILE", help="Write key, class, probability, then those of the next --top.")

@@ -31,6 +31,13 @@ from pipeline.commands.output import report
 @click.option(
     "--images", metavar="DIR", help="Check it on these. Default: latents of the cache, decoded; or noise. Not hub."
 )
+@click.option("--int8", is_flag=True, help="onnx: also with matrices in int8, calibrated and measured on the cache.")
+@click.option(
+    "--shards",
+    metavar="CACHE",
+    shell_complete=completion.caches,
+    help="int8: the cache, where the run does not find it.",
+)
 @click.option("--license", metavar="ID", help="hub: of the weights, as the Hub names it. Default: unknown.")
 @click.option("--push", metavar="NAME", help="hub: send the folder to OWNER/NAME on the Hub.")
 @weights_option
@@ -41,6 +48,8 @@ def export(
     out: Path | None,
     takes: Any,
     images: str | None,
+    int8: bool,
+    shards: str | None,
     license: str | None,
     push: str | None,
     weights: str,
@@ -51,6 +60,10 @@ def export(
     RUN is a run or a file of its weights; by default the newest under runs/. What is written is first held against
     ci2p's own prediction. --to hub writes a folder with weights, config and model card, which timm loads.
     """
+    if to != "onnx":
+        _refuse(to, {"--int8": "" if int8 else None, "--shards": shards})
+    elif shards is not None and not int8:
+        raise InputError(f"--shards {shards} says nothing without --int8; leave it out")
     if to == "hub":
         _refuse(to, {"--input": takes, "--images": images, "--weights": None if weights == "bundled" else weights})
         from pipeline.export.hub_folder import NO_LICENSE, export_to_hub
@@ -61,11 +74,13 @@ def export(
     _refuse(to, {"--license": license, "--push": push})
     from pipeline.export.run import export as export_run
 
-    files = export_run(run, to, out=out, takes=takes or "uint8", images=images, weights=weights)
+    files = export_run(
+        run, to, out=out, takes=takes or "uint8", images=images, weights=weights, int8=int8, shards=shards
+    )
     report(json_file, [line for file in files for line in file.lines()], [file.measured() for file in files])
 
 
 def _refuse(to: str, given: dict[str, str | None]) -> None:
     for option, value in given.items():
         if value is not None:
-            raise InputError(f"{option} {value} says nothing to --to {to}; leave it out")
+            raise InputError(f"{option} {value}".rstrip() + f" says nothing to --to {to}; leave it out")

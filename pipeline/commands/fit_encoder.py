@@ -16,8 +16,14 @@ from pipeline.commands.options import (
 )
 from pipeline.commands.output import report
 
+_GROUPS = {
+    "What": "data-dir out from eval-dir steps on-error max-pixels",
+    "Training": "lmbda batch-size crop-size final-crop-size scale lr seed",
+    "Machine": "device precision compile workers max-minutes json",
+}
 
-@click.command("fit-encoder", cls=Command, short_help="Train an encoder of your own.")
+
+@click.command("fit-encoder", cls=Command, groups=_GROUPS, short_help="Train an encoder of your own.")
 @click.option("--data-dir", required=True, metavar="DIR", help="Training images, at any depth.")
 @click.option("--out", required=True, type=LocalPath(), metavar="FILE", help="FILE.pth.tar and others.")
 @click.option(

@@ -58,6 +58,12 @@ def recipe_options(command: Any) -> Any:
         ),
         device_option,
         max_minutes_option,
+        click.option(
+            "--pictures/--no-pictures",
+            default=True,
+            show_default=True,
+            help="Leave curves.png and confusion.png in the run, where matplotlib is.",
+        ),
         json_option,
     ]
     for option in reversed(options):

@@ -25,11 +25,11 @@ from pipeline.commands.options import (
     short_edge_option,
     val_fraction_option,
 )
-from pipeline.commands.output import report
+from pipeline.commands.output import print_line, report
 from pipeline.commands.recipe_options import recipe_options, resolve_recipe
 
 _RECIPE = "recipe epochs batch-size lr seed set"
-_MACHINE = "device gpus precision compile workers resident max-minutes json"
+_MACHINE = "device gpus precision compile workers resident max-minutes pictures json"
 _TRAIN_GROUPS = {
     "What": "shards model tokens out init-from pretrained",
     "Recipe": _RECIPE,
@@ -51,6 +51,7 @@ def _train(
     out: Path | None,
     device: str,
     max_minutes: float | None,
+    pictures: bool,
     json_file: str | None,
     **figures: Any,
 ) -> None:
@@ -77,6 +78,13 @@ def _train(
             "run": str(result.run),
         } | figures
         report(json_file, lines, measured)
+        if pictures:
+            from pipeline.report.training_pictures import leave_pictures
+            from pipeline.train.run_folder import read_config
+
+            drawn = leave_pictures(result.run, data, read_config(result.run).device, finished=result.finished)
+            if drawn:
+                print_line(json_file, f"pictures: {', '.join(path.name for path in drawn)}")
 
 
 @click.command(cls=Command, groups=_TRAIN_GROUPS, short_help="Stage two: a cache -> a model.")
@@ -89,6 +97,7 @@ def _train(
 )
 @click.option(
     "--model",
+    metavar="NAME",
     shell_complete=completion.models,
     help="ci2p_vit_base, _ds, _large, _small, _tiny, or a ViT of timm's. Default: the recipe's.",
 )
@@ -130,6 +139,7 @@ def train(
     cache_dir: str | None,
     cache_gb: float | None,
     max_minutes: float | None,
+    pictures: bool,
     json_file: str | None,
     **overrides: Any,
 ) -> None:
@@ -150,12 +160,13 @@ def train(
 
     resolved = resolve_recipe(recipe, settings, overrides)
     data = open_training_data(path, workers=workers, resident=resident, disk=disk)
-    _train(resolved, data, path, out, device, max_minutes, json_file)
+    _train(resolved, data, path, out, device, max_minutes, pictures, json_file)
 
 
 @click.command(cls=Command, groups=_BASELINE_GROUPS, short_help="Train a model that reads pixels, to compare.")
 @click.option(
     "--model",
+    metavar="NAME",
     default="vit_base",
     show_default=True,
     shell_complete=completion.baselines,
@@ -201,6 +212,7 @@ def baseline(
     on_error: Any,
     max_pixels: int,
     max_minutes: float | None,
+    pictures: bool,
     json_file: str | None,
     **overrides: Any,
 ) -> None:
@@ -229,4 +241,4 @@ def baseline(
         on_error=on_error,
         max_pixels=max_pixels,
     )
-    _train(resolved, data, data.path, out, device, max_minutes, json_file, num_failed=len(data.failures))
+    _train(resolved, data, data.path, out, device, max_minutes, pictures, json_file, num_failed=len(data.failures))

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ci2p_cache.cache import Cache, open_cache
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.items import Contents, hash_content
-from ci2p_cache.manifest import Failure
+from ci2p_cache.marker import Failure
 from ci2p_cache.printable import counted
 from ci2p_cache.publish import publish
 from ci2p_cache.reader import ViewReader

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ci2p_cache.errors import Ci2pError, InputError
-from ci2p_cache.manifest import read_marker
+from ci2p_cache.marker import read_marker
 from ci2p_cache.process import this_process
 from ci2p_cache.shard import is_written
 from ci2p_cache.spec import SPEC
@@ -87,8 +87,8 @@ class ShardEncoder:
         marker = read_marker(job.split_dir, work.shard)
         if marker != work.marker:
             if is_written(job.split_dir, work.shard, job.spec, *job.counts):
-                return Tally(work.shard, len(work.todo), len(marker.failures) if marker is not None else 0)
-            work = ShardWork(work.shard, work.items, work.items)  # another was lost while it wrote the shard anew
+                return Tally(work.shard, work.num_todo, len(marker.failures) if marker is not None else 0)
+            work = ShardWork(work.shard, work.planned)  # another was lost while it wrote the shard anew
         self._tally = Tally(work.shard)
 
         def count(num_done: int, num_failed: int) -> None:

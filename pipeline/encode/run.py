@@ -75,7 +75,7 @@ def encode_dataset(
     used.
     """
     task = _prepare(dataset, data_dir, cache, options, **settings)
-    keep_items(task.opened, cache, seed=options.seed)
+    plans = keep_items(task.opened, cache, seed=options.seed)
     with _writing(task, settings) as write:
         reports = [
             encode_split(
@@ -86,6 +86,7 @@ def encode_dataset(
                 cache,
                 options,
                 left_out=task.opened.left_out_of(name),
+                order=plans.get(name),
                 rank=task.launched.rank,
                 world_size=task.launched.world_size,
             )

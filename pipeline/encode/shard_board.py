@@ -44,7 +44,7 @@ class ShardBoard:
     @property
     def num_images(self) -> int:
         """Of the shards that are done."""
-        return sum(len(self._of[shard].todo) for shard in self.done)
+        return sum(self._of[shard].num_todo for shard in self.done)
 
     def take(self, encoder: int, node: str, now: float) -> ShardWork | None:
         """What an idle encoder does next; None where there is nothing that it could help with."""

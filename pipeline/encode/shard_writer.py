@@ -11,12 +11,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ci2p_cache import codecs
 from ci2p_cache.claim import claim_folder
 from ci2p_cache.errors import WorkError
 from ci2p_cache.items import ImageContent
 from ci2p_cache.left_out import LeftOut
-from ci2p_cache.manifest import NO_LABEL, Failure, Manifest, Marker, marker_path, read_marker
+from ci2p_cache.manifest import Manifest
+from ci2p_cache.marker import NO_LABEL, Failure, Marker, marker_path, read_marker
 from ci2p_cache.refused import note_refused, read_refused
 from ci2p_cache.remote_path import AnyPath
 from ci2p_cache.shard import ShardContents, finish_split, hold_against_seals, is_written, reopen_split, write_shard
@@ -30,7 +34,7 @@ from pipeline.encode.decoding import OnError, decode_batches
 from pipeline.encode.encoder import Encoder
 from pipeline.encode.kept_items import GONE
 from pipeline.encode.preprocess import Preprocessing
-from pipeline.encode.resume import ShardWork, find_work
+from pipeline.encode.resume import ShardWork, WorkBatches, find_work
 from pipeline.encode.rows import Row, encode_views, pack_row, unpack_row
 from pipeline.running import signals
 from pipeline.running.progress import Advance, progress
@@ -111,6 +115,7 @@ def encode_split(
     options: EncodeOptions,
     *,
     left_out: tuple[LeftOut, ...] = (),
+    order: NDArray[np.int64] | None = None,
     rank: int = 0,
     world_size: int = 1,
 ) -> SplitReport:
@@ -125,14 +130,14 @@ def encode_split(
     split_dir = cache / spec.split
     begin = time.monotonic()
     hold_against_seals(split_dir)
-    work = find_work(split, spec, split_dir, rank=rank, world_size=world_size)
+    work = find_work(split, spec, split_dir, order=order, rank=rank, world_size=world_size)
     if work:
         num_items = len(split.keys)
-        done_before = num_items - sum(len(each.todo) for each in work)
+        done_before = num_items - sum(each.num_todo for each in work)
         with progress(f"encode {spec.split}", num_items, "images", start=done_before) as advance:
             write(SplitJob(split, spec, pre, split_dir, options), work, advance)
     manifest = finish_split(cache, spec, left_out)
-    return SplitReport(spec.split, manifest, sum(len(each.todo) for each in work), time.monotonic() - begin)
+    return SplitReport(spec.split, manifest, sum(each.num_todo for each in work), time.monotonic() - begin)
 
 
 def writing_here(encoder: Encoder) -> WriteShards:
@@ -151,18 +156,15 @@ def write_shards(encoder: Encoder, job: SplitJob, work: list[ShardWork], count: 
     image that cannot be used under `--on-error stop`.
     """
     split, spec, split_dir, options = job.split, job.spec, job.split_dir, job.options
-    batches = [
-        (each, each.todo[start : start + options.batch_size])
-        for each in work
-        for start in range(0, len(each.todo), options.batch_size)
-    ]
+    batches = WorkBatches(work, options.batch_size)
     decoded = decode_batches(
         split,
         job.pre,
-        [items for _, items in batches],
+        batches,
         workers=options.workers,
         pin=encoder.device.type == "cuda",
         crops=crops_of(spec),
+        largest=min(options.batch_size, max(each.num_todo for each in work)),
     )
     recorded = _recorded(encoder)
     known_bad = {*read_refused(split_dir), *(failure.key for each in work for failure in each.failed_before)}
@@ -174,7 +176,8 @@ def write_shards(encoder: Encoder, job: SplitJob, work: list[ShardWork], count: 
         writing: Future[None] | None = None
         done = _Encoded()
         num_failed = 0
-        for number, (batch, (each, items)) in enumerate(zip(decoded, batches, strict=True)):
+        for number, batch in enumerate(decoded):
+            each, items = batches.work_of(number), batches[number]
             refused = [failure for failure in batch.failures if not _was_removed(failure, known_bad)]
             if refused and options.on_error == "stop":
                 note_refused(split_dir, refused)
@@ -187,7 +190,7 @@ def write_shards(encoder: Encoder, job: SplitJob, work: list[ShardWork], count: 
                 for item, latents_VCHW in zip(batch.indices, latents_BVCHW, strict=True):
                     done.rows[item] = packers.submit(pack_row, latents_VCHW, split.keys[item], spec)
             count(len(items), num_failed)
-            if number + 1 == len(batches) or batches[number + 1][0] is not each:
+            if number + 1 == len(batches) or batches.work_of(number + 1) is not each:
                 if writing is not None:
                     writing.result()
                 writing = writer.submit(_write_shard, split, spec, split_dir, each, done, recorded)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ci2p_cache import codecs
 from ci2p_cache.errors import InputError, WorkError
-from ci2p_cache.manifest import Failure
+from ci2p_cache.marker import Failure
 from ci2p_cache.spec import CacheSpec, spec_of_record
 from ci2p_cache.views import PLAIN
 from pipeline.baselines.pixel_spec import PixelSpec, is_pixels, pixel_spec_of_record

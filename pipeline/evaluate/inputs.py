@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ci2p_cache import stores
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOut, LeftOutFiles
 from ci2p_cache.printable import printable
 from ci2p_cache.regular_file import read_regular
 from ci2p_cache.remote_files import MOST_BYTES, describe, filesystem_of, read_file
+from ci2p_cache.tries import tried
 from pipeline.encode.datasets.listing import NO_IMAGES, UNREAD, image_files
 from pipeline.encode.datasets.path_patterns import expand_braces, has_pattern
 from pipeline.encode.datasets.split import UNKNOWN_STAMP, Stamp
@@ -117,7 +117,7 @@ def _of_url(url: str, left_out: LeftOutFiles) -> list[str]:
         return [url]
     try:
         filesystem, path = filesystem_of(url)
-        found = stores.tried(url, lambda _: _found(filesystem, path))
+        found = tried(url, lambda _: _found(filesystem, path))
         if found is None:
             return [url]
         names = _by_name([filesystem.unstrip_protocol(name) for name in sorted(found)], left_out)

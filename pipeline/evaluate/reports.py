@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.left_out import LeftOut, describe_left_out
-from ci2p_cache.manifest import Failure
+from ci2p_cache.marker import Failure
 from ci2p_cache.printable import counted
 from pipeline.evaluate.predictions import Predictions
 from pipeline.evaluate.scores import Scores
@@ -84,8 +84,8 @@ class PredictReport:
         return [f"{key}: {line}" for key, line in zip(self.keys, shares, strict=True)]
 
     def notes(self) -> list[str]:
-        """For people: what was not predicted, or once only."""
-        notes = [f"{failure.key}: {failure.reason}" for failure in self.failures]
+        """For people: what was not predicted, or once only; what `check` is to say alone is left to it."""
+        notes = [f"{failure.key}: {failure.reason}" for failure in self.failures if self._num_asked > 1]
         if self.left_out:
             notes.append(describe_left_out(self.left_out))
         if self.num_repeated:
@@ -109,11 +109,16 @@ class PredictReport:
 
     def check(self) -> None:
         """Raises WorkError when an image could not be predicted; InputError when one was asked for, and is no image."""
-        num_failed = len(self.failures) + sum(entry.count for entry in self.left_out if entry.pictures)
-        num_asked = num_failed + len(self.keys)
-        if num_asked == 1 and self.failures:
+        if self._num_asked == 1 and self.failures:
             raise InputError(f"{self.failures[0].key}: {self.failures[0].reason}; give the path of an image file")
-        if num_failed:
-            raise WorkError(
-                f"{num_failed} of {counted(num_asked, 'image')} could not be predicted; they are named above"
-            )
+        if self._num_failed:
+            of_all = f"{self._num_failed} of {counted(self._num_asked, 'image')}"
+            raise WorkError(f"{of_all} could not be predicted; they are named above")
+
+    @property
+    def _num_failed(self) -> int:
+        return len(self.failures) + sum(entry.count for entry in self.left_out if entry.pictures)
+
+    @property
+    def _num_asked(self) -> int:
+        return self._num_failed + len(self.keys)

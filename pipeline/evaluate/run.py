@@ -13,7 +13,7 @@ from torch import nn
 from ci2p_cache.cache import Cache, open_cache
 from ci2p_cache.disk_cache import LocalDisk
 from ci2p_cache.errors import InputError
-from ci2p_cache.manifest import Failure
+from ci2p_cache.marker import Failure
 from ci2p_cache.views import MIRROR
 from pipeline.baselines.pixel_spec import is_pixels
 from pipeline.encode.decoding import OnError, default_workers

@@ -67,7 +67,7 @@ def choose_pictures(run: Path, config: RunConfig, rendering: Rendering, images: 
     """Pictures as real as there are. Raises InputError for `images` that hold none of use."""
     if images is not None:
         chosen = images_of_run(run, config, images)
-        rows = _spread(len(chosen.keys))
+        rows = spread(len(chosen.keys), _IMAGES)
         batches = [rows[begin : begin + _BATCH] for begin in range(0, len(rows), _BATCH)]
         found = list(decode_batches(chosen, rendering.preprocessing, batches, workers=default_workers(), pin=False))
         pixels = torch.cat([batch.pixels[0] for batch in found if batch.indices])
@@ -92,7 +92,7 @@ def _decode_cache(run: Path, config: RunConfig, weights: str) -> Pictures | None
     except Ci2pError:
         return None
     reader = ViewReader(cache.split_dir, cache.manifest)
-    positions = cache.positions[_spread(cache.num_samples)]
+    positions = cache.positions[spread(cache.num_samples, _IMAGES)]
     pictures = [
         decoder(reader.read_latents(part, np.zeros(len(part), dtype=np.int64)))
         for part in np.array_split(positions, -(-len(positions) // _BATCH))
@@ -109,10 +109,11 @@ def compare(
     *,
     from_latents: bool,
     as_floats: bool,
+    refuse_above: float = LARGEST,
 ) -> Agreement:
     """Holds the probabilities of an exported file, [B,...] -> [B,K], against the model's by ci2p's own way.
 
-    Raises WorkError when one differs by more than `LARGEST`, or is no number.
+    Raises WorkError when one differs by more than `refuse_above`, or is no number.
     """
     largest, num_other = 0.0, 0
     for begin, pixels in enumerate(_batches(pictures.pixels)):
@@ -126,10 +127,10 @@ def compare(
         largest = difference if not difference <= largest else largest
         num_other += int((own.argmax(1) != theirs.argmax(1)).sum())
     agreement = Agreement(largest, len(pictures.pixels), num_other, pictures.described)
-    if not largest <= LARGEST:
+    if not largest <= refuse_above:
         raise WorkError(
-            f"the exported file is not ci2p's own: {agreement.line()}; more than {LARGEST:g} is refused, and nothing "
-            "was written"
+            f"the exported file is not ci2p's own: {agreement.line()}; more than {refuse_above:g} is refused, "
+            "and nothing was written"
         )
     return agreement
 
@@ -143,6 +144,6 @@ def _batches(pixels_N3SS: Tensor) -> Iterator[Tensor]:
         yield pixels_N3SS[begin : begin + _BATCH]
 
 
-def _spread(count: int) -> list[int]:
-    """Some of `count` rows, evenly spread."""
-    return sorted(set(np.linspace(0, count - 1, min(count, _IMAGES)).round().astype(int).tolist()))
+def spread(count: int, most: int) -> list[int]:
+    """`most` of `count` rows, evenly spread, or all."""
+    return sorted(set(np.linspace(0, count - 1, min(count, most)).round().astype(int).tolist()))

@@ -49,32 +49,36 @@ class Stored(nn.Module):
         return torch.round(latents_BCHW / self.step) * self.step
 
 
-class ImageClassifier(nn.Module):
-    """Pixels -> probabilities."""
+class ImagesToInputs(nn.Module):
+    """Pixels -> what the model reads."""
 
-    def __init__(self, to_inputs: nn.Module, model: nn.Module, reads: Reads) -> None:
+    def __init__(self, to_inputs: nn.Module, reads: Reads) -> None:
         super().__init__()
         self.to_inputs = to_inputs
-        self.probabilities = Probabilities(model)
         self.reads = reads
 
     def forward(self, images_B3SS: Tensor) -> Tensor:
-        """uint8 RGB, or float32 RGB in [0, 1], as `reads` says: [B,3,S,S] -> float32 [B,K]."""
+        """uint8 RGB, or float32 RGB in [0, 1], as `reads` says: [B,3,S,S] -> float32 [B,C,H,W]."""
         pixels_B3SS = images_B3SS.float() / 255 if self.reads == "uint8" else images_B3SS
-        probabilities_BK: Tensor = self.probabilities(self.to_inputs(pixels_B3SS))
-        return probabilities_BK
+        inputs_BCHW: Tensor = self.to_inputs(pixels_B3SS)
+        return inputs_BCHW
 
 
 def classifier(model: nn.Module, data: DataRecord, encoder: Encoder | None, reads: Reads) -> nn.Module:
     """The module that is exported, in evaluation mode, on the CPU; `encoder` is None where the model reads pixels."""
     if reads == "latents":
         return Probabilities(model).eval()
+    return nn.Sequential(images_to_inputs(data, encoder, reads), Probabilities(model)).eval()
+
+
+def images_to_inputs(data: DataRecord, encoder: Encoder | None, reads: Reads) -> nn.Module:
+    """The module's part before the model: the encoder and the cache's rounding, or nothing where it reads pixels."""
     if is_pixels(data.spec):
-        return ImageClassifier(nn.Identity(), model, reads).eval()
+        return ImagesToInputs(nn.Identity(), reads).eval()
     assert encoder is not None
     spec = spec_of_record(data.spec)
     to_latents = nn.Sequential(cast(nn.Module, encoder.transform), Stored(spec.store, spec.step))
-    return ImageClassifier(to_latents, model, reads).eval()
+    return ImagesToInputs(to_latents, reads).eval()
 
 
 def example_input(data: DataRecord, reads: Reads) -> Tensor:

@@ -11,22 +11,32 @@ from torch import Tensor, nn
 from pipeline.export.record import ExportRecord
 from pipeline.export.torch_program import trace
 
-OUTPUT = "probabilities"
+IMAGES, LATENTS, PROBABILITIES = "images", "latents", "probabilities"
 
 
 def onnx_bytes(module: nn.Module, example: Tensor, record: ExportRecord) -> bytes:
     """The file, its weights inside."""
-    import onnx
+    name = LATENTS if record.reads == "latents" else IMAGES
+    return with_record(onnx_graph(module, example, name, PROBABILITIES), record)
 
-    name = "latents" if record.reads == "latents" else "images"
+
+def onnx_graph(module: nn.Module, example: Tensor, takes: str, gives: str) -> Any:
+    """The module as onnx's ModelProto, its input and output by these names."""
     program = trace(module, example)
     # The exporter prints its steps, and torch's own deprecations as warnings.
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        exported = torch.onnx.export(program, dynamo=True, input_names=[name], output_names=[OUTPUT], verbose=False)
+        exported = torch.onnx.export(program, dynamo=True, input_names=[takes], output_names=[gives], verbose=False)
     assert exported is not None
     proto = exported.model_proto
     _name_batch(proto)
+    return proto
+
+
+def with_record(proto: Any, record: ExportRecord) -> bytes:
+    """The graph as a file that says of itself what it is, and nothing else."""
+    import onnx
+
     del proto.metadata_props[:]
     onnx.helper.set_model_props(proto, record.as_metadata())
     proto.producer_name, proto.producer_version = "ci2p", record.ci2p_version

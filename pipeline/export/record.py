@@ -8,13 +8,39 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from ci2p_cache.printable import counted
 from pipeline.baselines.pixel_spec import is_pixels
 from pipeline.train.run_folder import DataRecord, RunConfig
 
 Reads = Literal["uint8", "float", "latents"]
 """What a file takes: RGB 0 to 255, RGB in [0, 1], or latents."""
 
-_JSON_FIELDS = ("classes", "preprocessing", "data")
+_JSON_FIELDS = ("classes", "preprocessing", "data", "int8")
+
+
+class Int8Cost(BaseModel):
+    """What a file's matrices in int8 cost, on the validation split of the cache."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    top1_float32: float
+    """In [0, 1]: of the same weights in float32."""
+    top1_int8: float
+    num_images: int
+    num_other_class: int
+    """Images of which the two say different classes."""
+    measured_on: str
+    num_calibrated: int
+    """Latents of the training split."""
+
+    def line(self) -> str:
+        """For people."""
+        points = 100 * (self.top1_int8 - self.top1_float32)
+        return (
+            f"int8: top-1 {100 * self.top1_int8:.2f} % beside {100 * self.top1_float32:.2f} % in float32 "
+            f"({points:+.2f} points), {self.num_other_class} of {counted(self.num_images, 'prediction')} differ "
+            f"({self.measured_on}); calibrated on {counted(self.num_calibrated, 'latent')} of train"
+        )
 
 
 class ExportRecord(BaseModel):
@@ -32,10 +58,12 @@ class ExportRecord(BaseModel):
     """Over names, shapes and values of the model's weights."""
     data: DataRecord
     """As the run's config.json has it; of the cache's place only the name is kept."""
+    int8: Int8Cost | None = None
+    """None of a file in float32."""
 
     def as_metadata(self) -> dict[str, str]:
         """As ONNX has it: text by name."""
-        fields = self.model_dump(mode="json")
+        fields = self.model_dump(mode="json", exclude={"int8"} if self.int8 is None else None)
         return {name: json.dumps(value) if name in _JSON_FIELDS else str(value) for name, value in fields.items()}
 
     @classmethod

@@ -24,7 +24,10 @@ def trace(module: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
 def program_bytes(module: nn.Module, example: Tensor, record: ExportRecord) -> bytes:
     """The program as a .pt2 file. Its `ci2p.json` says what it takes and gives."""
     buffer = io.BytesIO()
-    torch.export.save(trace(module, example), buffer, extra_files={METADATA: record.model_dump_json(indent=1)})
+    program = trace(module, example)
+    with warnings.catch_warnings():  # of weights that share memory and "may not be on the CPU": they are
+        warnings.simplefilter("ignore")
+        torch.export.save(program, buffer, extra_files={METADATA: record.model_dump_json(indent=1)})
     return buffer.getvalue()
 
 

@@ -143,10 +143,10 @@ def check_length(run: Path, config: RunConfig, progress: Progress) -> None:
             f"--epochs {ours.epochs} and another --out"
         )
     if begun > ours.epochs_at_peak:
+        fallen = f"the rate falls from epoch {ours.epochs_at_peak:g} on" if ours.decay_epochs else "there are no more"
         raise InputError(
-            f"{run} has {counted(begun, 'epoch')} behind it, and {ours.epochs} with decay_epochs = "
-            f"{ours.decay_epochs:g} would have ended or fallen before; give --epochs {begun + ceil(ours.decay_epochs)} "
-            "or more, or another --out"
+            f"{run} has {counted(begun, 'epoch')} behind it, and with --epochs {ours.epochs} {fallen}; "
+            f"give --epochs {begun + ceil(ours.decay_epochs)} or more, or another --out"
         )
 
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOutFiles, merge_left_out
 from ci2p_cache.printable import printable
-from pipeline.encode.datasets.data_dir import data_folder
+from ci2p_cache.remote_path import AnyPath
+from pipeline.encode.datasets.data_dir import data_place
 from pipeline.encode.datasets.folder import find_class_folders
 from pipeline.encode.datasets.found import FoundImages
 from pipeline.encode.datasets.listing import leave_out_folder, list_folder, subfolders
@@ -40,7 +40,7 @@ def find_animals10(data_dir: str | None, seed: int) -> FoundImages:
 
     Classes are the ten English names in alphabetical order, whichever language the folders speak.
     """
-    root = data_folder(data_dir, "animals10", LAYOUT)
+    root = data_place(data_dir, "animals10", LAYOUT)
     left_out = LeftOutFiles()
     contents = list_folder(root, "", left_out)
     raw = [name for name in contents.folders if name.lower() == RAW]
@@ -60,7 +60,7 @@ def find_animals10(data_dir: str | None, seed: int) -> FoundImages:
     return replace(found, layout=layout, left_out=merge_left_out(left_out.listed() if raw else (), found.left_out))
 
 
-def _english_names(folder: Path, names: Sequence[str], may_lack: bool) -> dict[str, str]:
+def _english_names(folder: AnyPath, names: Sequence[str], may_lack: bool) -> dict[str, str]:
     """Class folder -> English name. Raises InputError unless every animal has exactly one folder."""
     found = {name: _ENGLISH_OF[name.lower()] for name in names if name.lower() in _ENGLISH_OF}
     missing = [f"{italian} ({english})" for italian, english in ENGLISH.items() if english not in found.values()]
@@ -76,7 +76,7 @@ def _english_names(folder: Path, names: Sequence[str], may_lack: bool) -> dict[s
     return found
 
 
-def _data_set_below(folder: Path, depth: int) -> Path | None:
+def _data_set_below(folder: AnyPath, depth: int) -> AnyPath | None:
     """The folder below that holds raw-img/, the animals or splits of them."""
     names = subfolders(folder)
     if _holds_animals(names) or any(
@@ -84,7 +84,7 @@ def _data_set_below(folder: Path, depth: int) -> Path | None:
     ):
         return folder
     deeper = (_data_set_below(folder / name, depth - 1) for name in names) if depth else iter(())
-    return next(filter(None, deeper), None)
+    return next((found for found in deeper if found is not None), None)
 
 
 def _holds_animals(names: Sequence[str]) -> bool:

@@ -11,8 +11,10 @@ from ci2p_cache.left_out import LeftOut, LeftOutFiles, merge_left_out
 from ci2p_cache.packed_strings import PackedStrings
 from ci2p_cache.printable import printable
 from ci2p_cache.regular_file import read_regular
+from ci2p_cache.remote_path import AnyPath, RemotePath
 from pipeline.encode.datasets.keys import item_keys
 from pipeline.encode.datasets.listing import image_files, leave_out_folder, list_folder
+from pipeline.encode.datasets.remote_folder import remote_images
 from pipeline.encode.datasets.split import SourceSplit, Stamp, sorted_split
 from pipeline.encode.datasets.split_names import speaks_of_splits, split_folders
 
@@ -37,7 +39,7 @@ class FolderFiles:
 
 
 def class_split(
-    root: Path,
+    root: AnyPath,
     class_of_folder: Mapping[str, str],
     classes: tuple[str, ...] | None = None,
     *,
@@ -76,7 +78,7 @@ def class_split(
         raise part.without_images(part.shown or "the folder", left_out)
     label_of = {name: label for label, name in enumerate(classes or sorted(set(class_of_folder.values())))}
     labels = [label_of[class_of_folder[folder]] for folder, images in images_in.items() for _ in images]
-    files = FolderFiles(str(root), PackedStrings(names))
+    files = remote_images(root, names) if isinstance(root, RemotePath) else FolderFiles(str(root), PackedStrings(names))
     return sorted_split(tuple(label_of), item_keys(names), labels, files, left_out)
 
 
@@ -84,14 +86,17 @@ def class_split(
 class _Part:
     """A folder of class folders, for messages about it."""
 
-    root: Path
+    root: AnyPath
     shown: str  # "train/" below --data-dir, or empty for --data-dir itself
     layout: str
 
     @property
     def where(self) -> str:
         above = len(Path(self.shown).parts)
-        return f"--data-dir {printable(str([self.root, *self.root.parents][above]))}"
+        root = self.root
+        for _ in range(above):
+            root = root.parent
+        return f"--data-dir {printable(str(root))}"
 
     def without_classes(self, images: Sequence[str], left_out: tuple[LeftOut, ...]) -> InputError:
         here = f"{self.shown}: " if self.shown else ""

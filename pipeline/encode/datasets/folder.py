@@ -3,13 +3,13 @@
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOutFiles
 from ci2p_cache.printable import counted, printable
+from ci2p_cache.remote_path import AnyPath
 from pipeline.encode.datasets.class_folders import LAYOUT, class_split
-from pipeline.encode.datasets.data_dir import data_folder
+from pipeline.encode.datasets.data_dir import data_place
 from pipeline.encode.datasets.found import SPLITS, WHOLE, FoundImages
 from pipeline.encode.datasets.listing import Contents, leave_out_folder, list_folder, subfolders
 from pipeline.encode.datasets.own_output import is_own_output
@@ -21,19 +21,19 @@ NO_SPLIT = "images in folders that are no split"
 
 # Folder names of the classes -> class name of each, without those that are no class. Raises InputError for folders that
 # are not the data set's; the last argument says whether classes may be missing, as they may in val/.
-NameClasses = Callable[[Path, Sequence[str], bool], dict[str, str]]
+NameClasses = Callable[[AnyPath, Sequence[str], bool], dict[str, str]]
 
 
 def find_folder(data_dir: str | None, seed: int) -> FoundImages:
     """Class folders; keys are "CLASS/x", classes the sorted folder names."""
-    root = data_folder(data_dir, "folder", LAYOUT)
+    root = data_place(data_dir, "folder", LAYOUT)
     if is_own_output(str(root)):
         raise InputError(f"--data-dir {printable(str(root))}: that is a cache or a run of ci2p, not images; {LAYOUT}")
     return find_class_folders(root, _names_as_they_are)
 
 
 def find_class_folders(
-    root: Path, name_classes: NameClasses, *, default_fraction: float = 0.1, layout: str = LAYOUT
+    root: AnyPath, name_classes: NameClasses, *, default_fraction: float = 0.1, layout: str = LAYOUT
 ) -> FoundImages:
     """The parts of a folder in either layout. `name_classes` turns the folders of the classes into class names.
 
@@ -85,7 +85,7 @@ def find_class_folders(
     )
 
 
-def _split_folders(root: Path, contents: Contents) -> dict[str, str]:
+def _split_folders(root: AnyPath, contents: Contents) -> dict[str, str]:
     """Split -> its folder, in the order of SPLITS; none where the folders are classes."""
     named = split_folders(contents.folders)
     if len(named) < len(contents.folders) and not any(subfolders(root / folder) for folder in named):
@@ -104,7 +104,7 @@ def _split_folders(root: Path, contents: Contents) -> dict[str, str]:
     return {split: folder_of[split] for split in SPLITS if split in folder_of}
 
 
-def _inner(root: Path, folder: str, split: str) -> str:
+def _inner(root: AnyPath, folder: str, split: str) -> str:
     """seg_train/seg_train for seg_train: some zips hold a split's folder in a folder of its name."""
     contents = list_folder(root / folder, "", LeftOutFiles())
     if len(contents.folders) == 1 and not contents.images:
@@ -114,7 +114,7 @@ def _inner(root: Path, folder: str, split: str) -> str:
     return folder
 
 
-def _leave_out_unlabelled(root: Path, folder: str, classes: Sequence[str], left_out: LeftOutFiles) -> str | None:
+def _leave_out_unlabelled(root: AnyPath, folder: str, classes: Sequence[str], left_out: LeftOutFiles) -> str | None:
     """What a test folder without labels is, for people, its images counted; None for one that has labels."""
     contents = list_folder(root / folder, "", LeftOutFiles())
     if contents.folders:
@@ -129,7 +129,7 @@ def _leave_out_unlabelled(root: Path, folder: str, classes: Sequence[str], left_
 
 
 def _open_part(
-    root: Path, folder_of: Mapping[str, str], split: str, name_classes: NameClasses, layout: str
+    root: AnyPath, folder_of: Mapping[str, str], split: str, name_classes: NameClasses, layout: str
 ) -> SourceSplit:
     """A split, with the classes of the training images; others may lack some of them, never add one."""
     classes_from = "train" if "train" in folder_of else split
@@ -157,12 +157,12 @@ def _open_part(
     return class_split(folder, named, classes, shown=shown, layout=layout)
 
 
-def _named(folder: Path, name_classes: NameClasses, *, may_lack: bool) -> dict[str, str]:
+def _named(folder: AnyPath, name_classes: NameClasses, *, may_lack: bool) -> dict[str, str]:
     names = subfolders(folder)
     return name_classes(folder, names, may_lack) if names else {}
 
 
-def _names_as_they_are(folder: Path, names: Sequence[str], may_lack: bool) -> dict[str, str]:
+def _names_as_they_are(folder: AnyPath, names: Sequence[str], may_lack: bool) -> dict[str, str]:
     """Each folder's own name, printable. Raises InputError for two that cannot be told apart."""
     class_of_folder = {name: printable(name) for name in names}
     first: dict[str, str] = {}

@@ -5,14 +5,17 @@ No file is opened, and none but links costs a stat: a million files list in seco
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOutFiles
 from ci2p_cache.printable import printable
+from ci2p_cache.remote_files import describe
+from ci2p_cache.remote_path import AnyPath
 from pipeline.encode.datasets.own_output import is_own_output
+from pipeline.encode.datasets.remote_folder import RemoteEntry, scan
 from pipeline.encode.formats import is_image_name, looks_like_image
 
 HIDDEN = "hidden files and folders"
@@ -40,7 +43,7 @@ class Contents:
 
 
 def list_folder(
-    folder: str | Path, shown: str, left_out: LeftOutFiles, *, known: frozenset[str] = frozenset()
+    folder: str | AnyPath, shown: str, left_out: LeftOutFiles, *, known: frozenset[str] = frozenset()
 ) -> Contents:
     """Folders and images; what is neither is counted in `left_out` under its name with `shown` ("train/") before it.
 
@@ -56,7 +59,7 @@ def list_folder(
         is_file = entry.is_file(follow_symlinks=False)
         is_folder = not is_file and entry.is_dir(follow_symlinks=False)
         what = "" if is_file or is_folder else SPECIAL
-        if what and entry.is_symlink():
+        if what and not isinstance(entry, RemoteEntry) and entry.is_symlink():
             mode = _mode_behind(entry)
             is_file, is_folder = stat.S_ISREG(mode), stat.S_ISDIR(mode)
             what = "" if is_file or is_folder else SPECIAL if mode else DANGLING
@@ -83,13 +86,13 @@ def list_folder(
     return Contents(tuple(sorted(folders)), tuple(sorted(images)), frozenset(links), tuple(sorted(known_files)))
 
 
-def subfolders(folder: str | Path) -> list[str]:
+def subfolders(folder: str | AnyPath) -> list[str]:
     """Sorted names of the folders in a folder, but for hidden ones and the like. Raises InputError as `list_folder`."""
     return list(list_folder(folder, "", LeftOutFiles()).folders)
 
 
 def image_files(
-    root: Path,
+    root: AnyPath,
     folder: str,
     left_out: LeftOutFiles,
     *,
@@ -104,11 +107,11 @@ def image_files(
     found: list[str] = []
     # A folder, and where the links that led to it lie: who comes back to one of those walks in a circle.
     pending: list[tuple[str, tuple[str, ...]]] = [(folder, ())]
-    if os.path.islink(root / folder):  # noqa: PTH114  (False where one may not look)
+    if _is_link(root, folder):
         pending = [(folder, (_place_of_link(root, folder, ()),))]
     while pending:
         here, passed = pending.pop()
-        contents = list_folder(os.path.join(root, here), f"{shown}{here}/", left_out)  # noqa: PTH118  (cheaper)
+        contents = list_folder(f"{root}/{here}", f"{shown}{here}/", left_out)
         if contents.folders:
             on_folders(here, contents.folders)
         for name in contents.folders:
@@ -120,7 +123,7 @@ def image_files(
 
 
 def leave_out_folder(
-    root: Path,
+    root: AnyPath,
     folder: str,
     what: str,
     left_out: LeftOutFiles,
@@ -137,7 +140,7 @@ def leave_out_folder(
     pending = [folder]
     while pending:
         here = pending.pop()
-        if os.path.islink(root / here) and not (follow and here == folder):  # noqa: PTH114
+        if _is_link(root, here) and not (follow and here == folder):
             left_out.add(LINKED_FOLDERS, printable(f"{shown}{here}/"))
             continue
         contents = list_folder(root / here, f"{shown}{here}/", left_out)
@@ -148,10 +151,15 @@ def leave_out_folder(
     return count
 
 
-def _place_of_link(root: Path, link: str, passed: tuple[str, ...]) -> str:
+def _is_link(root: AnyPath, name: str) -> bool:
+    """False where one may not look."""
+    return isinstance(root, Path) and os.path.islink(root / name)  # noqa: PTH114
+
+
+def _place_of_link(root: AnyPath, link: str, passed: tuple[str, ...]) -> str:
     """The real folder that a link lies in. Raises InputError when the link leads around in a circle."""
-    place = os.path.realpath((root / link).parent)
-    target = os.path.realpath(root / link)
+    place = os.path.realpath(str((root / link).parent))
+    target = os.path.realpath(str(root / link))
     if any(f"{folder}/".startswith(f"{target.rstrip('/')}/") for folder in (*passed, place)):
         raise InputError(
             f"--data-dir {printable(str(root))}: {printable(link)} is a link to a folder that it lies in; "
@@ -168,9 +176,11 @@ def _mode_behind(entry: "os.DirEntry[str]") -> int:
         return 0
 
 
-def _entries(folder: str) -> list["os.DirEntry[str]"]:
+def _entries(folder: str) -> "Sequence[os.DirEntry[str] | RemoteEntry]":
     try:
+        if "://" in folder:
+            return scan(folder)
         with os.scandir(folder) as entries:
             return list(entries)
     except OSError as error:
-        raise InputError(f"--data-dir: cannot list {printable(folder)}: {error.strerror}") from error
+        raise InputError(f"--data-dir: cannot list {printable(folder)}: {describe(error)}") from error

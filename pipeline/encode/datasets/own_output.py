@@ -2,7 +2,11 @@
 
 import itertools
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+from ci2p_cache.remote_files import read_range
+from pipeline.encode.datasets.remote_folder import RemoteEntry, scan
 from pipeline.encode.formats import is_image_name
 
 _MARKS = {"spec.json": (b'"format_version"', b'"weights_sha256"'), "config.json": (b'"recipe"', b'"fingerprint"')}
@@ -23,7 +27,7 @@ def is_own_output(folder: str) -> bool:
 
 def _is_own(folder: str, depth: int) -> bool:
     try:
-        with os.scandir(folder) as entries:
+        with _scan(folder) as entries:
             first = list(itertools.islice(entries, _MAX_ENTRIES))
             has_images = any(is_image_name(entry.name) for entry in first)
             if has_images and len(first) == _MAX_ENTRIES:
@@ -48,14 +52,33 @@ def _is_own(folder: str, depth: int) -> bool:
         return False  # whoever lists it says why it cannot be listed
 
 
+@contextmanager
+def _scan(folder: str) -> "Iterator[Iterator[os.DirEntry[str] | RemoteEntry]]":
+    if "://" in folder:
+        yield iter(scan(folder))
+        return
+    with os.scandir(folder) as entries:
+        yield entries
+
+
 def _has_items(folder: str) -> bool:
-    return all(os.path.isfile(f"{folder}/{file}") for file in _ITEMS)  # noqa: PTH113
+    return all(_is_file(folder, file) for file in _ITEMS)
+
+
+def _is_file(folder: str, file: str) -> bool:
+    inner, _, name = f"{folder}/{file}".rpartition("/")
+    if "://" in folder:
+        return any(entry.name == name and entry.is_file() for entry in scan(inner))
+    return os.path.isfile(f"{inner}/{name}")  # noqa: PTH113  (asked of many folders; and a fifo is not to be opened)
 
 
 def _has_mark(folder: str, file: str) -> bool:
     path = f"{folder}/{file}"
-    if not os.path.isfile(path):  # noqa: PTH113  (asked of many folders; and a fifo is not to be opened)
+    if not _is_file(folder, file):
         return False
-    with open(path, "rb") as opened:  # noqa: PTH123
-        head = opened.read(_READ_BYTES)
+    if "://" in folder:
+        head = read_range(path, 0, _READ_BYTES)
+    else:
+        with open(path, "rb") as opened:  # noqa: PTH123
+            head = opened.read(_READ_BYTES)
     return all(mark in head for mark in _MARKS[file])

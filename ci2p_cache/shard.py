@@ -81,8 +81,8 @@ def written_shards(split_dir: AnyPath, spec: CacheSpec, num_items: int, num_clas
     Raises WorkError for a marker that is damaged, or is none of a split of so many items and classes.
     """
     marked = _marked_shards(split_dir, num_shards(num_items, spec.shard_size))
-    found = each_of(lambda shard: _is_written(split_dir, shard, spec, num_items, num_classes), marked, split_dir)
-    return {shard for shard, is_written in zip(marked, found, strict=True) if is_written}
+    found = each_of(lambda shard: is_written(split_dir, shard, spec, num_items, num_classes), marked, split_dir)
+    return {shard for shard, is_there in zip(marked, found, strict=True) if is_there}
 
 
 def _marked_shards(split_dir: AnyPath, count: int) -> list[int]:
@@ -91,7 +91,7 @@ def _marked_shards(split_dir: AnyPath, count: int) -> list[int]:
     return [shard for shard in range(count) if marker_path(split_dir, shard).name in markers]
 
 
-def _is_written(split_dir: AnyPath, shard: int, spec: CacheSpec, num_items: int, num_classes: int) -> bool:
+def is_written(split_dir: AnyPath, shard: int, spec: CacheSpec, num_items: int, num_classes: int) -> bool:
     marker = read_marker(split_dir, shard)
     if marker is None or marker.spec_id != spec.spec_id or marker.record.id is None:
         return False

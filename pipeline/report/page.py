@@ -165,7 +165,7 @@ def render_page(
 def _title(sections: Sequence[RunSection], settings: Sequence[Setting]) -> str:
     data = sorted({data_name(section.run) for section in sections})
     what = settings[0].runs[0].config.recipe.model if len(settings) == 1 else counted(len(settings), "setting")
-    return printable(f"{what} on {data[0] if len(data) == 1 else counted(len(data), 'cache')}")
+    return printable(f"{what} on {data[0] if len(data) == 1 else counted(len(data), 'data set')}")
 
 
 def _caches(sections: Sequence[RunSection]) -> list[tuple[str, Any]]:

@@ -72,7 +72,7 @@ def encode_dataset(
     used.
     """
     task = _prepare(dataset, data_dir, cache, options, **settings)
-    keep_items(task.opened, cache, seed=options.seed)
+    plans = keep_items(task.opened, cache, seed=options.seed)
     reports = [
         encode_split(
             split,
@@ -82,6 +82,7 @@ def encode_dataset(
             cache,
             options,
             left_out=task.opened.left_out_of(name),
+            order=plans.get(name),
             rank=task.launched.rank,
             world_size=task.launched.world_size,
         )

@@ -10,6 +10,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ci2p_cache import codecs
 from ci2p_cache.claim import claim_folder
 from ci2p_cache.errors import WorkError
@@ -30,7 +33,7 @@ from pipeline.encode.decoding import OnError, decode_batches
 from pipeline.encode.encoder import Encoder
 from pipeline.encode.kept_items import GONE
 from pipeline.encode.preprocess import Preprocessing
-from pipeline.encode.resume import ShardWork, find_work
+from pipeline.encode.resume import ShardWork, WorkBatches, find_work
 from pipeline.encode.rows import Row, encode_views, pack_row, unpack_row
 from pipeline.running import signals
 from pipeline.running.progress import progress
@@ -89,6 +92,7 @@ def encode_split(
     options: EncodeOptions,
     *,
     left_out: tuple[LeftOut, ...] = (),
+    order: NDArray[np.int64] | None = None,
     rank: int = 0,
     world_size: int = 1,
 ) -> SplitReport:
@@ -102,11 +106,11 @@ def encode_split(
     split_dir = cache / spec.split
     begin = time.monotonic()
     hold_against_seals(split_dir)
-    work = find_work(split, spec, split_dir, rank=rank, world_size=world_size)
+    work = find_work(split, spec, split_dir, order=order, rank=rank, world_size=world_size)
     if work:
         _write_shards(split, spec, pre, encoder, split_dir, options, work)
     manifest = finish_split(cache, spec, left_out)
-    return SplitReport(spec.split, manifest, sum(len(each.todo) for each in work), time.monotonic() - begin)
+    return SplitReport(spec.split, manifest, sum(each.num_todo for each in work), time.monotonic() - begin)
 
 
 def _write_shards(
@@ -119,23 +123,20 @@ def _write_shards(
     work: list[ShardWork],
 ) -> None:
     """Three things overlap: worker processes decode, the device encodes, threads compress and write."""
-    batches = [
-        (each, each.todo[start : start + options.batch_size])
-        for each in work
-        for start in range(0, len(each.todo), options.batch_size)
-    ]
+    batches = WorkBatches(work, options.batch_size)
     decoded = decode_batches(
         split,
         pre,
-        [items for _, items in batches],
+        batches,
         workers=options.workers,
         pin=encoder.device.type == "cuda",
         crops=crops_of(spec),
+        largest=min(options.batch_size, max(each.num_todo for each in work)),
     )
     recorded = _recorded(encoder)
     known_bad = {*read_refused(split_dir), *(failure.key for each in work for failure in each.failed_before)}
     num_items = len(split.keys)
-    done_before = num_items - sum(len(each.todo) for each in work)
+    done_before = num_items - sum(each.num_todo for each in work)
     with (
         ThreadPoolExecutor(_PACKING_THREADS, thread_name_prefix="ci2p-pack") as packers,
         ThreadPoolExecutor(1, thread_name_prefix="ci2p-write") as writer,
@@ -145,7 +146,8 @@ def _write_shards(
         writing: Future[None] | None = None
         done = _Encoded()
         num_failed = 0
-        for number, (batch, (each, items)) in enumerate(zip(decoded, batches, strict=True)):
+        for number, batch in enumerate(decoded):
+            each, items = batches.work_of(number), batches[number]
             refused = [failure for failure in batch.failures if not _was_removed(failure, known_bad)]
             if refused and options.on_error == "stop":
                 note_refused(split_dir, refused)
@@ -158,7 +160,7 @@ def _write_shards(
                 for item, latents_VCHW in zip(batch.indices, latents_BVCHW, strict=True):
                     done.rows[item] = packers.submit(pack_row, latents_VCHW, split.keys[item], spec)
             advance(len(items), f"{num_failed} failed" if num_failed else "")
-            if number + 1 == len(batches) or batches[number + 1][0] is not each:
+            if number + 1 == len(batches) or batches.work_of(number + 1) is not each:
                 if writing is not None:
                     writing.result()
                 writing = writer.submit(_write_shard, split, spec, split_dir, each, done, recorded)

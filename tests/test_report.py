@@ -155,7 +155,7 @@ def test_a_training_leaves_pictures_once(home: Path, monkeypatch: pytest.MonkeyP
     assert leave_pictures(home / RUN, data, "cpu", finished=True) == []
     measured = call_ci2p("eval", "--checkpoint", RUN, "--workers", "0", "--device", "cpu", "--json", "-", cwd=home)
     assert count_confusion(home / RUN, data, "cpu") == json.loads(measured.stdout)["confusion"]
-    shutil.copytree(home / RUN, tmp_path / "run", ignore=shutil.ignore_patterns("*.png"))
+    shutil.copytree(home / RUN, tmp_path / "run", ignore=shutil.ignore_patterns("*.png", "*.ckpt"))
     assert [path.name for path in leave_pictures(tmp_path / "run", data, "cpu", finished=False)] == [CURVES]
 
 
@@ -165,7 +165,7 @@ def test_a_training_does_not_fail_of_a_picture(
     def broken(*_: object) -> bytes:
         raise RuntimeError("no\nfont")
 
-    shutil.copytree(home / RUN, tmp_path / "run", ignore=shutil.ignore_patterns("*.png"))
+    shutil.copytree(home / RUN, tmp_path / "run", ignore=shutil.ignore_patterns("*.png", "*.ckpt"))
     monkeypatch.setattr("pipeline.report.look.as_png", broken)
     data = open_training_data(str(home / "cache"))
     assert leave_pictures(tmp_path / "run", data, "cpu", finished=True) == []
@@ -173,7 +173,7 @@ def test_a_training_does_not_fail_of_a_picture(
 
 
 def test_a_cache_that_is_gone_is_said(home: Path, tmp_path: Path) -> None:
-    shutil.copytree(home / RUN, tmp_path / "run")
+    shutil.copytree(home / RUN, tmp_path / "run", ignore=shutil.ignore_patterns("*.ckpt"))
     config = json.loads((tmp_path / "run/config.json").read_text())
     config["data"] |= {"path": "gone", "absolute_path": "", "path_from_run": ""}
     (tmp_path / "run/config.json").write_text(json.dumps(config))

@@ -68,7 +68,7 @@ def stepper(name: str, data: TrainingData, arguments: argparse.Namespace) -> Cal
 
     def one() -> None:
         nonlocal step
-        learner.learn(next(batches), step, step_seed(0, 0, step, 0))
+        learner.learn(next(batches), step, step_seed(0, 0, step))
         step += 1
 
     return one

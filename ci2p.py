@@ -210,6 +210,10 @@ def encode(
     seed: int = 0,
     on_error: Literal["stop", "skip"] = "stop",
     max_pixels: _Count = 178_956_970,
+    launch: Literal["ray"] | None = None,
+    ray_address: str | None = None,
+    ray_gpus: float | None = None,
+    ray_cpus: float | None = None,
 ) -> Cache:
     """Encodes images into a cache of latents, or goes on where the same call stopped; `ci2p encode`, by its options.
 
@@ -233,6 +237,7 @@ def encode(
     from pipeline.encode.datasets.table_columns import TableColumns
     from pipeline.encode.decoding import default_workers
     from pipeline.encode.default_cache import default_cache
+    from pipeline.encode.ray_options import options_of_launch
     from pipeline.encode.run import encode_dataset
     from pipeline.encode.shard_writer import EncodeOptions
 
@@ -279,6 +284,7 @@ def encode(
             precision=precision,
             engine=engine,
             max_pixels=max_pixels,
+            ray=options_of_launch(launch, ray_address, ray_gpus, ray_cpus, workers),
             found=found,
         )
     written = [split.split for split in report.splits]

@@ -182,6 +182,8 @@ def test_damaged_tables_are_noticed_on_reading(archive: Path, cache_format: str)
     fetch = reader._fetch
 
     def spoiled(name: str, *which: int) -> memoryview:
+        if name.endswith(".json"):
+            return fetch(name, *which)
         data = bytearray(fetch(name, *which))
         begin = 16 if cache_format == "zarr" else 1536
         data[begin + 16 : begin + 40] = bytes(24)

@@ -113,7 +113,7 @@ def _split(part: ParquetPart, chosen: ChosenColumns, classes: tuple[str, ...]) -
             )
         if names is not None:
             places = [label_of[name if name in label_of else printable(name)] if name else -1 for name in names]
-            values = np.array(places, dtype=np.int64)[values]
+            values = np.array(places, dtype=np.int32)[values]
         labels[begin : begin + len(values)] = values
         begin += len(values)
     keys = _numbered_keys(part) if chosen.key is None else _column_keys(part, chosen.key)

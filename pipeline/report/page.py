@@ -204,8 +204,8 @@ def interval_of(share: float, count: int) -> tuple[float, float]:
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """ "71.3 %"."""
-    return "–" if share is None else f"{100 * share:.{digits}f} %"
+    """ "71.3 %", with a space that no line breaks at."""
+    return "–" if share is None else f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def number(value: float | None) -> str:

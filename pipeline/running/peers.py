@@ -1,7 +1,6 @@
 """Peers: processes that train together; how they meet, how long one waits for another, what is said of a lost one."""
 
 import atexit
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,24 +10,18 @@ import torch
 import torch.distributed
 from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
-from ci2p_cache.errors import InputError, WorkError
-from ci2p_cache.printable import printable
+from ci2p_cache.errors import WorkError
+from ci2p_cache.network_timeout import seconds_in
 from pipeline.running.launched import Launched
 
 TIMEOUT_VARIABLE = "CI2P_PEER_TIMEOUT"
 _DEFAULT_TIMEOUT_S = 600.0
+_LONGEST_S = 1e9
 
 
 def peer_timeout() -> timedelta:
     """How long a process waits for another at any step. Raises InputError for what is no number of seconds."""
-    value = os.environ.get(TIMEOUT_VARIABLE, "")
-    try:
-        seconds = float(value) if value.strip() else _DEFAULT_TIMEOUT_S
-    except ValueError:
-        seconds = math.nan
-    if not 0 < seconds < 1e9:
-        raise InputError(f"{TIMEOUT_VARIABLE}={printable(value)} is no number of seconds; set it to one such as 600")
-    return timedelta(seconds=seconds)
+    return timedelta(seconds=min(seconds_in(TIMEOUT_VARIABLE, _DEFAULT_TIMEOUT_S), _LONGEST_S))
 
 
 def meet(launched: Launched, device_type: str) -> None:

@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -31,7 +32,7 @@ from pipeline.report.examples import show_examples
 from pipeline.report.look import DARK, LIGHT, as_png, as_svg, letters_on
 from pipeline.report.page import duration, interval_of
 from pipeline.report.repeat import repeat_command
-from pipeline.report.run_record import RunRecord, read_run
+from pipeline.report.run_record import RunRecord, labels_of, read_run
 from pipeline.report.settings import group_by_setting
 from pipeline.report.training_pictures import CONFUSION, CURVES, count_confusion, leave_pictures
 from pipeline.train.data import open_training_data
@@ -243,6 +244,8 @@ def test_seeds_of_a_setting_are_one_curve(whole_run: Path) -> None:
         lines = tuple({"epoch": epoch, "val_loss": loss} for epoch, loss in enumerate(losses, 1))
         return RunRecord(Path(f"s{seed}"), record.config.model_copy(update={"recipe": recipe}), lines, None)
 
+    same = [replace(record, path=Path(name)) for name in ("a/x", "b/x", "c")]
+    assert labels_of(same) == ["a/x", "b/x", "c"]
     settings = group_by_setting([run(0, [3, 2, 1]), run(0, [5.0], lr=0.5), run(1, [5, 4])])
     assert [setting.label for setting in settings] == ["ci2p_vit_tiny, lr 0.002", "ci2p_vit_tiny, lr 0.5"]
     assert settings[0].legend.endswith("(mean of n = 2)") and len(settings[1].runs) == 1

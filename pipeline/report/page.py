@@ -54,10 +54,12 @@ class RunSection:
     measured: Measured
     charts: dict[str, DrawnChart]
     """By name: "confusion", "reliability", "classes"; what could not be measured is not there."""
+    label: str
+    """Of the run among those of the page."""
 
     @property
     def title(self) -> str:
-        return printable(self.run.name)
+        return printable(self.label)
 
     @property
     def command(self) -> str:

@@ -58,6 +58,12 @@ def recipe_options(command: Any) -> Any:
         ),
         device_option,
         max_minutes_option,
+        click.option(
+            "--logger",
+            type=click.Choice(["mlflow", "trackio", "wandb"]),
+            multiple=True,
+            help="Log every epoch there too; may be repeated.",
+        ),
         json_option,
     ]
     for option in reversed(options):

@@ -210,6 +210,10 @@ def encode(
     seed: int = 0,
     on_error: Literal["stop", "skip"] = "stop",
     max_pixels: _Count = 178_956_970,
+    launch: Literal["ray"] | None = None,
+    ray_address: str | None = None,
+    ray_gpus: float | None = None,
+    ray_cpus: float | None = None,
 ) -> Cache:
     """Encodes images into a cache of latents, or goes on where the same call stopped; `ci2p encode`, by its options.
 
@@ -221,8 +225,8 @@ def encode(
     held out for validation. Pictures in memory are set down in a temporary file of their full size on the way.
     `augment` is what the `crops` go through besides.
 
-    `out` is by default caches/ and the name of the data: `data_dir`'s, the set's, or items. Returns the split "train",
-    or the first of `splits`.
+    `out`, a folder or an fsspec URL, is by default caches/ and the name of the data: `data_dir`'s, the set's, or items.
+    Returns the split "train", or the first of `splits`.
     Raises InputError for wrong settings, before anything is written, and WorkError for an image that cannot be used
     (`on_error="skip"` leaves such images out), a damaged cache or a full disk.
     """
@@ -233,6 +237,7 @@ def encode(
     from pipeline.encode.datasets.table_columns import TableColumns
     from pipeline.encode.decoding import default_workers
     from pipeline.encode.default_cache import default_cache
+    from pipeline.encode.ray_options import options_of_launch
     from pipeline.encode.run import encode_dataset
     from pipeline.encode.shard_writer import EncodeOptions
 
@@ -279,6 +284,7 @@ def encode(
             precision=precision,
             engine=engine,
             max_pixels=max_pixels,
+            ray=options_of_launch(launch, ray_address, ray_gpus, ray_cpus, workers),
             found=found,
         )
     written = [split.split for split in report.splits]

@@ -35,7 +35,7 @@ MODELS = {
     "small": ("ci2p_vit_small", "vit_small"),
     "tiny": ("ci2p_vit_tiny", "vit_tiny", "vit_tiny_p32"),
 }
-_TRAINING_MACS = 3  # of a forward pass: it, the gradient of the inputs, the gradient of the weights
+TRAINING_MACS = 3  # of a forward pass: it, the gradient of the inputs, the gradient of the weights
 
 
 def endless(batches: Batches) -> Iterator[Batch]:
@@ -68,7 +68,7 @@ def stepper(name: str, data: TrainingData, arguments: argparse.Namespace) -> Cal
 
     def one() -> None:
         nonlocal step
-        learner.learn(next(batches), step, step_seed(0, 0, step, 0))
+        learner.learn(next(batches), step, step_seed(0, 0, step))
         step += 1
 
     return one
@@ -144,7 +144,7 @@ def report(arguments: argparse.Namespace, rates: dict[str, list[float]], gmacs: 
         median = statistics.median(values)
         ratios = [ours / theirs for ours, theirs in zip(values, rates[reference], strict=True)]
         ratio = statistics.median(ratios)
-        share = median * _TRAINING_MACS * gmacs[name] * 1e9 / peak
+        share = median * TRAINING_MACS * gmacs[name] * 1e9 / peak
         figures[name] = {
             "images_per_s": values,
             "median": median,

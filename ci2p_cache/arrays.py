@@ -9,7 +9,6 @@ import math
 import mmap
 import os
 import stat
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from tokenize import TokenError
@@ -23,7 +22,7 @@ from ci2p_cache.remote import fetch
 from ci2p_cache.seals import FileSeal, seal_of
 
 Parts = Sequence[bytes | memoryview]  # of a file, one after another
-_SCRATCH_BYTES = 64 << 20  # an array that is larger lies in a file
+_MOST_HEADER = 1 << 16  # bytes
 
 
 def npy_parts(array: NDArray[Any]) -> Parts:
@@ -78,19 +77,6 @@ def map_file(split_dir: str | Any, name: str, seal: FileSeal | None, *, hashed: 
     if seal is not None and (len(data) != seal.num_bytes or ((hashed or "://" in path) and seal_of(data) != seal)):
         raise WorkError(f"{path} has changed since it was written; run `ci2p verify`")
     return data
-
-
-def scratch_array(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
-    """An array to be filled, for as long as it is in use: a large one in a file without a name, not in memory."""
-    num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-    if num_bytes <= _SCRATCH_BYTES:
-        return np.zeros(shape, dtype)
-    with tempfile.TemporaryFile(prefix="ci2p-") as file:
-        file.truncate(num_bytes)
-        return np.frombuffer(mmap.mmap(file.fileno(), num_bytes), dtype).reshape(shape)
-
-
-_MOST_HEADER = 1 << 16
 
 
 def _map(path: str | Path) -> memoryview:

@@ -24,4 +24,9 @@ def describe_system_error(error: OSError) -> str:
     where = f" ({error.filename})" if error.filename else ""
     if error.errno == errno.ENOSPC:
         return f"the disk is full{where}; free some space and run the same command again: what is finished is kept"
+    if "://" in str(error.filename):
+        return (
+            f"{error.filename}: {error.strerror}; see that it can be reached and may be used, and run the same command "
+            "again: what is finished is kept"
+        )
     return f"{error.strerror or error}{where}"

@@ -17,6 +17,7 @@ EXTRAS = {
     "imagenet": "scipy>=1.11",
     "openvino": "openvino>=2025.0",
     "parquet": "pyarrow>=17",
+    "ray": "ray>=2.40",
     "s3": "s3fs>=2024.6",
     "tensorboard": "tensorboard>=2.16",
     "mlflow": "mlflow>=2.16",

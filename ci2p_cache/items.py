@@ -19,11 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ci2p_cache.arrays import Parts, map_array, map_file, npy_parts, scratch_array
+from ci2p_cache.arrays import Parts, map_array, map_file, npy_parts
 from ci2p_cache.errors import WorkError
 from ci2p_cache.packed_strings import PackedStrings
 from ci2p_cache.publish import publish
 from ci2p_cache.remote_path import AnyPath
+from ci2p_cache.scratch import scratch_array
 from ci2p_cache.seals import FileSeal, Seals
 
 HASH_BYTES = 16

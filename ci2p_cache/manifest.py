@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, ValidationError, model_validator
 
-from ci2p_cache.arrays import Parts, map_array, npy_parts, scratch_array
+from ci2p_cache.arrays import Parts, map_array, npy_parts
 from ci2p_cache.bounds import Classes, Count, Finite, Label, Sha256, check_manifest, complaint
 from ci2p_cache.duplicates import NO_DUPLICATES, Duplicates
 from ci2p_cache.errors import InputError, WorkError
@@ -24,6 +24,7 @@ from ci2p_cache.marker import Failure, Marker, ShardRecord, check_marker_for
 from ci2p_cache.plan import num_shards
 from ci2p_cache.publish import publish
 from ci2p_cache.remote_path import AnyPath, read_whole
+from ci2p_cache.scratch import scratch_array
 from ci2p_cache.seals import MANIFEST, FileSeal, Seals, seal_json, unseal_json
 from ci2p_cache.shard_table import ROW, SHARDS, ShardTable, row_of, table_of_records
 from ci2p_cache.spec import CacheSpec

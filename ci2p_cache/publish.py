@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ci2p_cache.process import parse_process, state_of, this_process
@@ -89,11 +89,15 @@ def sweep(folder: Path) -> None:
     _sweep(folder, "")
 
 
-def sweep_tree(folder: AnyPath) -> None:
-    """`sweep` of a folder and all below it."""
+def sweep_tree(folder: AnyPath, gone: Collection[str] = ()) -> None:
+    """`sweep` of a folder and all below it; of the processes `gone`, as `str` gives them, it is known that they are."""
     if isinstance(folder, RemotePath):
         return
-    for below, _, _ in os.walk(folder):
+    endings = tuple(f".{process}.tmp" for process in gone)
+    for below, _, names in os.walk(folder):
+        for name in names:
+            if endings and name.startswith(".") and name.endswith(endings):
+                Path(below, name).unlink(missing_ok=True)
         sweep(Path(below))
 
 

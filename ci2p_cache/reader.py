@@ -7,9 +7,9 @@ into the batch. zarr-python and webdataset are not on this path.
 
 import contextlib
 import itertools
+import logging
 import mmap
 import os
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
@@ -23,6 +23,7 @@ from ci2p_cache.disk_cache import DiskCache, LocalDisk
 from ci2p_cache.errors import WorkError
 from ci2p_cache.escapes import Escapes, collect_escapes
 from ci2p_cache.items import read_item_list
+from ci2p_cache.local_shards import MappedShards, SingleViews, most_mapped, reads_singly
 from ci2p_cache.manifest import Manifest, check_marker_in
 from ci2p_cache.marker import Marker, hash_escapes, marker_file, parse_marker
 from ci2p_cache.order import window_shards
@@ -31,13 +32,18 @@ from ci2p_cache.seals import FileSeal, check_seal
 from ci2p_cache.shard_file import ShardFile, open_shard
 from ci2p_cache.spec import CacheSpec
 
+logger = logging.getLogger("ci2p")
+
 _SHARDS_AHEAD = 4  # of a sequential reader
 # As torchrun and --gpus set it: which of a machine's processes this is, and how many there are.
 _OF_MACHINE = (("LOCAL_RANK", "0"), ("LOCAL_WORLD_SIZE", "1"))
 
 
 class ViewReader:
-    """Reads views of one split at random. Safe to share among threads; holds one mapping per shard that was touched.
+    """Reads views of one split at random. Safe to share among threads.
+
+    Of a local split it maps the shards that it touches, or reads single views where these are too many: see
+    `local_shards`.
 
     Of a remote split it holds two windows of shards as they are stored, whatever the size of the cache: those of
     32,768 images, but at most 2 GiB unless a single shard takes more than 1 GiB. Those that lie on a `disk` are mapped,
@@ -49,11 +55,19 @@ class ViewReader:
         self._split_dir = split_dir
         self._manifest = manifest
         self._spec: CacheSpec = manifest.spec
-        self._shards: dict[int, ShardFile] = {}  # of a local split
         self.window_shards = window_shards(self._spec.shard_size, int(manifest.shards.column("bytes").max()))
         self._remote = None if self.is_local else RemoteShards(self._load, 2 * self.window_shards)
         self._kept = None if self.is_local or disk is None else DiskCache(disk, manifest.spec_id)
-        self._lock = threading.Lock()
+        if self.is_local and disk is not None:
+            logger.info("%s is on this machine: nothing of it is kept in --cache-dir", split_dir)
+        self._mapped: MappedShards | None = None
+        self._single: SingleViews | None = None
+        if self.is_local:
+            limit = most_mapped()
+            if reads_singly(self._spec, len(manifest.shards), limit):
+                self._single = SingleViews(split_dir, self._spec, manifest.shards)
+            else:
+                self._mapped = MappedShards(self._load, limit)
         # Threads that decode rans would take turns, and twice as long: constriction keeps the GIL.
         self._workers = 1 if self._spec.store == "rans" else max(1, workers)
         self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="ci2p-decode") if self._workers > 1 else None
@@ -148,7 +162,13 @@ class ViewReader:
     def _read_rows(self, positions: NDArray[np.int64], views: NDArray[np.int64], out: NDArray[np.generic]) -> None:
         for row, (position, view) in enumerate(zip(positions.tolist(), views.tolist(), strict=True)):
             number, place = divmod(position, self._spec.shard_size)
-            shard = self._shards.get(number) or self._open(number)
+            if self._single is not None:
+                buffer = self._single.buffer(number, place, view)
+                if buffer is None:
+                    raise WorkError(self._damaged(position, view))
+                self._single.unpack(buffer, out[row])
+                continue
+            shard = self._open(number)
             buffer = shard.buffer(place, view)
             if buffer is None and self._remote is not None and self._discard(number):
                 self._remote.drop(number)
@@ -171,12 +191,10 @@ class ViewReader:
         )
 
     def _open(self, number: int) -> ShardFile:
-        if self._remote is not None:
-            return self._remote.get(number)
-        with self._lock:
-            if number not in self._shards:
-                self._shards[number] = self._load(number)
-        return self._shards[number]
+        if self._mapped is not None:
+            return self._mapped.get(number)
+        assert self._remote is not None
+        return self._remote.get(number)
 
     def _load(self, number: int) -> ShardFile:
         try:

@@ -21,6 +21,9 @@ from ci2p_cache.tries import TooLong as TooLong
 _EXTRA_OF = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}  # scheme -> the extra that brings its client
 MOST_BYTES = 1 << 30  # of a file whose length nobody knows
 _BLOCK_BYTES = 5 << 20
+# What a fork takes along is not to be closed in the child, as fsspec would do on forgetting it: its event loop is the
+# parent's.
+_kept: dict[int, Any] = {}
 
 
 def read_file(url: str, most_bytes: int | None = None, num_bytes: int | None = None) -> bytes:
@@ -159,6 +162,7 @@ def filesystem_of(url: str) -> tuple[Any, str]:
     filesystem, path = fsspec.core.url_to_fs(url, **options)
     if is_s3:
         filesystem.retries = 1  # the same of s3fs
+    _kept[id(filesystem)] = filesystem
     return filesystem, str(path)
 
 

@@ -81,8 +81,8 @@ def written_shards(split_dir: AnyPath, spec: CacheSpec, num_items: int, num_clas
     Raises WorkError for a marker that is damaged, or is none of a split of so many items and classes.
     """
     marked = _marked_shards(split_dir, num_shards(num_items, spec.shard_size))
-    found = each_of(lambda shard: _is_written(split_dir, shard, spec, num_items, num_classes), marked, split_dir)
-    return {shard for shard, is_written in zip(marked, found, strict=True) if is_written}
+    found = each_of(lambda shard: is_written(split_dir, shard, spec, num_items, num_classes), marked, split_dir)
+    return {shard for shard, is_there in zip(marked, found, strict=True) if is_there}
 
 
 def _marked_shards(split_dir: AnyPath, count: int) -> list[int]:
@@ -91,7 +91,7 @@ def _marked_shards(split_dir: AnyPath, count: int) -> list[int]:
     return [shard for shard in range(count) if marker_path(split_dir, shard).name in markers]
 
 
-def _is_written(split_dir: AnyPath, shard: int, spec: CacheSpec, num_items: int, num_classes: int) -> bool:
+def is_written(split_dir: AnyPath, shard: int, spec: CacheSpec, num_items: int, num_classes: int) -> bool:
     marker = read_marker(split_dir, shard)
     if marker is None or marker.spec_id != spec.spec_id or marker.record.id is None:
         return False
@@ -151,12 +151,12 @@ def hold_against_seals(split_dir: AnyPath) -> None:
 
     Whatever is missing is no error here: it is written anew. Nor is what another process has meanwhile begun to write.
     """
-    seals = read_seals(split_dir)
-    for name, seal in (seals or {}).items():
-        if name in LIST_FILES or name.startswith("shards/"):
-            damage = find_damage(split_dir, name, seal)
-            if damage not in (None, "missing") and read_seals(split_dir) == seals:
-                raise WorkError(f"{split_dir}/{name}: {damage}; delete it and run the same command again")
+    seals = read_seals(split_dir) or {}
+    names = [name for name in seals if name in LIST_FILES or name.startswith("shards/")]
+    found = each_of(lambda name: find_damage(split_dir, name, seals[name]), names, split_dir)
+    for name, damage in zip(names, found, strict=True):
+        if damage not in (None, "missing") and read_seals(split_dir) == seals:
+            raise WorkError(f"{split_dir}/{name}: {damage}; delete it and run the same command again")
 
 
 def finish_split(cache: AnyPath, spec: CacheSpec, left_out: tuple[LeftOut, ...]) -> Manifest | None:

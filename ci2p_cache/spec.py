@@ -1,6 +1,7 @@
 """CacheSpec: everything that decides a stored value, and the fingerprint that two caches are compared by."""
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, Self
@@ -23,6 +24,7 @@ LATENT_CHANNELS = 192
 # A tar spends a kilobyte on a file of its own; 64 images to one cost 2 % of that.
 RECORD_IMAGES: dict[str, int | None] = {"zarr": None, "webdataset": 64}
 ENCODER_STRIDE = 16
+_ITEMS_AT_ONCE = 1 << 14
 SPEC = "spec.json"
 
 
@@ -128,8 +130,9 @@ def hash_items(keys: Iterable[str], labels: Iterable[int], classes: Iterable[str
     digest = hashlib.sha256()
     for name in classes:
         digest.update(f"{name}\n".encode())
-    for key, label in zip(keys, labels, strict=True):
-        digest.update(f"{key}\t{int(label)}\n".encode())
+    items = zip(keys, map(int, labels), strict=True)
+    while lines := [f"{key}\t{label}\n" for key, label in itertools.islice(items, _ITEMS_AT_ONCE)]:
+        digest.update("".join(lines).encode())
     return digest.hexdigest()
 
 

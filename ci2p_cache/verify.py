@@ -2,8 +2,6 @@
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
-
 from ci2p_cache import version_1
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.items import Contents, ItemList, hash_contents, read_contents, read_item_list, unknown_contents
@@ -123,9 +121,9 @@ def _recount_items(name: str, manifest: Manifest, items: ItemList, contents: Con
         problems.append(f"{name}: other classes than in the manifest")
     if hash_contents(items, contents) != manifest.contents_sha256:
         problems.append(f"{name}: changed (its hash is not that of the manifest)")
-    by_key = sorted(range(len(items.labels)), key=items.keys.__getitem__)
-    keys, labels = [items.keys[place] for place in by_key], items.labels[by_key]
-    if np.all(labels >= 0) and hash_items(keys, labels.tolist(), items.classes) != manifest.spec.items_sha256:
+    by_key = items.keys.order()
+    known = items.labels.min(initial=0) >= 0
+    if known and hash_items(items.keys.take(by_key), items.labels[by_key], items.classes) != manifest.spec.items_sha256:
         problems.append(f"{name}: not the items of the spec (items_sha256)")
     return problems
 

@@ -16,6 +16,7 @@ from PIL import Image
 # One thread a process: these tensors are too small for two, and on a busy machine threads that wait for each other at
 # every operation make a test a hundred times slower. Set before torch is imported, and inherited by every process.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["CI2P_TRAIN_PICTURES"] = os.environ["CI2P_BASELINE_PICTURES"] = "0"  # which tests/test_report.py looks at
 os.environ["CI2P_NETWORK_TIMEOUT"] = "10"  # seconds; the pauses between tries are in proportion
 
 REPOSITORY = Path(__file__).parents[1]

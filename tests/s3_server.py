@@ -99,8 +99,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault == "drip" and self.command == "GET":
             self._drip(data)
             return
-        if fault == "stall":
-            time.sleep(3)
         if fault == "shorter" and data:
             data = data[:-7]
             kept = {n: v for n, v in kept.items() if n.lower() not in ("content-length", "content-range")}

@@ -17,6 +17,7 @@ from docs.pages import pages
 from tests.conftest import REPOSITORY, call_ci2p, write_image
 
 LANGUAGES = {"python", "sh", "text", "toml"}
+NEEDS = {"report.md": ("jinja2", "matplotlib")}
 RUN_ELSEWHERE = {"python.md": "tests/test_python_page.py", "format.md": "tests/test_format.py"}
 _BLOCK = re.compile(r"^(?:<!-- not run: (?P<why>[^\n]+) -->\n)?```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
 _SMALL = {
@@ -98,6 +99,8 @@ def call(line: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.name)
 def test_a_page_runs(page: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in NEEDS.get(page.name, ()):
+        pytest.importorskip(package)
     shutil.copytree(home / "pictures", tmp_path / "pictures")
     if page.name not in ("README.md", "tutorial.md"):  # these two begin with pictures alone
         shutil.copytree(home / "caches", tmp_path / "caches")

@@ -122,8 +122,10 @@ cli.main()
 
 def test_t4_stage_two_imports_no_codec_and_opens_no_image(cache: Path, tmp_path: Path) -> None:
     arguments = ["train", "--shards", str(cache), "--model", "ci2p_vit_tiny", "--epochs", "1", "--batch-size", "8"]
-    finished = run_python("-c", WITHOUT_CODEC_OR_IMAGES, *arguments, "--out", str(tmp_path / "run"), "--device", "cpu")
+    arguments += ["--out", str(tmp_path / "run"), "--device", "cpu", "--pictures"]
+    finished = run_python("-c", WITHOUT_CODEC_OR_IMAGES, *arguments)
     assert finished.returncode == 0, finished.stderr
+    assert "was not drawn" not in finished.stderr
     assert (tmp_path / "run" / "best.safetensors").exists()
     # The guard itself works: stage one cannot run under it.
     stage_one = run_python("-c", WITHOUT_CODEC_OR_IMAGES, "encode", "--dataset", "sample", cwd=tmp_path)

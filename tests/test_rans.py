@@ -181,8 +181,10 @@ def test_damaged_tables_are_noticed_on_reading(archive: Path, cache_format: str)
     reader = ViewReader(split.split_dir, split.manifest)
     fetch = reader._fetch
 
-    def spoiled(name: str, num_bytes: int) -> memoryview:
-        data = bytearray(fetch(name, num_bytes))
+    def spoiled(name: str, *which: int) -> memoryview:
+        if name.endswith(".json"):
+            return fetch(name, *which)
+        data = bytearray(fetch(name, *which))
         begin = 16 if cache_format == "zarr" else 1536
         data[begin + 16 : begin + 40] = bytes(24)
         return memoryview(bytes(data))

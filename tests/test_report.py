@@ -25,7 +25,7 @@ from pipeline.commands.recipe_options import resolve_recipe
 from pipeline.encode.pictures import PictureDecoder
 from pipeline.evaluate.scores import calibration_bins
 from pipeline.report.calibration import _drawn
-from pipeline.report.confusion import draw_confusion
+from pipeline.report.confusion import draw_confusion, pooled
 from pipeline.report.curves import curve_of
 from pipeline.report.examples import show_examples
 from pipeline.report.look import DARK, LIGHT, as_png, as_svg
@@ -33,6 +33,8 @@ from pipeline.report.page import duration, interval_of
 from pipeline.report.repeat import repeat_command
 from pipeline.report.run_record import RunRecord, read_run
 from pipeline.report.settings import group_by_setting
+from pipeline.report.training_pictures import CONFUSION, CURVES, count_confusion, leave_pictures
+from pipeline.train.data import open_training_data
 from pipeline.train.recipe import load_recipe
 from tests.chromium import CHROMIUM, Chromium
 from tests.conftest import call_ci2p, encode_folder, write_image
@@ -51,6 +53,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 write_image(home / "images" / split / name / f"{number}.png", 100 * label + 10 * count + number)
     encode_folder(home / "images", home / "cache")
     arguments = ("train", "cache", "--model", "ci2p_vit_tiny", "--epochs", "2", "--batch-size", "4", "--out", RUN)
+    arguments += ("--pictures",)
     trained = call_ci2p(*arguments, "--device", "cpu", cwd=home)
     assert trained.returncode == 0, trained.stderr
     return home
@@ -145,8 +148,32 @@ def test_in_a_browser(home: Path, page: str, tmp_path: Path) -> None:
             assert tab.complaints() == [] and tab.requests() == [url]
 
 
+def test_a_training_leaves_pictures_once(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    left = [home / RUN / name for name in (CURVES, CONFUSION)]
+    assert all(len(Image.open(path).convert("RGB").getcolors(1 << 24) or ()) > 20 for path in left)
+    data = open_training_data(str(home / "cache"))
+    assert leave_pictures(home / RUN, data, "cpu", finished=True) == []
+    measured = call_ci2p("eval", "--checkpoint", RUN, "--workers", "0", "--device", "cpu", "--json", "-", cwd=home)
+    assert count_confusion(home / RUN, data, "cpu") == json.loads(measured.stdout)["confusion"]
+    shutil.copytree(home / RUN, tmp_path / "run", ignore=shutil.ignore_patterns("*.png", "*.ckpt"))
+    assert [path.name for path in leave_pictures(tmp_path / "run", data, "cpu", finished=False)] == [CURVES]
+
+
+def test_a_training_does_not_fail_of_a_picture(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_: object) -> bytes:
+        raise RuntimeError("no\nfont")
+
+    shutil.copytree(home / RUN, tmp_path / "run", ignore=shutil.ignore_patterns("*.png", "*.ckpt"))
+    monkeypatch.setattr("pipeline.report.look.as_png", broken)
+    data = open_training_data(str(home / "cache"))
+    assert leave_pictures(tmp_path / "run", data, "cpu", finished=True) == []
+    assert caplog.text.count("was not drawn (no font)") == 2 and not list((tmp_path / "run").glob("*.png"))
+
+
 def test_a_cache_that_is_gone_is_said(home: Path, tmp_path: Path) -> None:
-    shutil.copytree(home / RUN, tmp_path / "run")
+    shutil.copytree(home / RUN, tmp_path / "run", ignore=shutil.ignore_patterns("*.ckpt"))
     config = json.loads((tmp_path / "run/config.json").read_text())
     config["data"] |= {"path": "gone", "absolute_path": "", "path_from_run": ""}
     (tmp_path / "run/config.json").write_text(json.dumps(config))
@@ -154,8 +181,6 @@ def test_a_cache_that_is_gone_is_said(home: Path, tmp_path: Path) -> None:
     assert written.returncode == 0 and "missing: the cache" in written.stdout
     page = (tmp_path / "run/report.html").read_text()
     assert "Missing:" in page and "gone" in page and "image/svg+xml" in page and "Confusion" not in page
-    measured = call_ci2p("report", "run", "--shards", home / "cache", "--out", "x.html", cwd=tmp_path)
-    assert measured.returncode == 0 and "Confusion" in (tmp_path / "x.html").read_text()
 
 
 def test_a_run_that_has_only_begun_has_a_page(home: Path, tmp_path: Path) -> None:
@@ -262,6 +287,13 @@ def test_the_same_chart_is_the_same_text_and_a_dollar_is_a_dollar(monkeypatch: p
     svg = base64.b64decode(first.partition(",")[2]).decode()
     assert "$x^{" in svg and "日本" in svg and "#ff0000" not in svg and "system-ui" in svg
     assert as_png(chart, "$y_{").startswith(b"\x89PNG")
+
+
+def test_a_matrix_of_a_thousand_classes_keeps_its_diagonal() -> None:
+    shares, side = pooled(np.eye(1000) * np.linspace(0.1, 1, 1000), 200)
+    assert (shares.shape, side) == ((200, 200), 5) and np.count_nonzero(shares) == 200
+    assert shares[0, 0] == pytest.approx(0.1 + 4 * 0.9 / 999) and shares[-1, -1] == 1
+    assert pooled(np.eye(7), 3)[0].tolist() == np.eye(3).tolist()
 
 
 def test_figures_for_people() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from ci2p_cache.errors import InputError
 from pipeline.commands import completion
 from pipeline.commands.command import Command
 from pipeline.commands.gpus import STARTED_BY_GPUS, is_first, runs_elsewhere
@@ -33,7 +34,7 @@ GROUPS = {
     "Table": "image-column label-column key-column class-names",
     "Views": "image-size views crops crop-scale augment short-edge resize-mode jpeg-decode weights",
     "Store": "store step format shard-size record-images",
-    "Machine": "device gpus batch-size workers precision engine json",
+    "Machine": "device gpus launch ray-address ray-gpus ray-cpus batch-size workers precision engine json",
 }
 
 
@@ -98,6 +99,12 @@ GROUPS = {
 @weights_option
 @device_option
 @gpus_option
+@click.option("--launch", type=click.Choice(["ray"]), help="ray: encoders on all nodes of a Ray cluster; an extra.")
+@click.option("--ray-address", metavar="HOST:PORT", help="Default: RAY_ADDRESS, or the cluster that runs here.")
+@click.option(
+    "--ray-gpus", type=click.FloatRange(min=0, min_open=True), help="GPUs an encoder, 0.5 for two on one. Default: 1."
+)
+@click.option("--ray-cpus", type=click.FloatRange(min=1), help="Cores an encoder. Default: its share of a node's.")
 @click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16"]),
@@ -147,6 +154,10 @@ def encode(
     precision: Any,
     engine: Any,
     gpus: str | None,
+    launch: str | None,
+    ray_address: str | None,
+    ray_gpus: float | None,
+    ray_cpus: float | None,
     workers: int | None,
     dry_run: bool,
     json_file: str | None,
@@ -159,6 +170,11 @@ def encode(
 
     Run the same command again to continue; finished shards are not touched.
     """
+    from pipeline.encode.ray_options import options_of_launch
+
+    on_ray = options_of_launch(launch, ray_address, ray_gpus, ray_cpus, workers)
+    if on_ray is not None and gpus is not None:
+        raise InputError(f"--gpus {gpus} and --launch ray: Ray starts the processes; leave one of them out")
     if not dry_run and runs_elsewhere(gpus, device):
         return
     from pipeline.encode.datasets.table_columns import TableColumns
@@ -184,6 +200,7 @@ def encode(
         "device": device,
         "precision": precision,
         "engine": engine,
+        "ray": on_ray,
     }
     encoded: Any
     if dry_run:

@@ -9,9 +9,16 @@ import click
 from ci2p_cache.printable import printable
 
 PREFIX = "CI2P_"
-# What is read from the environment besides: of web servers, of --gpus, and in the tests.
+# What is read from the environment besides: of web servers, of peers, of --gpus, and in the tests.
 OTHERS = frozenset(
-    {"CI2P_NETWORK_TIMEOUT", "CI2P_PROCESS_STARTED", "CI2P_RENEW_GOLDEN", "CI2P_TEST_DATA", "CI2P_DAMAGES"}
+    {
+        "CI2P_NETWORK_TIMEOUT",
+        "CI2P_PEER_TIMEOUT",
+        "CI2P_PROCESS_STARTED",
+        "CI2P_RENEW_GOLDEN",
+        "CI2P_TEST_DATA",
+        "CI2P_DAMAGES",
+    }
 )
 
 

@@ -64,6 +64,12 @@ def recipe_options(command: Any) -> Any:
             multiple=True,
             help="Log every epoch there too; may be repeated.",
         ),
+        click.option(
+            "--pictures/--no-pictures",
+            default=True,
+            show_default=True,
+            help="Leave curves.png and confusion.png in the run, where matplotlib is.",
+        ),
         json_option,
     ]
     for option in reversed(options):

@@ -25,11 +25,11 @@ from pipeline.commands.options import (
     short_edge_option,
     val_fraction_option,
 )
-from pipeline.commands.output import report
+from pipeline.commands.output import print_line, report
 from pipeline.commands.recipe_options import recipe_options, resolve_recipe
 
 _RECIPE = "recipe epochs batch-size lr seed set"
-_MACHINE = "device gpus precision compile workers resident max-minutes logger json"
+_MACHINE = "device gpus precision compile workers resident max-minutes logger pictures json"
 _TRAIN_GROUPS = {
     "What": "shards model tokens out init-from pretrained",
     "Recipe": _RECIPE,
@@ -51,6 +51,7 @@ def _train(
     out: Path | None,
     device: str,
     max_minutes: float | None,
+    pictures: bool,
     json_file: str | None,
     logger: tuple[str, ...],
     **figures: Any,
@@ -78,6 +79,13 @@ def _train(
             "run": str(result.run),
         } | figures
         report(json_file, lines, measured)
+        if pictures:
+            from pipeline.report.training_pictures import leave_pictures
+            from pipeline.train.run_folder import read_config
+
+            drawn = leave_pictures(result.run, data, read_config(result.run).device, finished=result.finished)
+            if drawn:
+                print_line(json_file, f"pictures: {', '.join(path.name for path in drawn)}")
 
 
 @click.command(cls=Command, groups=_TRAIN_GROUPS, short_help="Stage two: a cache -> a model.")
@@ -132,6 +140,7 @@ def train(
     cache_dir: str | None,
     cache_gb: float | None,
     max_minutes: float | None,
+    pictures: bool,
     json_file: str | None,
     logger: tuple[str, ...],
     **overrides: Any,
@@ -153,7 +162,7 @@ def train(
 
     resolved = resolve_recipe(recipe, settings, overrides)
     data = open_training_data(path, workers=workers, resident=resident, disk=disk)
-    _train(resolved, data, path, out, device, max_minutes, json_file, logger)
+    _train(resolved, data, path, out, device, max_minutes, pictures, json_file, logger)
 
 
 @click.command(cls=Command, groups=_BASELINE_GROUPS, short_help="Train a model that reads pixels, to compare.")
@@ -205,6 +214,7 @@ def baseline(
     on_error: Any,
     max_pixels: int,
     max_minutes: float | None,
+    pictures: bool,
     json_file: str | None,
     logger: tuple[str, ...],
     **overrides: Any,
@@ -234,4 +244,4 @@ def baseline(
         on_error=on_error,
         max_pixels=max_pixels,
     )
-    _train(resolved, data, data.path, out, device, max_minutes, json_file, logger, num_failed=len(data.failures))
+    _train(resolved, data, data.path, out, device, max_minutes, pictures, json_file, logger, num_failed=len(data.failures))

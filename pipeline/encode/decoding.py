@@ -90,15 +90,19 @@ def decode_batches(
     workers: int,
     pin: bool,
     crops: Crops = NO_CROPS,
+    largest: int | None = None,
 ) -> Iterator[PixelBatch]:
-    """Yields the batches in order, decoded by `workers` processes (0: by this one). Raises as `compute_ahead` does."""
+    """Yields the batches in order, decoded by `workers` processes (0: by this one). Raises as `compute_ahead` does.
+
+    `largest` is the size of the largest batch, where that is known without looking at all of them.
+    """
     renderings, size = 1 + crops.count, preprocessing.image_size
     return compute_ahead(
         _PixelBatches(split, preprocessing, crops, batches),
         len(batches),
         workers=workers,
         ahead=max(1, _BATCHES_AHEAD // renderings),
-        item_bytes=max(map(len, batches), default=0) * renderings * 3 * size * size,
+        item_bytes=(max(map(len, batches), default=0) if largest is None else largest) * renderings * 3 * size * size,
         pin=pin,
         name=lambda number: f"image {split.keys[batches[number][0]]}",
     )

@@ -62,22 +62,26 @@ def fit_to_cache(opened: ImageDataset, cache: AnyPath) -> dict[str, ImageSplit]:
         elif split in drawn and opened.pool is not None:
             other = "val" if split == "train" else "train"
             others = kept[other].keys if other in kept else drawn[other].keys
-            fitted[split] = _fit(kept[split], opened.pool, {*kept[split].keys, *others}, cache / split)
+            fitted[split] = _fit(kept[split], opened.pool, (kept[split].keys, others), cache / split)
         else:
-            fitted[split] = _fit(kept[split], opened[split], {*kept[split].keys}, cache / split)
+            fitted[split] = _fit(kept[split], opened[split], (kept[split].keys,), cache / split)
     return fitted
 
 
-def keep_items(opened: ImageDataset, cache: AnyPath, *, seed: int) -> None:
+def keep_items(opened: ImageDataset, cache: AnyPath, *, seed: int) -> dict[str, NDArray[np.int64]]:
     """Writes the item list of each split into a cache, in the order of its plan, unless one is there.
 
     Where val was held out, those of both parts, whichever is wanted: what is held out is drawn once.
+    Returns the plan of each that was written: see `plan_order`.
     """
+    plans = {}
     for name, split in {**opened.splits, **_drawn(opened, _kept_lists(cache))}.items():
         if not has_item_list(cache / name):
-            order = plan_order(split.keys, seed)
-            keys = PackedStrings(split.keys[item] for item in order.tolist())
-            write_item_list(cache / name, ItemList(split.classes, keys, split.labels[order].astype(np.int32)))
+            plans[name] = plan_order(split.keys, seed)
+            keys = split.keys if isinstance(split.keys, PackedStrings) else PackedStrings(split.keys)
+            labels = split.labels[plans[name]].astype(np.int32)
+            write_item_list(cache / name, ItemList(split.classes, keys.take(plans[name]), labels))
+    return plans
 
 
 def _kept_lists(cache: AnyPath) -> dict[str, ItemList]:
@@ -98,7 +102,14 @@ def _drawn(opened: ImageDataset, kept: Mapping[str, ItemList]) -> Mapping[str, I
     return opened.drawn
 
 
-def _fit(kept: ItemList, now: ImageSplit, known_keys: set[str], where: AnyPath) -> KeptSplit:
+def _fit(kept: ItemList, now: ImageSplit, known: Sequence[Sequence[str]], where: AnyPath) -> ImageSplit:
+    """Where nothing has changed it is what there is now, and no set of keys is made."""
+    rows = kept.keys.order()
+    keys = kept.keys.take(rows)
+    labels = kept.labels[rows].astype(np.int64)
+    if keys == now.keys and kept.classes == now.classes and np.array_equal(labels, now.labels):
+        return now
+    known_keys = {key for each in known for key in each}
     index_of = {key: index for index, key in enumerate(now.keys)}
     new = [key for key in now.keys if key not in known_keys]
     if new:
@@ -106,9 +117,6 @@ def _fit(kept: ItemList, now: ImageSplit, known_keys: set[str], where: AnyPath) 
             f"{where} was begun without {len(new)} of the images that are there now ({_shown(new)}); "
             "move them out of --data-dir to go on with this cache, or give another --out"
         )
-    rows = sorted(range(len(kept.labels)), key=kept.keys.__getitem__)
-    keys = PackedStrings(kept.keys[row] for row in rows)
-    labels = kept.labels[rows].astype(np.int64)
     index_now = np.array([index_of.get(key, -1) for key in keys], dtype=np.int64)
     for item in np.flatnonzero(index_now >= 0).tolist():
         here = now.classes[now.labels[index_now[item]]]

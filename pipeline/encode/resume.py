@@ -8,8 +8,9 @@ an image file has another content   -> that image again
 import logging
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,13 +38,56 @@ class ShardWork:
     """One shard: the items that it is planned to hold, in order, and which of them are to be encoded."""
 
     shard: int
-    items: list[int]
-    todo: list[int]
+    planned: NDArray[np.int64]  # a part of the plan, which all share
+    some: list[int] | None = None  # which of them are to be encoded; None: all
     marker: Marker | None = None  # of the shard that is there, whose other images are kept
+
+    @property
+    def items(self) -> list[int]:
+        items: list[int] = self.planned.tolist()
+        return items
+
+    @property
+    def todo(self) -> list[int]:
+        return self.items if self.some is None else self.some
+
+    @property
+    def num_todo(self) -> int:
+        return len(self.planned if self.some is None else self.some)
 
     @property
     def failed_before(self) -> list[Failure]:
         return self.marker.failures if self.marker is not None else []
+
+
+class WorkBatches(Sequence[list[int]]):
+    """What is to be encoded of some shards in batches, of which none goes across two; made as they are asked for."""
+
+    def __init__(self, work: Sequence[ShardWork], batch_size: int):
+        self._work = work
+        self._batch_size = batch_size
+        counts = [-(-each.num_todo // batch_size) for each in work]
+        self._ends = np.cumsum(counts, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return int(self._ends[-1]) if len(self._ends) else 0
+
+    def work_of(self, number: int) -> ShardWork:
+        """The shard that a batch is of."""
+        return self._work[int(np.searchsorted(self._ends, number, "right"))]
+
+    @overload
+    def __getitem__(self, number: int) -> list[int]: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[list[int]]: ...
+    def __getitem__(self, number: int | slice) -> list[int] | list[list[int]]:
+        if isinstance(number, slice):
+            return [self[each] for each in range(*number.indices(len(self)))]
+        shard = int(np.searchsorted(self._ends, range(len(self))[number], "right"))
+        begin = (range(len(self))[number] - (int(self._ends[shard - 1]) if shard else 0)) * self._batch_size
+        end = begin + self._batch_size
+        work = self._work[shard]
+        return replace(work, planned=work.planned[begin:end]).items if work.some is None else work.some[begin:end]
 
 
 @dataclass(frozen=True)
@@ -57,22 +101,30 @@ class _Looked:
 
 
 def find_work(
-    split: ImageSplit, spec: CacheSpec, split_dir: AnyPath, *, rank: int = 0, world_size: int = 1
+    split: ImageSplit,
+    spec: CacheSpec,
+    split_dir: AnyPath,
+    *,
+    order: NDArray[np.int64] | None = None,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> list[ShardWork]:
     """The shards of one of `world_size` processes that need work, in order; says what has changed since.
 
+    `order` is the split's plan, where that is known already.
+
     Looks at size and time of every image of a finished shard, and reads those whose time differs.
     """
-    order = plan.plan_order(split.keys, spec.seed)
+    order = plan.plan_order(split.keys, spec.seed) if order is None else order
     shards = plan.shards_of_rank(len(order), spec.shard_size, rank, world_size)
     items_of = partial(_items_of, order, spec)
     written = written_shards(split_dir, spec, len(order), len(split.classes))
     there = [shard for shard in shards if shard in written]
-    work = {shard: ShardWork(shard, items_of(shard), items_of(shard)) for shard in set(shards) - set(there)}
+    work = {shard: ShardWork(shard, items_of(shard)) for shard in set(shards) - set(there)}
     changed, gone = [], []
     for shard, marker, looked in _look(split, split_dir, there, items_of):
         if marker is None:
-            work[shard] = ShardWork(shard, items_of(shard), items_of(shard))
+            work[shard] = ShardWork(shard, items_of(shard))
             continue
         if looked.touched:
             marker = _restamp(split_dir, marker, looked.touched)
@@ -86,13 +138,13 @@ def find_work(
     return [work[shard] for shard in sorted(work)]
 
 
-def _items_of(order: NDArray[np.int64], spec: CacheSpec, shard: int) -> list[int]:
-    items: list[int] = order[plan.shard_positions(shard, len(order), spec.shard_size)].tolist()
-    return items
+def _items_of(order: NDArray[np.int64], spec: CacheSpec, shard: int) -> NDArray[np.int64]:
+    positions = plan.shard_positions(shard, len(order), spec.shard_size)
+    return order[positions.start : positions.stop]
 
 
 def _look(
-    split: ImageSplit, split_dir: AnyPath, shards: Sequence[int], items_of: "partial[list[int]]"
+    split: ImageSplit, split_dir: AnyPath, shards: Sequence[int], items_of: "partial[NDArray[np.int64]]"
 ) -> Iterator[tuple[int, Marker | None, _Looked]]:
     """Yields (shard, marker, what was seen) of the shards that are there; no marker where another process has just
     begun to write a shard anew."""
@@ -101,7 +153,7 @@ def _look(
         marker = read_marker(split_dir, shard)
         if marker is None:
             return shard, None, _Looked()
-        return shard, marker, _look_at_shard(split, marker, items_of(shard))
+        return shard, marker, _look_at_shard(split, marker, items_of(shard).tolist())
 
     if not shards:
         return

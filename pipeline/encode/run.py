@@ -1,7 +1,8 @@
 """Stage one's run: a data set and settings in, a cache of all its splits and a report out."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypedDict, Unpack
 
@@ -22,8 +23,10 @@ from pipeline.encode.encoder import Encoder, Engine, Precision, load_encoder
 from pipeline.encode.estimate import estimate
 from pipeline.encode.kept_items import fit_to_cache, keep_items
 from pipeline.encode.preprocess import JpegDecode, Preprocessing, ResizeMode, preprocessing
+from pipeline.encode.ray_options import RayOptions
 from pipeline.encode.report import EncodePlan, EncodeReport
-from pipeline.encode.shard_writer import EncodeOptions, encode_split
+from pipeline.encode.shard_writer import EncodeOptions
+from pipeline.encode.split_writer import WriteShards, encode_split, writing_here
 from pipeline.running.launched import Launched, launched_as
 from pipeline.running.pixel_limit import MAX_PIXELS
 
@@ -48,6 +51,7 @@ class Settings(TypedDict, total=False):
     precision: Precision
     engine: Engine
     found: FoundImages | None  # no option: images that a program has given, in place of `data_dir`
+    ray: RayOptions | None  # a cluster that encodes, in place of this process
 
 
 @dataclass(frozen=True)
@@ -72,22 +76,45 @@ def encode_dataset(
     used.
     """
     task = _prepare(dataset, data_dir, cache, options, **settings)
-    keep_items(task.opened, cache, seed=options.seed)
-    reports = [
-        encode_split(
-            split,
-            task.specs[name],
-            task.pre,
-            task.encoder,
-            cache,
-            options,
-            left_out=task.opened.left_out_of(name),
-            rank=task.launched.rank,
-            world_size=task.launched.world_size,
-        )
-        for name, split in task.fitted.items()
-    ]
+    plans = keep_items(task.opened, cache, seed=options.seed)
+    with _writing(task, settings) as write:
+        reports = [
+            encode_split(
+                split,
+                task.specs[name],
+                task.pre,
+                write,
+                cache,
+                options,
+                left_out=task.opened.left_out_of(name),
+                order=plans.get(name),
+                rank=task.launched.rank,
+                world_size=task.launched.world_size,
+            )
+            for name, split in task.fitted.items()
+        ]
     return EncodeReport(cache, reports)
+
+
+@contextmanager
+def _writing(task: _Task, settings: Settings) -> Iterator[WriteShards]:
+    """Who writes the shards: this process, or a cluster of encoders of which this one has only the plan."""
+    on_ray = settings.get("ray")
+    if on_ray is None:
+        yield writing_here(task.encoder)
+        return
+    from pipeline.encode.ray_encoder import EncoderSettings
+    from pipeline.encode.ray_session import ray_cluster
+
+    encoder = EncoderSettings(
+        weights=settings.get("weights", "bundled"),
+        device=settings.get("device", "auto"),
+        precision=task.encoder.precision,
+        engine=task.encoder.engine,
+        weights_sha256=task.encoder.weights_sha256,
+    )
+    with ray_cluster(on_ray, encoder) as cluster:
+        yield cluster.write_shards
 
 
 def plan_encoding(
@@ -120,6 +147,7 @@ def _prepare(
     precision: Precision = "float32",
     engine: Engine = "torch",
     found: FoundImages | None = None,
+    ray: RayOptions | None = None,
 ) -> _Task:
     codecs.check_step(options.store, options.step)
     pre = preprocessing(image_size, short_edge, resize_mode, jpeg_decode, max_pixels)
@@ -136,11 +164,15 @@ def _prepare(
         refuse_columns(dataset, columns)
         opened = part_images(found, None, splits=splits, val_fraction=val_fraction, seed=options.seed)
     launched = launched_as()
+    if ray is not None and launched.world_size > 1:
+        raise InputError("--launch ray: torchrun has started several processes already; start one, and Ray the others")
     if launched.rank == 0:
         for line in describe_dataset(opened):
             logger.info("%s", line)
     if options.on_error == "stop":
         refuse_left_out_pictures(opened)
+    if ray is not None:
+        device = "cpu"  # here, where nothing is encoded
     encoder = load_encoder(weights, device, precision, engine=engine, local_rank=launched.local_rank)
     fitted = fit_to_cache(opened, cache)
     specs = {

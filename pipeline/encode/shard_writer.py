@@ -1,25 +1,22 @@
-"""One split's shards: items -> pixels -> latents -> stored buffers -> files and markers, resumable shard by shard.
+"""Shards of a split: items -> pixels -> latents -> stored buffers -> files and markers, resumable shard by shard.
 
 Legend: B images, V views, C = 192, H = W = S / 16 of the image size S.
 """
 
 import importlib.metadata
 import platform
-import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ci2p_cache import codecs
-from ci2p_cache.claim import claim_folder
 from ci2p_cache.errors import WorkError
 from ci2p_cache.items import ImageContent
-from ci2p_cache.left_out import LeftOut
-from ci2p_cache.manifest import Manifest
 from ci2p_cache.marker import NO_LABEL, Failure, Marker, marker_path, read_marker
 from ci2p_cache.refused import note_refused, read_refused
 from ci2p_cache.remote_path import AnyPath
-from ci2p_cache.shard import ShardContents, finish_split, hold_against_seals, reopen_split, write_shard
+from ci2p_cache.shard import ShardContents, is_written, reopen_split, write_shard
 from ci2p_cache.shard_file import read_rows
 from ci2p_cache.spec import CacheSpec
 from ci2p_cache.views import Flips
@@ -30,10 +27,9 @@ from pipeline.encode.decoding import OnError, decode_batches
 from pipeline.encode.encoder import Encoder
 from pipeline.encode.kept_items import GONE
 from pipeline.encode.preprocess import Preprocessing
-from pipeline.encode.resume import ShardWork, find_work
+from pipeline.encode.resume import ShardWork, WorkBatches
 from pipeline.encode.rows import Row, encode_views, pack_row, unpack_row
 from pipeline.running import signals
-from pipeline.running.progress import progress
 
 _PACKING_THREADS = 4
 
@@ -58,17 +54,19 @@ class EncodeOptions:
 
 
 @dataclass(frozen=True)
-class SplitReport:
-    """What one call did for one split; `manifest` is None while other ranks have shards to write."""
+class SplitJob:
+    """What whoever writes shards of a split has to know; picklable."""
 
-    split: str
-    manifest: Manifest | None
-    num_encoded: int  # images encoded by this call
-    seconds: float
+    split: ImageSplit
+    spec: CacheSpec
+    pre: Preprocessing
+    split_dir: AnyPath
+    options: EncodeOptions
 
     @property
-    def images_per_s(self) -> float:
-        return self.num_encoded / self.seconds if self.num_encoded else 0.0
+    def counts(self) -> tuple[int, int]:
+        """Of the split's items and classes."""
+        return len(self.split.keys), len(self.split.classes)
 
 
 @dataclass
@@ -80,72 +78,35 @@ class _Encoded:
     failures: list[Failure] = field(default_factory=list)
 
 
-def encode_split(
-    split: ImageSplit,
-    spec: CacheSpec,
-    pre: Preprocessing,
-    encoder: Encoder,
-    cache: AnyPath,
-    options: EncodeOptions,
-    *,
-    left_out: tuple[LeftOut, ...] = (),
-    rank: int = 0,
-    world_size: int = 1,
-) -> SplitReport:
-    """Writes what is missing of a split, then its manifest once all shards are there (promises C2, C3 and C4).
+def write_shards(encoder: Encoder, job: SplitJob, work: list[ShardWork], count: Callable[[int, int], None]) -> None:
+    """Three things overlap: worker processes decode, the device encodes, threads compress and write.
 
-    The item list must be in the cache. Each of `world_size` processes writes its own shards; whichever sees the last
-    marker writes the manifest. Raises InputError when the folder holds another spec, and WorkError for an image that
-    cannot be used under `--on-error stop`, also one that failed in an earlier run; finished shards stay.
+    `count` is told of every batch how many images it had, and how many have failed so far. Raises WorkError for an
+    image that cannot be used under `--on-error stop`.
     """
-    claim_folder(cache, spec)
-    split_dir = cache / spec.split
-    begin = time.monotonic()
-    hold_against_seals(split_dir)
-    work = find_work(split, spec, split_dir, rank=rank, world_size=world_size)
-    if work:
-        _write_shards(split, spec, pre, encoder, split_dir, options, work)
-    manifest = finish_split(cache, spec, left_out)
-    return SplitReport(spec.split, manifest, sum(len(each.todo) for each in work), time.monotonic() - begin)
-
-
-def _write_shards(
-    split: ImageSplit,
-    spec: CacheSpec,
-    pre: Preprocessing,
-    encoder: Encoder,
-    split_dir: AnyPath,
-    options: EncodeOptions,
-    work: list[ShardWork],
-) -> None:
-    """Three things overlap: worker processes decode, the device encodes, threads compress and write."""
-    batches = [
-        (each, each.todo[start : start + options.batch_size])
-        for each in work
-        for start in range(0, len(each.todo), options.batch_size)
-    ]
+    split, spec, split_dir, options = job.split, job.spec, job.split_dir, job.options
+    batches = WorkBatches(work, options.batch_size)
     decoded = decode_batches(
         split,
-        pre,
-        [items for _, items in batches],
+        job.pre,
+        batches,
         workers=options.workers,
         pin=encoder.device.type == "cuda",
         crops=crops_of(spec),
+        largest=min(options.batch_size, max(each.num_todo for each in work)),
     )
     recorded = _recorded(encoder)
     known_bad = {*read_refused(split_dir), *(failure.key for each in work for failure in each.failed_before)}
-    num_items = len(split.keys)
-    done_before = num_items - sum(len(each.todo) for each in work)
     with (
         ThreadPoolExecutor(_PACKING_THREADS, thread_name_prefix="ci2p-pack") as packers,
         ThreadPoolExecutor(1, thread_name_prefix="ci2p-write") as writer,
-        progress(f"encode {spec.split}", num_items, "images", start=done_before) as advance,
         signals.finishing(),
     ):
         writing: Future[None] | None = None
         done = _Encoded()
         num_failed = 0
-        for number, (batch, (each, items)) in enumerate(zip(decoded, batches, strict=True)):
+        for number, batch in enumerate(decoded):
+            each, items = batches.work_of(number), batches[number]
             refused = [failure for failure in batch.failures if not _was_removed(failure, known_bad)]
             if refused and options.on_error == "stop":
                 note_refused(split_dir, refused)
@@ -157,8 +118,8 @@ def _write_shards(
                 latents_BVCHW = encode_views(encoder, batch.pixels, spec.views)
                 for item, latents_VCHW in zip(batch.indices, latents_BVCHW, strict=True):
                     done.rows[item] = packers.submit(pack_row, latents_VCHW, split.keys[item], spec)
-            advance(len(items), f"{num_failed} failed" if num_failed else "")
-            if number + 1 == len(batches) or batches[number + 1][0] is not each:
+            count(len(items), num_failed)
+            if number + 1 == len(batches) or batches.work_of(number + 1) is not each:
                 if writing is not None:
                     writing.result()
                 writing = writer.submit(_write_shard, split, spec, split_dir, each, done, recorded)
@@ -187,6 +148,8 @@ def _write_shard(
     """One shard of what was encoded just now and, where it was there before, of what is kept of it."""
     rows = {item: future.result() for item, future in done.rows.items()}
     contents, failures = done.contents, done.failures
+    if work.marker is None and is_written(split_dir, work.shard, spec, len(split.keys), len(split.classes)):
+        return  # another process has meanwhile written it, of the same images
     if work.marker is not None:
         if not rows and {*work.marker.failures} == {*failures}:
             return  # what had failed has failed again

@@ -10,7 +10,8 @@ from pipeline.models.class_names import readable
 from pipeline.report.look import Theme, colour, new_figure, short, style
 from pipeline.report.names import words_of
 
-_MOST_BARS = 40  # classes, beyond which a chart has their curve
+MOST_BARS = 40
+"""Classes, beyond which a chart has their curve, and a table not all of them."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def rows_by_accuracy(confusion: Sequence[Sequence[int]], classes: Sequence[str])
 def draw_class_accuracy(rows: Sequence[ClassRow], theme: Theme) -> Figure:
     """A bar a class, or the curve of very many."""
     shares = [100 * row.accuracy for row in rows]
-    if len(rows) > _MOST_BARS:
+    if len(rows) > MOST_BARS:
         figure = new_figure(theme, 5.4, 2.6)
         axes = figure.subplots()
         axes.fill_between(range(1, len(rows) + 1), shares, color=colour(theme, 0), alpha=0.25, linewidth=0)

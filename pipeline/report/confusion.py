@@ -12,7 +12,9 @@ from pipeline.report.look import Theme, new_figure, short, style
 from pipeline.report.names import words_of
 
 _MOST_COUNTED = 12  # classes, up to which a cell says its number
-_MOST_NAMED = 40  # classes, up to which the axes name them
+_MOST_NAMED = 30  # classes, up to which the axes name them
+_MOST_CELLS = 200  # rows, for there are no more pixels
+_POINTS_HIGH = 180  # of which the names may take all
 
 
 @dataclass(frozen=True)
@@ -41,20 +43,22 @@ def most_confused(confusion: Sequence[Sequence[int]], classes: Sequence[str], mo
 
 
 def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str], theme: Theme) -> Figure:
-    """A row a class, coloured by the share of its images; numbers are images."""
+    """A row a class, coloured by the share of its images, from none to all; numbers are images."""
     counts_KK: NDArray[np.int64] = np.array(confusion)
     shares_KK = counts_KK / np.maximum(counts_KK.sum(1, keepdims=True), 1)
     K = len(classes)
     figure = new_figure(theme, 3.9, 3.7)
     axes = figure.subplots()
     ramp = LinearSegmentedColormap.from_list("share", theme.ramp)
-    mesh = axes.pcolormesh(
-        shares_KK, cmap=ramp, vmin=0, vmax=1, rasterized=K > _MOST_NAMED, edgecolors=theme.surface,
-        linewidth=1.5 if K <= _MOST_COUNTED else 0,
+    drawn, side = pooled(shares_KK, _MOST_CELLS)
+    edges = np.minimum(np.arange(len(drawn) + 1) * side, K)
+    axes.pcolormesh(
+        edges, edges, drawn, cmap=ramp, vmin=0, vmax=1, rasterized=K > _MOST_NAMED,
+        edgecolors=theme.surface if K <= _MOST_COUNTED else "none", linewidth=1.5 if K <= _MOST_COUNTED else 0,
     )  # fmt: skip
     axes.set_aspect("equal")
     axes.invert_yaxis()
-    axes.set_xlabel("predicted")
+    axes.set_xlabel("predicted" if side == 1 else f"predicted; a dot is the largest share of {side} × {side}")
     axes.set_ylabel("label")
     if K <= _MOST_COUNTED:
         points = 10 if K <= 6 else 7.5
@@ -67,12 +71,22 @@ def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str], t
     for spine in axes.spines.values():
         spine.set_visible(False)
     if K <= _MOST_NAMED:
-        names, size = list(map(short, words_of(classes))), 8.5 if K <= _MOST_COUNTED else 100 / K
+        names, size = list(map(short, words_of(classes))), min(8.5, _POINTS_HIGH / K)
         axes.set_xticks(np.arange(K) + 0.5, names, rotation=90, fontsize=size)
         axes.set_yticks(np.arange(K) + 0.5, names, fontsize=size)
-    if K > _MOST_COUNTED:
-        bar = figure.colorbar(mesh, ax=axes, shrink=0.7, pad=0.02, aspect=30)
-        bar.set_label("share of the class", color=theme.muted, fontsize=8.5)
-        bar.ax.tick_params(colors=theme.muted, labelsize=8, length=0)
-        bar.outline.set_visible(False)
     return figure
+
+
+def pooled(shares_KK: NDArray[np.float64], most: int) -> tuple[NDArray[np.float64], int]:
+    """At most so many rows and columns, each cell the largest of a square of them, and the square's side.
+
+    A thin diagonal would else be lost between the pixels.
+    """
+    K = len(shares_KK)
+    side = -(-K // most)
+    if side == 1:
+        return shares_KK, 1
+    cells = -(-K // side)
+    padded = np.zeros((cells * side, cells * side))
+    padded[:K, :K] = shares_KK
+    return padded.reshape(cells, side, cells, side).max((1, 3)), side

@@ -95,7 +95,10 @@ def _draw(axes: Axes, panel: Panel, settings: Sequence[Setting], theme: Theme) -
             _lines(axes, curve_of(setting, panel.besides, panel.scale), tint, ":", 1.2, alpha=0.9)
         _lines(axes, curve_of(setting, panel.field, panel.scale), tint, line_style, 2.0)
     axes.set_xlabel("epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
+    epochs = [line["epoch"] for setting in settings for run in setting.runs for line in run.lines]
+    if len(set(epochs)) == 1:
+        axes.set_xlim(epochs[0] - 0.5, epochs[0] + 0.5)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     style(axes, theme)
 
@@ -109,8 +112,10 @@ def _lines(axes: Axes, curve: Curve, tint: str, line_style: Any, width: float, *
         epochs, values = curve.epochs, curve.mean
     else:
         epochs, values = curve.runs[0]
-    marker = "o" if len(epochs) <= _FEW_EPOCHS and width > 1.5 else "o" if len(epochs) == 1 else None
-    axes.plot(epochs, values, color=tint, linestyle=line_style, linewidth=width, alpha=alpha, marker=marker, ms=3)
+    is_besides = line_style == ":"
+    marker = "o" if len(epochs) <= (1 if is_besides else _FEW_EPOCHS) else None
+    drawn: dict[str, Any] = {"marker": marker, "ms": 3.5, "mfc": "none" if is_besides else tint}
+    axes.plot(epochs, values, color=tint, linestyle=line_style, linewidth=width, alpha=alpha, **drawn)
 
 
 def _has(line: dict[str, Any], field: str) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ci2p_cache.printable import counted, printable
-from pipeline.report.class_accuracy import ClassRow, rows_by_accuracy
+from pipeline.report.class_accuracy import MOST_BARS, ClassRow, rows_by_accuracy
 from pipeline.report.confusion import Confused, most_confused
 from pipeline.report.look import DARK, LIGHT, Chart, as_svg, colour
 from pipeline.report.measured import Measured
@@ -23,7 +23,7 @@ from pipeline.report.run_record import RunRecord
 from pipeline.report.settings import Setting, data_name, shown
 
 _MOST_PAIRS = 10
-_MOST_CLASSES = 24  # rows of the table, beyond which its middle is folded away
+_MOST_SHOWN = 12  # of the worst classes and of the best, where there are very many
 _Z = 1.96  # of a 95 % interval
 
 
@@ -155,7 +155,8 @@ def render_page(
         title=_title(sections, settings),
         caches=_caches(sections),
         rows=_setting_rows(sections, settings),
-        most_classes=_MOST_CLASSES,
+        most_classes=MOST_BARS,
+        most_shown=_MOST_SHOWN,
         written=written.strftime("%Y-%m-%d %H:%M UTC"),
         version=metadata.version("ci2p"),
     )
@@ -164,7 +165,7 @@ def render_page(
 def _title(sections: Sequence[RunSection], settings: Sequence[Setting]) -> str:
     data = sorted({data_name(section.run) for section in sections})
     what = settings[0].runs[0].config.recipe.model if len(settings) == 1 else counted(len(settings), "setting")
-    return printable(f"{what} on {data[0] if len(data) == 1 else counted(len(data), 'cache')}")
+    return printable(f"{what} on {data[0] if len(data) == 1 else counted(len(data), 'data set')}")
 
 
 def _caches(sections: Sequence[RunSection]) -> list[tuple[str, Any]]:

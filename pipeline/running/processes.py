@@ -160,7 +160,8 @@ def _wait(processes: Sequence[_Process]) -> None:
 def _failure_of(failed: Sequence[_Process], count: int) -> BaseException:
     """What the first of them has said of its end; what a lost one draws down with it fails later."""
     said = [each for each in (process.said() for process in failed) if each is not None]
-    if said:
+    is_killed = signals.told() is None and any(process.status == -signal.SIGKILL for process in failed)
+    if said and not is_killed:  # else the others say no more than that they have lost that one
         first = min(said, key=lambda each: float(str(each["time"])))
         message, status = str(first["message"]), int(str(first["status"]))
         if status > 128:

@@ -1,15 +1,16 @@
 """Augmentation: what is done to a batch of latents on the device, between the loader and the model.
 
-    latents [B,C,H,W] -> erase a rectangle of cells here and there -> mix with the reversed batch -> the model
+    latents [B,C,H,W] -> erase a rectangle of cells here and there -> mix with the batch's other half -> the model
     labels  [B]       ------------------------------------------->  mix likewise, to shares [B,K] -> the loss
 
 The order is timm's. Random windows come before it (`window`), dropped tokens after PatchReshape (`models.token_drop`).
 
-Every draw is a function of a step's seed, and so of (seed, epoch, step, rank): there is no state to save. Ranks draw
-for themselves and mix among their own samples; which samples make up a global batch does not depend on the number of
-ranks, what is drawn for them does. The draws are made on the host, so that they are the same on every device and no
-step waits for one. timm's own Mixup takes its numbers from numpy's global state, where a seeded generator cannot
-reach; ours does what that does in its mode "batch", and the tests hold the two equal.
+Every draw is a function of a step's seed, and so of (seed, epoch, step), and of a sample's place in the global batch:
+there is no state to save, and the number of ranks makes no difference. Each rank draws for all and takes its own.
+A sample's partner is half a global batch further on, which is on the same rank wherever ranks have an even number of
+samples. The draws are made on the host, so that they are the same on every device and no step waits for one. timm's own
+Mixup takes its numbers from numpy's global state, where a seeded generator cannot reach, and mixes with the reversed
+batch, whose partners lie on other ranks; what it does else in its mode "batch" ours does, and tests hold it equal.
 """
 
 # B batch, C latent channels (192), H=W latent grid (16), K classes
@@ -35,17 +36,26 @@ _ERASED_ASPECT = (0.3, 1 / 0.3)
 
 
 def augment(
-    latents_BCHW: Tensor, labels_B: Tensor, recipe: Recipe, *, num_classes: int, seed: int
+    latents_BCHW: Tensor,
+    labels_B: Tensor,
+    recipe: Recipe,
+    *,
+    num_classes: int,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """Erases and mixes as a recipe says; with both off, returns the very tensors that it was given.
 
     float32 [B,C,H,W] and int64 [B] -> float32 [B,C,H,W] and the targets: float32 [B,K] shares of each class, rows
     that sum to 1, where the recipe mixes; otherwise the labels. The arguments are left as they are.
+    They are this rank's part of a global batch, sample i of which is on rank i mod `world_size`.
     """
     B, _, H, W = latents_BCHW.shape
     if recipe.erase > 0:
         rng = np.random.default_rng([_ERASE_STREAM, seed])
-        latents_BCHW = erase(latents_BCHW, draw_rectangles(B, (H, W), recipe.erase, rng))
+        rectangles = draw_rectangles(world_size * B, (H, W), recipe.erase, rng)
+        latents_BCHW = erase(latents_BCHW, rectangles[rank::world_size])
     if recipe.mixup == 0 and recipe.cutmix == 0:
         return latents_BCHW, labels_B
     mix = draw_mix((H, W), recipe, np.random.default_rng([_MIX_STREAM, seed]))
@@ -54,7 +64,7 @@ def augment(
 
 @dataclass(frozen=True)
 class Mix:
-    """How a batch is mixed with itself in reverse: the first sample with the last, and so on."""
+    """How a batch is mixed with itself: each sample with the one half a batch further on, round the end."""
 
     share: float
     """Of a sample that is its own, in [0, 1]; the rest is its partner's. 1 leaves everything alone."""
@@ -91,17 +101,21 @@ def mix_latents(latents_BCHW: Tensor, mix: Mix) -> Tensor:
     if mix.share == 1:
         return latents_BCHW
     if mix.box is None:
-        return torch.lerp(latents_BCHW.flip(0), latents_BCHW, mix.share)
+        return torch.lerp(_partners(latents_BCHW), latents_BCHW, mix.share)
     cells = (slice(None), slice(None), *mix.box)
     mixed_BCHW = latents_BCHW.clone()
-    mixed_BCHW[cells] = latents_BCHW[cells].flip(0)
+    mixed_BCHW[cells] = _partners(latents_BCHW[cells])
     return mixed_BCHW
 
 
 def mix_labels(labels_B: Tensor, mix: Mix, num_classes: int) -> Tensor:
     """int64 [B] -> float32 [B,K], shares of the classes. The loss smooths them, which is as good as smoothing first."""
     targets_BK = one_hot(labels_B, num_classes).float()
-    return torch.lerp(targets_BK.flip(0), targets_BK, mix.share)
+    return torch.lerp(_partners(targets_BK), targets_BK, mix.share)
+
+
+def _partners(each_B: Tensor) -> Tensor:
+    return each_B.roll(-(len(each_B) // 2), 0)
 
 
 def draw_rectangles(

@@ -15,6 +15,7 @@ from ci2p_cache.errors import InputError
 from pipeline.running import signals
 from pipeline.running.bfloat16 import warn_of_slow_bfloat16
 from pipeline.running.launched import launched_as
+from pipeline.running.peers import lost_peers, meet
 
 _FABRIC_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "float32": "32-true",
@@ -48,7 +49,9 @@ def launch(device: str, precision: str) -> Fabric:
         # asked for as cores, is one process all the same.
         plugins=[TorchElasticEnvironment() if world_size > 1 else LightningEnvironment()],
     )
-    fabric.launch()
+    with lost_peers(launched):
+        meet(launched, accelerator)
+        fabric.launch()
     if fabric.is_global_zero:
         warn_of_slow_bfloat16(fabric.device, precision)
     return fabric
@@ -75,9 +78,12 @@ def agreed(fabric: Fabric) -> int | None:
     return signals.first_of([bool(count) for count in each.tolist()])
 
 
-def step_seed(seed: int, epoch: int, step: int, rank: int) -> int:
-    """The seed of torch's generator for one step on one rank (stochastic depth); no state to save, none to lose."""
-    return int(np.random.SeedSequence([seed, epoch, step, rank]).generate_state(1, np.uint64)[0])
+def step_seed(seed: int, epoch: int, step: int) -> int:
+    """The seed of whatever one step draws, the same on every rank; no state to save, none to lose.
+
+    Each rank draws for all samples of the global batch, and takes what is its own samples'.
+    """
+    return int(np.random.SeedSequence([seed, epoch, step, 0]).generate_state(1, np.uint64)[0])
 
 
 @contextmanager

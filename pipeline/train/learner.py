@@ -2,7 +2,7 @@
 
 # B batch, C latent channels (192), H=W latent grid (16), K classes
 
-from typing import Any, cast
+from typing import cast
 
 import torch
 from lightning_fabric import Fabric
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ci2p_cache.errors import WorkError
+from pipeline.models.global_batch import see_global_batch
 from pipeline.train.augment import augment
 from pipeline.train.checkpoint import Checkpoint, Progress
 from pipeline.train.data import Batch
@@ -24,10 +25,8 @@ class Learner:
     def __init__(
         self, fabric: Fabric, model: nn.Module, recipe: Recipe, *, steps_per_epoch: int, num_classes: int
     ) -> None:
-        if fabric.world_size > 1 and fabric.device.type == "cuda":
-            # Statistics over the global batch, as on one device: the result does not depend on how many ranks share
-            # it. torch has no such layer for the CPU, where each rank normalises by its own part.
-            model = cast(Any, nn.SyncBatchNorm).convert_sync_batchnorm(model)
+        # As on one device: the result does not depend on how many ranks share the batch.
+        model = see_global_batch(model, fabric.global_rank, fabric.world_size, fabric.device)
         self.model = model
         """The bare module that learns."""
         self._fabric = fabric
@@ -47,7 +46,13 @@ class Learner:
         """
         self._schedule.step_update(step)
         latents_BCHW, targets = augment(
-            batch.latents, batch.labels, self._recipe, num_classes=self._num_classes, seed=seed
+            batch.latents,
+            batch.labels,
+            self._recipe,
+            num_classes=self._num_classes,
+            seed=seed,
+            rank=self._fabric.global_rank,
+            world_size=self._fabric.world_size,
         )
         torch.manual_seed(seed)  # for stochastic depth and dropped tokens
         logits_BK = self._wrapped(latents_BCHW)

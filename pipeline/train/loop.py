@@ -21,6 +21,7 @@ from pipeline.running import signals
 from pipeline.running.deadlines import Deadlines
 from pipeline.running.launched import launched_as
 from pipeline.running.lock import Lock
+from pipeline.running.peers import lost_peers
 from pipeline.running.progress import progress as show_progress
 from pipeline.train.checkpoint import Progress, newest_checkpoint, refuse_non_finite, save_checkpoint, take_previous
 from pipeline.train.data import Batches, Share, TrainingData
@@ -98,7 +99,7 @@ def train(
     fabric = launch(device, recipe.precision)
     share = Share(fabric.global_rank, fabric.world_size, fabric.device)
     refuse_untrainable(recipe, data, share)
-    with only_run_in(run, fabric) as lock:
+    with lost_peers(launched_as()), only_run_in(run, fabric) as lock:
         return _train(recipe, data, run, fabric, share, lock, deadlines, build, callbacks, loggers)
 
 
@@ -290,7 +291,7 @@ def _steps(
     lap = time.monotonic()
     for step, batch in enumerate(batches.epoch(progress.epoch, progress.step), start=progress.step):
         run_step = progress.epoch * num_steps + step
-        loss = learner.learn(batch, run_step, step_seed(recipe.seed, progress.epoch, step, share.rank))
+        loss = learner.learn(batch, run_step, step_seed(recipe.seed, progress.epoch, step))
         losses.add(loss, run_step, learner.lr)
 
         every = recipe.checkpoint_every_steps

@@ -9,6 +9,7 @@ RUN/config.json        everything that was resolved: recipe, model, data, versio
     best.safetensors   the weights with the best validation top-1: averaged ones where the recipe has ema_decay
     events.*           TensorBoard's, where it is installed
     loggers.json       what `--logger` has sent where
+    curves.png         for people, where matplotlib is installed, and confusion.png at the end: nothing reads them
 """
 
 import hashlib

@@ -35,13 +35,17 @@ def centre_window(latents_BCHW: Tensor, size: int) -> Tensor:
     return latents_BCHW[..., top : top + size, left : left + size]
 
 
-def random_windows(latents_BCHW: Tensor, size: int, rng: np.random.Generator) -> Tensor:
+def random_windows(
+    latents_BCHW: Tensor, size: int, rng: np.random.Generator, rank: int = 0, world_size: int = 1
+) -> Tensor:
     """float [B,C,H,W] -> a window of each sample, every place as likely: float [B,C,size,size], channels-last.
 
-    The places are drawn on the host, the same whatever the device; the cells are gathered on the device.
+    The samples are this rank's of a global batch, for all of which places are drawn: on the host, the same whatever the
+    device. The cells are gathered on the device.
     """
     B, _, H, W = latents_BCHW.shape
-    tops_B, lefts_B = (torch.from_numpy(rng.integers(0, side - size + 1, B)) for side in (H, W))
+    places = [rng.integers(0, side - size + 1, world_size * B)[rank::world_size] for side in (H, W)]
+    tops_B, lefts_B = (torch.from_numpy(each.copy()) for each in places)
     cells = torch.arange(size)
     samples_B11 = torch.arange(B)[:, None, None]
     rows_Bh1, columns_B1w = (tops_B[:, None] + cells)[:, :, None], (lefts_B[:, None] + cells)[:, None, :]
@@ -122,7 +126,7 @@ class WindowedData:
 
     def train_batches(self, share: Share, *, batch_size: int, seed: int, flip: bool) -> Batches:
         batches = self.data.train_batches(share, batch_size=batch_size, seed=seed, flip=flip)
-        return _RandomWindows(batches, self.size, seed, share.rank)
+        return _RandomWindows(batches, self.size, seed, share)
 
     def val_batches(self, share: Share, *, batch_size: int) -> Batches:
         return _CentreWindows(self.data.val_batches(share, batch_size=batch_size), self.size)
@@ -141,7 +145,7 @@ class _RandomWindows:
     batches: Batches
     size: int
     seed: int
-    rank: int
+    share: Share
 
     @property
     def steps_per_epoch(self) -> int:
@@ -149,8 +153,9 @@ class _RandomWindows:
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         for step, batch in enumerate(self.batches.epoch(epoch, first_step), start=first_step):
-            rng = np.random.default_rng([_WINDOW_STREAM, step_seed(self.seed, epoch, step, self.rank)])
-            yield _Windows(random_windows(batch.latents, self.size, rng), batch.labels)
+            rng = np.random.default_rng([_WINDOW_STREAM, step_seed(self.seed, epoch, step)])
+            share = self.share
+            yield _Windows(random_windows(batch.latents, self.size, rng, share.rank, share.world_size), batch.labels)
 
 
 @dataclass(frozen=True)

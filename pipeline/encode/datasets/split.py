@@ -1,10 +1,9 @@
 """What a split of a data set is, and the one that all data sets here hand out."""
 
-import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,14 +82,13 @@ class SourceSplit:
     def subset(self, indices: NDArray[np.int64]) -> "SourceSplit":
         """The items at `indices`, which must be ascending so that the keys stay sorted."""
         assert np.all(np.diff(indices) > 0), "indices must be ascending"
-        keys = PackedStrings(self.keys[i] for i in indices.tolist())
-        return SourceSplit(self.classes, keys, self.labels[indices], self.rows[indices], self.source)
+        return SourceSplit(self.classes, self.keys.take(indices), self.labels[indices], self.rows[indices], self.source)
 
 
 def sorted_split(
     classes: tuple[str, ...],
     keys: Sequence[str],
-    labels: Sequence[int],
+    labels: Sequence[int] | NDArray[np.integer[Any]],
     source: ImageSource,
     left_out: tuple[LeftOut, ...] = (),
 ) -> SourceSplit:
@@ -98,21 +96,24 @@ def sorted_split(
 
     Raises InputError when two items have one key or two classes one name.
     """
-    rows = sorted(range(len(keys)), key=keys.__getitem__)
-    for before, row in itertools.pairwise(rows):
-        if keys[before] == keys[row]:
-            raise InputError(
-                f"--data-dir: two images have the name {keys[row]} (numbers {before + 1} and {row + 1} of "
-                f"{len(keys)}); rename or remove one of them"
-            )
+    packed = keys if isinstance(keys, PackedStrings) else PackedStrings(keys)
+    rows = packed.order()
+    in_order = packed.take(rows)
+    repeated = in_order.first_repeated()
+    if repeated is not None:
+        before, row = rows[repeated - 1 : repeated + 1].tolist()
+        raise InputError(
+            f"--data-dir: two images have the name {packed[row]} (numbers {before + 1} and {row + 1} of "
+            f"{len(packed)}); rename or remove one of them"
+        )
     for name, count in Counter(classes).items():
         if count > 1:
             raise InputError(f"--data-dir: {count} classes have the name {name}; rename all but one of them")
     return SourceSplit(
         classes=classes,
-        keys=PackedStrings(keys[row] for row in rows),
-        labels=np.array([labels[row] for row in rows], dtype=np.int64),
-        rows=np.array(rows, dtype=np.int64),
+        keys=in_order,
+        labels=np.asarray(labels, dtype=np.int64)[rows],
+        rows=rows,
         source=source,
         left_out=left_out,
     )

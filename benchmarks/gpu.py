@@ -1,0 +1,198 @@
+"""Everything that is to be measured on a GPU, one section after another, in one command: about a quarter of an hour.
+
+    python benchmarks/gpu.py --data-dir imagenette --work W [--sections card,integers,steps,encode,feeding,checkpoints]
+                             [--models ci2p_vit_base,ci2p_vit_ds,vit_base_p32] [--batches 128,256,1024]
+
+card         copy bandwidth, and the rate of a matrix product by precision: what the other figures are shares of
+integers     how many cached integers differ between the CPU's encoder and the GPU's, float32 and bfloat16
+steps        whole training steps on a batch that lies on the device, eager and compiled: images/s, share of the
+             product's rate, the host's own time, memory
+encode       `ci2p encode` of DIR from files to shards: images/s, and how busy the card is meanwhile
+feeding      steps again, from a cache held on the card, held in memory, or decompressed as it goes
+checkpoints  what share of a training's wall clock is neither steps nor evaluation
+
+Prints each row as it is there, and writes all to --json after every section, so that a session that ends early loses
+none. `--device cpu --models ci2p_vit_tiny --batches 16` rehearses it. Accuracies: `ci2p train` on the cache that
+section `encode` leaves in W.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from commands import ci2p, command_line, cores, machine
+from step_rates import Row, held_batch, product_rate, rates, seconds_of
+from training import endless
+
+from ci2p_cache.publish import publish
+from pipeline.encode.encoder import load_encoder
+from pipeline.encode.preprocess import load_pixels, preprocessing
+from pipeline.train.data import Share, open_training_data
+
+
+def card(options: argparse.Namespace) -> Iterator[Row]:
+    device = torch.device(options.device)
+    is_gpu = device.type == "cuda"
+    num_bytes = 2**31 if is_gpu else 2**24
+    source = torch.empty(num_bytes, dtype=torch.uint8, device=device).random_()
+    target = torch.empty_like(source)
+    yield {"copy_GB_s": 2 * num_bytes / seconds_of(lambda: target.copy_(source), device) / 1e9}
+    side = 8192 if is_gpu else 1024
+    for precision, tf32 in (("bfloat16", False), ("float32", False), ("float32", True)):
+        if tf32 and not is_gpu:
+            continue
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        matrix = torch.randn(side, side, device=device, dtype=getattr(torch, precision))
+        seconds = seconds_of(lambda matrix=matrix: torch.mm(matrix, matrix), device)
+        yield {"product": "tf32" if tf32 else precision, "TMAC_s": side**3 / seconds / 1e12}
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def integers(options: argparse.Namespace) -> Iterator[Row]:
+    """Rounded to steps of 1, as caches are."""
+    count = 64 if options.device.startswith("cuda") else 4
+    files = [path for path in sorted(options.data_dir.rglob("*")) if path.is_file()][:count]
+    pixels_B3SS = torch.from_numpy(np.stack([load_pixels(path.read_bytes(), preprocessing()) for path in files]))
+
+    def rounded(device: str, precision: Any) -> torch.Tensor:
+        encoder = load_encoder("bundled", device, precision)
+        return torch.cat([encoder(part).cpu() for part in pixels_B3SS.split(16)]).round()
+
+    theirs = rounded("cpu", "float32")
+    for precision in ("float32", "bfloat16"):
+        ours = rounded(options.device, precision)
+        differ = (ours != theirs).float().mean()
+        yield {
+            "encoder": precision,
+            "differ_percent": 100 * float(differ),
+            "most_by": float((ours - theirs).abs().max()),
+            "same_twice": torch.equal(ours, rounded(options.device, precision)),
+        }
+
+
+def steps(options: argparse.Namespace) -> Iterator[Row]:
+    peak = product_rate(options)
+    for name in options.models:
+        for batch_size in options.batches:
+            for compiled in (False, True):
+                one = held_batch(name, batch_size, options)
+                yield {"model": name, "batch": batch_size, "compiled": compiled} | rates(
+                    name, batch_size, compiled, one, options, peak
+                )
+
+
+def feeding(options: argparse.Namespace) -> Iterator[Row]:
+    cache, _ = encoded(options)
+    name, batch_size = options.models[0], min(256, max(options.batches))
+    peak = product_rate(options)
+    held = ("off", "cpu") + (("cuda",) if options.device.startswith("cuda") else ())
+    for resident in (None, *held):
+        if resident is None:
+            batches = held_batch(name, batch_size, options)
+        else:
+            data = open_training_data(str(cache), workers=min(8, cores()), resident=resident)
+            share = Share(0, 1, torch.device(options.device))
+            batches = endless(data.train_batches(share, batch_size=batch_size, seed=0, flip=True))
+        found = rates(name, batch_size, True, batches, options, peak)
+        yield {"resident": resident or "one batch, no loader", "model": name, "batch": batch_size} | found
+
+
+def encode(options: argparse.Namespace) -> Iterator[Row]:
+    with gpu_use() as use:
+        _, report = encoded(options)
+    num_images, seconds = (sum(split[key] for split in report.values()) for key in ("num_encoded", "seconds"))
+    row = {"images": num_images, "seconds": seconds, "images_s": num_images / seconds, "cores": cores()}
+    yield row | ({"gpu_busy_percent": statistics.mean(use)} if use else {})
+
+
+def checkpoints(options: argparse.Namespace) -> Iterator[Row]:
+    cache, _ = encoded(options)
+    run, report = options.work / "run", options.work / "train.json"
+    begin = time.perf_counter()
+    ci2p(
+        *("train", "--shards", cache, "--model", options.models[0], "--epochs", 4, "--out", run),
+        *("--device", options.device, "--precision", options.precision),
+        report=report,
+        threads=cores(),
+    )
+    wall = time.perf_counter() - begin
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    size = (run / "last.ckpt").stat().st_size
+    yield {"wall_s": wall, "epochs_s": sum(line["seconds"] for line in lines), "checkpoint_MB": size / 1e6}
+
+
+def encoded(options: argparse.Namespace) -> tuple[Path, Row]:
+    """The cache of --data-dir, made once, and what its encoding measured."""
+    cache = options.work / "cache"
+    arguments = ("encode", "--dataset", "folder", "--data-dir", options.data_dir, "--out", cache)
+    arguments = (*arguments, "--image-size", options.image_size, "--device", options.device)
+    return cache, ci2p(*arguments, report=options.work / "encode.json", threads=cores())
+
+
+@contextmanager
+def gpu_use() -> Iterator[list[float]]:
+    """How busy the first card is, in per cent, once a second; nothing where nvidia-smi is not."""
+    seen: list[float] = []
+    ended = threading.Event()
+    question = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "--id=0"]
+
+    def watch() -> None:
+        while not ended.wait(1):
+            try:
+                seen.append(float(subprocess.run(question, capture_output=True, text=True, check=True).stdout))
+            except (OSError, subprocess.CalledProcessError, ValueError):
+                return
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        ended.set()
+        thread.join()
+
+
+SECTIONS = {each.__name__: each for each in (card, integers, steps, encode, feeding, checkpoints)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, required=True, help="DIR/train/CLASS/x.jpg and DIR/val/CLASS/x.jpg")
+    parser.add_argument("--work", type=Path, required=True, help="for the cache and the run")
+    parser.add_argument("--sections", default=",".join(SECTIONS))
+    parser.add_argument("--models", default="ci2p_vit_base,ci2p_vit_ds,vit_base_p32")
+    parser.add_argument("--batches", default="128,256,1024")
+    parser.add_argument("--image-size", type=int, default=256)
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="bfloat16")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--steps", type=int, default=30, help="a lap")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    options.models = options.models.split(",")
+    options.batches = [int(size) for size in options.batches.split(",")]
+    options.work.mkdir(parents=True, exist_ok=True)
+    result: Row = {"command": command_line(), "machine": machine()}
+    print(result["machine"], flush=True)
+    for name in options.sections.split(","):
+        rows = result[name] = []
+        for row in SECTIONS[name](options):
+            rows.append(row)
+            shown = (
+                f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in row.items()
+            )
+            print(name, *shown, flush=True)
+        if options.json:
+            publish(options.json, (json.dumps(result, indent=1) + "\n").encode())
+
+
+if __name__ == "__main__":
+    main()

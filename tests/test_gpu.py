@@ -1,0 +1,106 @@
+"""What must hold on a GPU, held against the CPU: `pytest -m gpu`. Without a card every test is skipped by name.
+
+None of these has run on a card yet: bounds are what the arithmetic lets expect.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ci2p_cache.cache import open_cache
+from ci2p_cache.loader import BatchLoader
+from pipeline.encode.encoder import load_encoder
+from pipeline.train.checkpoint import load_checkpoint
+from pipeline.train.loop import train
+from pipeline.train.metrics_log import read_metrics
+from tests.conftest import encode_folder, run_ci2p, write_image_folder
+from tests.test_processes import ENCODE
+from tests.toy_training import ToyData, build_small, toy_recipe
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_image_folder(tmp_path_factory.mktemp("gpu"), train=9, val=4)
+
+
+def test_float32_integers_are_the_cpu_s() -> None:
+    coarse = np.random.default_rng(0).integers(0, 256, (8, 3, 32, 32), dtype=np.uint8)
+    pixels_B3SS = torch.from_numpy(coarse.repeat(8, axis=2).repeat(8, axis=3))
+    theirs, ours = (load_encoder("bundled", device)(pixels_B3SS).cpu().round() for device in ("cpu", "cuda"))
+    assert (ours != theirs).float().mean() < 1e-4  # with TF32 it is 4e-4 to 8e-4
+    assert (ours - theirs).abs().max() <= 1
+    assert torch.equal(load_encoder("bundled", "cuda")(pixels_B3SS).cpu().round(), ours)
+
+
+@pytest.mark.parametrize("step", [1.0, 0.05])  # the second has escapes
+def test_a_cache_is_read_the_same_wherever_it_is_held(images: Path, tmp_path: Path, step: float) -> None:
+    split = open_cache(encode_folder(images, tmp_path / "cache", step=step), "train")
+
+    def batches(device: str, resident: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        loader = BatchLoader(split, batch_size=4, seed=3, device=device, resident=resident)  # type: ignore[arg-type]
+        return [(batch.latents.cpu(), batch.labels.cpu()) for epoch in range(2) for batch in loader.epoch(epoch)]
+
+    expected = batches("cpu", "off")
+    for resident in ("off", "cpu", "cuda"):
+        for (ours, our_labels), (theirs, their_labels) in zip(batches("cuda", resident), expected, strict=True):
+            assert torch.equal(ours, theirs) and torch.equal(our_labels, their_labels), resident
+
+
+def test_float32_training_is_the_cpu_s(tmp_path: Path) -> None:
+    losses = []
+    for device in ("cpu", "cuda"):
+        train(toy_recipe(drop_path=0.0), ToyData(), tmp_path / device, device=device, build=build_small)
+        losses.append([line["train_loss"] for line in read_metrics(tmp_path / device)])
+    assert losses[1] == pytest.approx(losses[0], abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"precision": "bfloat16"},
+        {"precision": "float16", "grad_clip": 1.0},
+        {"precision": "bfloat16", "compile": True, "ema_decay": 0.9, "grad_clip": 1.0, "mixup": 0.8},
+    ],
+    ids=["bfloat16", "float16 and clipping", "compiled"],
+)
+def test_a_run_that_is_stopped_goes_on_to_the_same_end(tmp_path: Path, settings: dict[str, object]) -> None:
+    recipe = toy_recipe(**settings)
+    assert train(recipe, ToyData(), tmp_path / "whole", device="cuda", build=build_small).finished
+    for _ in range(100):
+        if train(recipe, ToyData(), tmp_path / "run", device="cuda", max_minutes=0, build=build_small).finished:
+            break
+    ours, theirs = (load_checkpoint(tmp_path / run / "last.ckpt") for run in ("run", "whole"))
+    assert ours is not None and theirs is not None and ours.progress.epoch == theirs.progress.epoch
+    for name, value in theirs.model.items():  # sums on a GPU come in no fixed order
+        torch.testing.assert_close(ours.model[name].float(), value.float(), rtol=0.05, atol=0.02)
+
+
+def test_the_commands_on_a_card(images: Path, tmp_path: Path) -> None:
+    for command in (
+        [*ENCODE[:4], str(images), *ENCODE[5:], "--out", "cache", "--device", "cuda"],
+        ["train", "cache", "--model", "ci2p_vit_tiny", "--epochs", "1", "--batch-size", "8", "--resident", "cuda"],
+        ["eval", "--device", "cuda"],
+        ["eval", "--images", str(images), "--device", "cuda"],
+    ):
+        done = run_ci2p(*command, cwd=tmp_path)
+        assert done.returncode == 0 and "Traceback" not in done.stderr, (command, done.stderr)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_cards_learn_what_one_does(images: Path, tmp_path: Path) -> None:
+    cache = encode_folder(images, tmp_path / "cache", image_size=64)
+    losses = []
+    for count in (1, 2):
+        run = tmp_path / f"run{count}"
+        command = ["train", str(cache), "--model", "ci2p_vit_tiny", "--epochs", "2", "--batch-size", "8"]
+        done = run_ci2p(*command, "--set", "drop_path=0.0", "--out", str(run), "--gpus", str(count), cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        losses.append([line["train_loss"] for line in read_metrics(run)])
+    assert losses[1] == pytest.approx(losses[0], abs=1e-3)

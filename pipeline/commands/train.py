@@ -244,4 +244,6 @@ def baseline(
         on_error=on_error,
         max_pixels=max_pixels,
     )
-    _train(resolved, data, data.path, out, device, max_minutes, pictures, json_file, logger, num_failed=len(data.failures))
+    _train(
+        resolved, data, data.path, out, device, max_minutes, pictures, json_file, logger, num_failed=len(data.failures)
+    )

@@ -225,8 +225,8 @@ def encode(
     held out for validation. Pictures in memory are set down in a temporary file of their full size on the way.
     `augment` is what the `crops` go through besides.
 
-    `out` is by default caches/ and the name of the data: `data_dir`'s, the set's, or items. Returns the split "train",
-    or the first of `splits`.
+    `out`, a folder or an fsspec URL, is by default caches/ and the name of the data: `data_dir`'s, the set's, or items.
+    Returns the split "train", or the first of `splits`.
     Raises InputError for wrong settings, before anything is written, and WorkError for an image that cannot be used
     (`on_error="skip"` leaves such images out), a damaged cache or a full disk.
     """

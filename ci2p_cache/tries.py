@@ -60,7 +60,7 @@ def tried(url: str, ask: Callable[[float], ValueT], *, of_none: bool = True) -> 
         except _caught() as error:
             if isinstance(error, TooLong) or (isinstance(error, FileNotFoundError) and of_none):
                 raise
-            waited_s += pause_s + (limit_s / 3 if isinstance(error, TimeoutError) else 0.0)
+            waited_s += pause_s + (limit_s / 3 if _is_silence(error) else 0.0)
             if not _may_pass(error) or waited_s >= limit_s:
                 raise _fault(error, url, number, limit_s) from error
         time.sleep(pause_s * random.uniform(0.5, 1))  # or all who met one fault meet again
@@ -90,13 +90,17 @@ def _may_pass(error: Exception) -> bool:
     return any((package, name) in names for package, passing in _PASSING_ERRORS.items() for name in passing)
 
 
+def _is_silence(error: Exception) -> bool:
+    return isinstance(error, TimeoutError) or type(error).__name__ in ("ReadTimeoutError", "ConnectTimeoutError")
+
+
 def _is_of_client(error: Exception) -> bool:
     return type(error).__module__.partition(".")[0] in _PASSING_ERRORS
 
 
 def _fault(error: Exception, url: str, number: int, limit_s: float) -> OSError:
     text = getattr(error, "strerror", None) or str(error)
-    if isinstance(error, TimeoutError):
+    if _is_silence(error):
         text = f"nothing, or next to nothing, came for {limit_s / 3:g} s"
     elif isinstance(error, KeyError):
         text = f"its server's answer lacks {error}"

@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 COMMANDS, API = "<!-- commands -->", "<!-- api -->"
 _FENCED = re.compile(r"^(```.*?^```)[ \t]*$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<=\]\()[^)\s]+(?=\))")
-_LANGUAGES = {".py": "python", ".toml": "toml", ".json": "json", ".md": "markdown"}
+_LANGUAGES = {".py": "python", ".sh": "sh", ".toml": "toml", ".json": "json", ".md": "markdown"}
 
 
 def pages() -> list[Path]:

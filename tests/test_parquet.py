@@ -96,6 +96,13 @@ def test_names_that_files_of_several_folders_share(tmp_path: Path) -> None:
     opened = open_parquet(f"{tmp_path}/*/train/*.parquet", val_fraction=0.5)
     keys = sorted([*opened["train"].keys, *opened["val"].keys])
     assert keys == [f"{name}/train/part/0000000{row}" for name in ("a", "b") for row in range(2)]
+    memory = fsspec.filesystem("memory")
+    memory.put(str(tmp_path), "/parquet-folders", recursive=True)
+    try:
+        opened = open_parquet("memory://parquet-folders/*/train/*.parquet", val_fraction=0.5)
+    finally:
+        memory.rm("/parquet-folders", recursive=True)
+    assert sorted([*opened["train"].keys, *opened["val"].keys]) == keys
 
 
 def test_a_server_is_asked_for_what_is_read_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,5 +70,7 @@ def test_an_image_that_cannot_be_used_is_said_in_a_line(cluster: Any, tmp_path: 
 def test_what_cannot_be_is_refused(image_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"--device cuda:1: with --launch ray"):
         encode_folder(image_folder, tmp_path / "cache", ray=RayOptions(), device="cuda:1")
+    with pytest.raises(InputError, match=r"--ray-address 127.0.0.1:9: nobody listens there \(Connection refused\)"):
+        encode_folder(image_folder, tmp_path / "cache", ray=RayOptions("127.0.0.1:9"))
     with pytest.raises(InputError, match=r"--ray-gpus 0.5 and --device cpu"):
         encode_folder(image_folder, tmp_path / "cache", ray=RayOptions(gpus=0.5))

@@ -1,4 +1,4 @@
-"""Stage one on a Ray cluster: encoders on all nodes, each given one shard after another. The only import of ray.
+"""Stage one on a Ray cluster: encoders on all nodes, each given one shard after another.
 
 A shard is an idempotent task: whoever writes it writes the same bytes, its marker last. So a lost node costs the shards
 that it was at, which others are given, and a slow one is helped by those that have nothing else to do.
@@ -7,16 +7,13 @@ that it was at, which others are given, and a slow one is helped by those that h
 import contextlib
 import itertools
 import logging
-import os
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ci2p_cache.errors import Ci2pError, InputError, WorkError
-from ci2p_cache.extras import not_installed
+from ci2p_cache.errors import Ci2pError, WorkError
 from ci2p_cache.printable import counted, printable
 from ci2p_cache.publish import sweep_tree
 from ci2p_cache.shard import is_written
@@ -49,50 +46,6 @@ class _Worker:
     reference: Any  # of what it does now; None while it is idle
     process: str | None = None  # as `process.this_process` there; None until its encoder is loaded
     work: ShardWork | None = None
-
-
-@contextlib.contextmanager
-def ray_cluster(options: RayOptions, settings: EncoderSettings) -> Iterator["RayCluster"]:
-    """A cluster that is reached, or one of this machine that is started, for as long as the context lasts.
-
-    What Ray prints meanwhile is dropped: standard output is for what the command says. Raises InputError where ray is
-    not installed, and where no cluster answers.
-    """
-    try:
-        import ray
-    except ImportError as error:
-        raise not_installed("ray", "--launch ray", error) from error
-    _check(options, settings)
-    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # noqa: PTH123
-        is_ours = not ray.is_initialized()
-        if is_ours:
-            try:
-                ray.init(address=options.address, logging_level=logging.CRITICAL, log_to_driver=False)
-            except (ConnectionError, RuntimeError, ValueError, OSError, AssertionError) as error:
-                where = f"--ray-address {printable(options.address)}" if options.address else "--launch ray"
-                raise InputError(
-                    f"{where}: no Ray cluster answers ({printable(' '.join(str(error).split()))[:200]}); begin one "
-                    "with ray start --head, and give HOST:6379 or leave the option out there"
-                ) from error
-        cluster = RayCluster(options, settings)
-        try:
-            yield cluster
-        finally:
-            cluster.end()
-            if is_ours:
-                ray.shutdown()
-
-
-def _check(options: RayOptions, settings: EncoderSettings) -> None:
-    kind, _, index = settings.device.partition(":")
-    if index or kind not in ("auto", "cpu", "cuda"):
-        raise InputError(
-            f"--device {settings.device}: with --launch ray, which chooses the GPUs, give auto, cpu or cuda"
-        )
-    if options.gpus is not None and kind == "cpu":
-        raise InputError(f"--ray-gpus {options.gpus:g} and --device cpu: leave one of them out")
-    if options.gpus is not None and options.gpus > 1:
-        raise InputError(f"--ray-gpus {options.gpus:g}: an encoder computes on one GPU; give 1, or a share such as 0.5")
 
 
 class RayCluster:

@@ -12,7 +12,7 @@ from ci2p_cache.summary import size_figures
 from ci2p_cache.views import describe_views
 from pipeline.encode.datasets import ImageDataset
 from pipeline.encode.estimate import Estimate
-from pipeline.encode.shard_writer import SplitReport
+from pipeline.encode.split_writer import SplitReport
 
 
 @dataclass(frozen=True)

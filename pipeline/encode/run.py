@@ -25,7 +25,8 @@ from pipeline.encode.kept_items import fit_to_cache, keep_items
 from pipeline.encode.preprocess import JpegDecode, Preprocessing, ResizeMode, preprocessing
 from pipeline.encode.ray_options import RayOptions
 from pipeline.encode.report import EncodePlan, EncodeReport
-from pipeline.encode.shard_writer import EncodeOptions, WriteShards, encode_split, writing_here
+from pipeline.encode.shard_writer import EncodeOptions
+from pipeline.encode.split_writer import WriteShards, encode_split, writing_here
 from pipeline.running.launched import Launched, launched_as
 from pipeline.running.pixel_limit import MAX_PIXELS
 
@@ -102,8 +103,8 @@ def _writing(task: _Task, settings: Settings) -> Iterator[WriteShards]:
     if on_ray is None:
         yield writing_here(task.encoder)
         return
-    from pipeline.encode.ray_cluster import ray_cluster
     from pipeline.encode.ray_encoder import EncoderSettings
+    from pipeline.encode.ray_session import ray_cluster
 
     encoder = EncoderSettings(
         weights=settings.get("weights", "bundled"),

@@ -1,29 +1,22 @@
-"""One split's shards: items -> pixels -> latents -> stored buffers -> files and markers, resumable shard by shard.
+"""Shards of a split: items -> pixels -> latents -> stored buffers -> files and markers, resumable shard by shard.
 
 Legend: B images, V views, C = 192, H = W = S / 16 of the image size S.
 """
 
 import importlib.metadata
 import platform
-import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Literal
 
 from ci2p_cache import codecs
-from ci2p_cache.claim import claim_folder
 from ci2p_cache.errors import WorkError
 from ci2p_cache.items import ImageContent
-from ci2p_cache.left_out import LeftOut
-from ci2p_cache.manifest import Manifest
 from ci2p_cache.marker import NO_LABEL, Failure, Marker, marker_path, read_marker
 from ci2p_cache.refused import note_refused, read_refused
 from ci2p_cache.remote_path import AnyPath
-from ci2p_cache.shard import ShardContents, finish_split, hold_against_seals, is_written, reopen_split, write_shard
+from ci2p_cache.shard import ShardContents, is_written, reopen_split, write_shard
 from ci2p_cache.shard_file import read_rows
 from ci2p_cache.spec import CacheSpec
 from ci2p_cache.views import Flips
@@ -34,10 +27,9 @@ from pipeline.encode.decoding import OnError, decode_batches
 from pipeline.encode.encoder import Encoder
 from pipeline.encode.kept_items import GONE
 from pipeline.encode.preprocess import Preprocessing
-from pipeline.encode.resume import ShardWork, WorkBatches, find_work
+from pipeline.encode.resume import ShardWork, WorkBatches
 from pipeline.encode.rows import Row, encode_views, pack_row, unpack_row
 from pipeline.running import signals
-from pipeline.running.progress import Advance, progress
 
 _PACKING_THREADS = 4
 
@@ -62,20 +54,6 @@ class EncodeOptions:
 
 
 @dataclass(frozen=True)
-class SplitReport:
-    """What one call did for one split; `manifest` is None while other ranks have shards to write."""
-
-    split: str
-    manifest: Manifest | None
-    num_encoded: int  # images encoded by this call
-    seconds: float
-
-    @property
-    def images_per_s(self) -> float:
-        return self.num_encoded / self.seconds if self.num_encoded else 0.0
-
-
-@dataclass(frozen=True)
 class SplitJob:
     """What whoever writes shards of a split has to know; picklable."""
 
@@ -91,12 +69,6 @@ class SplitJob:
         return len(self.split.keys), len(self.split.classes)
 
 
-class WriteShards(Protocol):
-    """Writes shards of a split, in any order and anywhere, and returns once they are there."""
-
-    def __call__(self, job: SplitJob, work: list[ShardWork], advance: Advance) -> None: ...
-
-
 @dataclass
 class _Encoded:
     """What a shard's images have become so far, by item."""
@@ -104,49 +76,6 @@ class _Encoded:
     rows: dict[int, "Future[Row]"] = field(default_factory=dict)
     contents: dict[int, ImageContent] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
-
-
-def encode_split(
-    split: ImageSplit,
-    spec: CacheSpec,
-    pre: Preprocessing,
-    write: WriteShards,
-    cache: AnyPath,
-    options: EncodeOptions,
-    *,
-    left_out: tuple[LeftOut, ...] = (),
-    order: NDArray[np.int64] | None = None,
-    rank: int = 0,
-    world_size: int = 1,
-) -> SplitReport:
-    """Writes what is missing of a split, then its manifest once all shards are there (promises C2, C3 and C4).
-
-    The item list must be in the cache. `write` writes the shards, here (`writing_here`) or elsewhere. Each of
-    `world_size` processes writes its own shards; whichever sees the last marker writes the manifest. Raises InputError
-    when the folder holds another spec, and WorkError for an image that cannot be used under `--on-error stop`, also one
-    that failed in an earlier run; finished shards stay.
-    """
-    claim_folder(cache, spec)
-    split_dir = cache / spec.split
-    begin = time.monotonic()
-    hold_against_seals(split_dir)
-    work = find_work(split, spec, split_dir, order=order, rank=rank, world_size=world_size)
-    if work:
-        num_items = len(split.keys)
-        done_before = num_items - sum(each.num_todo for each in work)
-        with progress(f"encode {spec.split}", num_items, "images", start=done_before) as advance:
-            write(SplitJob(split, spec, pre, split_dir, options), work, advance)
-    manifest = finish_split(cache, spec, left_out)
-    return SplitReport(spec.split, manifest, sum(each.num_todo for each in work), time.monotonic() - begin)
-
-
-def writing_here(encoder: Encoder) -> WriteShards:
-    """This process writes all that it is given."""
-
-    def write(job: SplitJob, work: list[ShardWork], advance: Advance) -> None:
-        write_shards(encoder, job, work, lambda done, failed: advance(done, f"{failed} failed" if failed else ""))
-
-    return write
 
 
 def write_shards(encoder: Encoder, job: SplitJob, work: list[ShardWork], count: Callable[[int, int], None]) -> None:

@@ -1,15 +1,18 @@
 """Tables of images in parquet files: a column of encoded images, one of labels. Streamed, a row group at a time."""
 
+import itertools
 import logging
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache, partial
 
 import numpy as np
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOut, merge_left_out
+from ci2p_cache.packed_strings import PackedStrings
 from ci2p_cache.printable import printable
+from ci2p_cache.scratch import scratch_array
 from pipeline.encode.datasets.found import WHOLE, FoundImages
 from pipeline.encode.datasets.packed_files import PackedKind, find_packed
 from pipeline.encode.datasets.parquet_columns import ChosenColumns, choose_columns
@@ -98,7 +101,8 @@ def _name(file: str) -> str:
 
 def _split(part: ParquetPart, chosen: ChosenColumns, classes: tuple[str, ...]) -> SourceSplit:
     label_of = {name: label for label, name in enumerate(classes)}
-    labels = []
+    labels = scratch_array((sum(map(len, part.labels)),), np.int64)
+    begin = 0
     for file, (values, names) in enumerate(zip(part.labels, part.names, strict=True)):
         missing = np.flatnonzero(values < 0)
         if len(missing):
@@ -109,37 +113,41 @@ def _split(part: ParquetPart, chosen: ChosenColumns, classes: tuple[str, ...]) -
             )
         if names is not None:
             places = [label_of[name if name in label_of else printable(name)] if name else -1 for name in names]
-            values = np.array(places, dtype=np.int64)[values]
-        labels.append(values)
+            values = np.array(places, dtype=np.int32)[values]
+        labels[begin : begin + len(values)] = values
+        begin += len(values)
     keys = _numbered_keys(part) if chosen.key is None else _column_keys(part, chosen.key)
     source = ParquetImages(part.files, chosen.image.path, [footer.group_rows for footer in part.footers])
-    return sorted_split(tuple(map(printable, classes)), keys, np.concatenate(labels).tolist(), source)
+    return sorted_split(tuple(map(printable, classes)), keys, labels, source)
 
 
-def _numbered_keys(part: ParquetPart) -> list[str]:
+def _numbered_keys(part: ParquetPart) -> PackedStrings:
     """FILE/ROW, FILE without what all files of the part have in common where names alone would not tell them apart."""
     paths = [without_query(file) for file in part.files]
     stems = [posixpath.splitext(posixpath.basename(path))[0] for path in paths]
     if len(set(stems)) < len(stems):
-        common = posixpath.commonpath([posixpath.dirname(path) for path in paths])
-        stems = [posixpath.splitext(path[len(common) :].lstrip("/"))[0] for path in paths]
-    return [
+        folders = {tuple(path.split("/")[:-1]) for path in paths}
+        num_common = sum(
+            1 for _ in itertools.takewhile(lambda names: len(set(names)) == 1, zip(*folders, strict=False))
+        )
+        stems = [posixpath.splitext("/".join(path.split("/")[num_common:]))[0] for path in paths]
+    return PackedStrings(
         f"{printable(stem)}/{row:0{_ROW_DIGITS}d}"
         for stem, labels in zip(stems, part.labels, strict=True)
         for row in range(len(labels))
-    ]
+    )
 
 
-def _column_keys(part: ParquetPart, column: Column) -> list[str]:
-    found = read_all(partial(read_column, column=column.path), part.files)
-    keys: list[str] = []
-    for file, path in enumerate(part.files):
-        for row, value in enumerate(found[path].to_pylist()):
-            key = "" if value is None else str(value)
-            if not key or key != printable(key):
-                raise InputError(
-                    f"--key-column {printable(column.path)}: {part.where(file, row)} holds {value!r:.80}, which is no "
-                    "name; mend it, or leave the option out"
-                )
-            keys.append(key)
-    return keys
+def _column_keys(part: ParquetPart, column: Column) -> PackedStrings:
+    def keys() -> Iterator[str]:
+        for file, path in enumerate(part.files):
+            for row, value in enumerate(read_column(path, column.path).to_pylist()):
+                key = "" if value is None else str(value)
+                if not key or key != printable(key):
+                    raise InputError(
+                        f"--key-column {printable(column.path)}: {part.where(file, row)} holds {value!r:.80}, which "
+                        "is no name; mend it, or leave the option out"
+                    )
+                yield key
+
+    return PackedStrings(keys())

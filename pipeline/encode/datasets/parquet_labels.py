@@ -27,7 +27,7 @@ class ParquetPart:
 
     files: tuple[str, ...]
     footers: tuple[Footer, ...]
-    labels: list[NDArray[np.int64]]  # a file's each; -1 where there is none
+    labels: list[NDArray[np.int32]]  # a file's each; -1 where there is none
     names: list[tuple[str, ...] | None]  # likewise; None for integers
 
     def where(self, file: int, row: int) -> str:
@@ -44,7 +44,8 @@ def read_all(read: Callable[[str], T], files: Sequence[str]) -> dict[str, T]:
 def read_part(files: tuple[str, ...], footers: Mapping[str, Footer], chosen: ChosenColumns) -> ParquetPart:
     found = read_all(partial(_read_labels, column=chosen.label), files)
     labels, names = [found[file][0] for file in files], [found[file][1] for file in files]
-    part = ParquetPart(files, tuple(footers[file] for file in files), labels, names)
+    small = [each.astype(np.int32) for each in labels]  # what does not fit is refused below
+    part = ParquetPart(files, tuple(footers[file] for file in files), small, names)
     most = LARGEST_LABEL + 1 if chosen.names is None else len(chosen.names)
     for file, (values, own) in enumerate(zip(labels, names, strict=True)):
         bad = np.flatnonzero((values < UNLABELLED) | (values >= most)) if own is None else np.empty(0, np.int64)

@@ -56,37 +56,40 @@ class RemoteFiles:
 
 
 _listed: dict[str, list[RemoteEntry]] = {}  # a folder is looked at several times on the way to its images
+_looked_below: set[str] = set()  # folders of which those in them are, or were, among these
 
 
 def forget_listings() -> None:
     """What is listed from here on is what is there now."""
     _listed.clear()
+    _looked_below.clear()
 
 
 def scan(folder: str) -> list[RemoteEntry]:
     """What is in a folder; nothing where there is none. Raises OSError. The folders in it are listed, too, at once."""
     if folder not in _listed:
         _listed[folder] = _list(folder)
-    below = [entry.path for entry in _listed[folder] if entry.is_folder and entry.path not in _listed]
-    for path, found in zip(below, each_of(_list, below, folder), strict=True):
-        _listed[path] = found
+    if folder not in _looked_below:
+        below = [entry.path for entry in _listed[folder] if entry.is_folder and entry.path not in _listed]
+        for path, found in zip(below, each_of(_list, below, folder), strict=True):
+            _listed[path] = found
+        _looked_below.add(folder)
     return _listed[folder]
 
 
 def remote_images(root: RemotePath, names: Sequence[str]) -> RemoteFiles:
-    """Images whose folders have been listed, by their names below `root`."""
-    known = {entry.path: entry for name in {_folder_of(name) for name in names} for entry in scan(f"{root}/{name}")}
+    """Images whose folders have been listed, by their names below `root`; these listings are let go of."""
+    folders = {f"{root}/{name}".rpartition("/")[0] for name in names}
+    known = {entry.path: entry for folder in folders for entry in scan(folder)}
     entries = [known[f"{root}/{name}"] for name in names]
+    for folder in folders:
+        _listed.pop(folder, None)
     return RemoteFiles(
         str(root),
         PackedStrings(names),
         np.array([entry.num_bytes for entry in entries], np.int64),
         np.array([entry.modified_ns for entry in entries], np.int64),
     )
-
-
-def _folder_of(name: str) -> str:
-    return name.rpartition("/")[0]
 
 
 def _list(folder: str) -> list[RemoteEntry]:

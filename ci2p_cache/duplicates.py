@@ -81,7 +81,8 @@ def _repeated(prefixes: NDArray[np.uint64]) -> NDArray[np.uint64]:
     ascending: NDArray[np.uint64] = scratch_array(prefixes.shape, np.uint64)
     ascending[:] = prefixes
     ascending.sort()
-    return np.unique(ascending[1:][ascending[1:] == ascending[:-1]])
+    repeated: NDArray[np.uint64] = np.unique(ascending[1:][ascending[1:] == ascending[:-1]])
+    return repeated
 
 
 def _read_hashes(split_dir: AnyPath) -> dict[str, NDArray[Any]] | None:

@@ -65,7 +65,7 @@ def test_c6_a_damaged_view_is_found_when_it_is_read_by_itself(
             assert "\n" not in str(error) and "ci2p verify" in str(error)
             refused += 1
         path.write_bytes(data)
-    assert refused >= 38  # a page of zeros may have been one before
+    assert refused >= 30  # the checksum of an index, and entries that no image has, are not read
     first, second = (Path(split.split_dir) / file for file in files[:2])
     if first.stat().st_size == second.stat().st_size:
         first.write_bytes(second.read_bytes())

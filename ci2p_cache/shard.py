@@ -185,7 +185,7 @@ def finish_split(cache: AnyPath, spec: CacheSpec, left_out: tuple[LeftOut, ...])
     files = {name: seal_of(map_file(split_dir, name, None)) for name in LIST_FILES}
     derived: dict[str, Parts] = {SPEC: (dump_spec(spec),)} | contents_files(contents) | table_files(manifest)
     if spec.format == "zarr":
-        derived |= zarr_store.metadata_files(manifest)
+        derived |= zarr_store.metadata_files(manifest, items.keys)
     for name, parts in derived.items():
         if name in seals and find_damage(split_dir, name, seals[name]) is None:
             files[name] = seals[name]  # as another version of zarr-python may have written it

@@ -657,6 +657,7 @@ def train(
     max_minutes: float | None = None,
     cache_dir: _Path | None = None,
     cache_gb: float | None = None,
+    loggers: Sequence[str] = (),
     **settings: Any,
 ) -> Run:
     """Trains a model on a cache's train and val, or goes on where the same call stopped; `ci2p train`, by its options.
@@ -664,7 +665,8 @@ def train(
     `recipe` is a name or a TOML file; `settings` are anything in it: model, epochs, lr, seed, mixup=0.8, ... `out` is
     by default runs/MODEL-CACHE-SEED. Each of `callbacks` is called with an epoch's metrics (the keys of `Run.metrics`)
     once its checkpoint is written; True ends the run there, to be gone on with or not. What is fetched of a remote
-    cache is kept in `cache_dir`, at most `cache_gb` gigabytes (50); by default where the `Cache` keeps it.
+    cache is kept in `cache_dir`, at most `cache_gb` gigabytes (50); by default where the `Cache` keeps it. `loggers`
+    are "mlflow", "trackio" and "wandb", as `--logger` takes them.
 
     Raises InputError for a setting that is unknown or out of bounds, or an `out` that holds another run; WorkError when
     the loss is no longer finite, a shard is damaged or the disk refuses: the last checkpoint stays.
@@ -692,7 +694,9 @@ def train(
     calls = [_with_metrics(callback, asdict) for callback in callbacks]
     cuda = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # type: ignore[no-untyped-call]
     with torch.random.fork_rng(cuda):  # the loop seeds torch's generators, which are the caller's
-        result = train_model(resolved, data, run, device=device, max_minutes=max_minutes, callbacks=calls)
+        result = train_model(
+            resolved, data, run, device=device, max_minutes=max_minutes, callbacks=calls, loggers=loggers
+        )
     return Run(
         path=result.run,
         finished=result.finished,

@@ -38,6 +38,7 @@ def sections(images: Path, zarr: Path, tars: Path, rans: Path, mds_python: str |
         "Reading": ["reading.py", "--shards", zarr, "--tars", tars, "--data-dir", images, *mds],
         "Shuffling": ["shuffling.py"],
         "Growing": ["scaling.py"],
+        "Streaming": ["streaming.py"],
         "Encoding": ["encoding.py", "--images", images / "val" / first_class(images)],
         "Decoding large JPEGs": [
             "jpeg_decoding.py",

@@ -38,6 +38,7 @@ from ci2p_cache.packed_strings import PackedStrings
 from ci2p_cache.plan import plan_order
 from ci2p_cache.publish import publish
 from ci2p_cache.reader import ViewReader
+from ci2p_cache.scratch import taken
 from ci2p_cache.seals import FileSeal, seal_of
 from ci2p_cache.shard import ShardContents, write_shard
 from ci2p_cache.shard_table import ROW, ShardTable, row_of
@@ -146,15 +147,14 @@ class NoImages:
 def plan(folder: str, num_images: int) -> dict[str, float]:
     """Everything that `ci2p encode` does of a data set that it has listed before it reads the first image."""
     keys = PackedStrings(f"part-{number // 10_000:05d}/{number % 10_000:04d}" for number in range(num_images))
-    labels = np.arange(num_images) % len(CLASSES)
+    labels = np.arange(num_images, dtype=np.int32) % len(CLASSES)
     split_dir = Path(folder) / "train"
     with Watched() as watched:
         split = sorted_split(CLASSES, keys, labels, NoImages())
         hash_items(split.keys, split.labels, split.classes)
         order = plan_order(split.keys, 0)
-        write_item_list(
-            split_dir, ItemList(split.classes, split.keys.take(order), split.labels[order].astype(np.int32))
-        )
+        planned_labels = taken(split.labels, order, np.int32)
+        write_item_list(split_dir, ItemList(split.classes, split.keys.take(order), planned_labels))
         work = find_work(split, simulated_spec(), split_dir, order=order)
         assert len(work) == -(-num_images // SHARD_SIZE)
     written = sum(path.stat().st_size for path in (split_dir / "items").iterdir())

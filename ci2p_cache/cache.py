@@ -16,7 +16,7 @@ from ci2p_cache.marker import Marker, marker_file, parse_marker
 from ci2p_cache.packed_strings import PackedStrings
 from ci2p_cache.printable import counted
 from ci2p_cache.remote import cannot_read, fetch
-from ci2p_cache.remote_files import cannot_open, entries, exists, file_size, read_file
+from ci2p_cache.remote_files import cannot_open, entries, exists, file_size, read_file, sizes_below
 from ci2p_cache.remote_path import AnyPath, each_of
 from ci2p_cache.spec import CacheSpec
 
@@ -131,8 +131,9 @@ def open_cache(path: str | AnyPath, split: str, disk: LocalDisk | None = None) -
     manifest = parse_manifest(data, split_dir)
     sizes = manifest.shards.column("bytes").tolist()
     files = map(manifest.shards.file, range(len(sizes)))
-    shards = ((f"{split_dir}/{file}", size) for file, size in zip(files, sizes, strict=True))
-    for state in each_of(lambda shard: _state_of(*shard), shards, split_dir):
+    listed = _list_sizes(split_dir)
+    shards = zip(files, sizes, strict=True)
+    for state in each_of(lambda shard: _state_of(split_dir, *shard, listed), shards, split_dir):
         if state:
             raise WorkError(f"{state}; run the same `ci2p encode` again to restore it")
     if not manifest.num_images:
@@ -140,8 +141,23 @@ def open_cache(path: str | AnyPath, split: str, disk: LocalDisk | None = None) -
     return Cache(path, split, manifest, manifest.labels.failed(), disk)
 
 
-def _state_of(url: str, num_bytes: int) -> str:
+def _list_sizes(split_dir: str) -> dict[str, int] | None:
+    """Of all files of a split in a bucket, in few requests; None where each is to be asked for."""
+    if "://" not in split_dir or split_dir.startswith("file://"):
+        return None
+    try:
+        return sizes_below(split_dir)
+    except PermissionError:  # who may read need not be allowed to list
+        return None
+    except OSError as error:
+        raise cannot_read(split_dir, error) from error
+
+
+def _state_of(split_dir: str, file: str, num_bytes: int, listed: dict[str, int] | None) -> str:
     """What is wrong with the size of a shard, as far as its server tells; it shows again when it is fetched."""
+    url = f"{split_dir}/{file}"
+    if listed is not None and listed.get(file) == num_bytes:
+        return ""
     try:
         # A hundred thousand Paths would take half a second.
         size = file_size(url) if "://" in url else os.stat(url).st_size  # noqa: PTH116

@@ -216,11 +216,16 @@ def _checked(data: memoryview, seal: FileSeal, url: str) -> memoryview:
 
 def _files(folder: Path) -> Iterator[tuple[int, Path, int]]:
     """(when it was last used, in ns; path; bytes) of what is kept in a folder or being written there."""
-    for path in folder.iterdir():
+    found: dict[Path, os.stat_result] = {}
+    for path in list(folder.iterdir()):
         if _FILE.fullmatch(path.name) or is_aside(path):
-            with contextlib.suppress(FileNotFoundError):
-                found = path.stat()
-                yield found.st_mtime_ns, path, found.st_size
+            # What is written takes its name at any time, this one too.
+            for each in (path, folder / path.name[1:65]):
+                with contextlib.suppress(FileNotFoundError):
+                    found[each] = each.stat()
+                    break
+    for path, stat in found.items():
+        yield stat.st_mtime_ns, path, stat.st_size
 
 
 def _try_lock(file: IO[bytes]) -> bool:

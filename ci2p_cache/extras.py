@@ -20,6 +20,9 @@ EXTRAS = {
     "ray": "ray>=2.40",
     "s3": "s3fs>=2024.6",
     "tensorboard": "tensorboard>=2.16",
+    "mlflow": "mlflow>=2.16",
+    "trackio": "trackio>=0.43",
+    "wandb": "wandb>=0.31",
 }
 """Name of the extra -> what it installs; `pyproject.toml` says the same."""
 

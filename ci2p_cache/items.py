@@ -148,6 +148,13 @@ def hashes_of(hashes: list[str]) -> NDArray[np.uint8]:
     return np.frombuffer(block, dtype=np.uint8).reshape(len(hashes), HASH_BYTES)
 
 
+def id_prefixes(contents: Contents) -> NDArray[np.uint64]:
+    """The first 8 bytes of every hash, [N], as numbers; not in memory where there are many."""
+    prefixes: NDArray[np.uint64] = scratch_array((len(contents.hashes),), np.uint64)
+    prefixes[:] = contents.hashes.view(">u8")[:, 0]
+    return prefixes
+
+
 def hash_contents(items: ItemList, contents: Contents) -> str:
     """SHA-256 over every key, label, size and hash: two splits with equal ones hold the same images."""
     digest = hashlib.sha256()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ci2p_cache.cache import Cache
 from ci2p_cache.errors import WorkError
-from ci2p_cache.items import Contents
+from ci2p_cache.items import Contents, id_prefixes
 from ci2p_cache.packed_strings import PackedStrings
 
 KnownBy = Literal["content", "name and size", "name"]
@@ -54,18 +54,32 @@ def name_id(key: str, num_bytes: int = -1) -> int:
 def known_images(train: Cache, val: Cache) -> KnownImages:
     """What the splits of a cache hold, failed images left out. Raises WorkError when their item lists are damaged."""
     by: KnownBy = "content"
-    if train.spec.format_version == 1 or not np.all(_contents(train).known[train.positions]):
+    if train.spec.format_version == 1 or not _all_known(train):
         by = "name"
-    return KnownImages(by, np.sort(held_out_of(train, by).ids), held_out_of(val, by))
+    trained = _ids_of(train, by)
+    trained.sort()
+    return KnownImages(by, trained, held_out_of(val, by))
 
 
 def held_out_of(cache: Cache, by: KnownBy) -> HeldOut:
     """The stored images of a split, in the order of their positions."""
-    keys = cache.read_keys()
-    if by == "content":
-        hashes_N8 = np.ascontiguousarray(_contents(cache).hashes[cache.positions, :_ID_BYTES])
-        return HeldOut(keys, hashes_N8.view(">u8").reshape(-1).astype(np.uint64))
-    return HeldOut(keys, as_ids(name_id(key) for key in keys))
+    return HeldOut(cache.read_keys(), _ids_of(cache, by))
+
+
+def _all_known(cache: Cache) -> bool:
+    """Whether the content of every stored image is known."""
+    unknown = ~_contents(cache).known
+    return np.count_nonzero(unknown) == np.count_nonzero(unknown[cache.failed])
+
+
+def _ids_of(cache: Cache, by: KnownBy) -> NDArray[np.uint64]:
+    """[N] of the stored images, in the order of their positions; not in memory where there are many."""
+    if by != "content":
+        return as_ids(name_id(key) for key in cache.read_keys())
+    prefixes = id_prefixes(_contents(cache))
+    if not len(cache.failed):
+        return prefixes
+    return prefixes[cache.positions]
 
 
 def as_ids(ids: Iterable[int]) -> NDArray[np.uint64]:

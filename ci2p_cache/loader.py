@@ -156,10 +156,11 @@ class BatchLoader:
             resident = "cpu" if fits else "off"
         if resident == "off":
             if not self._reader.is_local:
-                window = self._reader.window_shards
-                logger.info(
-                    "%s is streamed, %s a window", f"{self.cache.path}/{self.cache.split}", counted(window, "shard")
-                )
+                window = counted(self._reader.window_shards, "shard")
+                hint = ""
+                if self.cache.disk is None and os.environ.get("LOCAL_WORLD_SIZE", "1") != "1":
+                    hint = "; each process fetches all of it, or each machine with --cache-dir"
+                logger.info("%s is streamed, %s a window%s", self.cache.split_dir, window, hint)
             return None
         if resident == "cuda" and self.device.type != "cuda":
             raise InputError(f"--resident cuda needs a CUDA device, and --device is {self.device.type}")

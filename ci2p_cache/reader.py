@@ -7,6 +7,7 @@ into the batch. zarr-python and webdataset are not on this path.
 
 import contextlib
 import itertools
+import logging
 import mmap
 import os
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ from ci2p_cache.remote import RemoteShards, fetch
 from ci2p_cache.seals import FileSeal, check_seal
 from ci2p_cache.shard_file import ShardFile, open_shard
 from ci2p_cache.spec import CacheSpec
+
+logger = logging.getLogger("ci2p")
 
 _SHARDS_AHEAD = 4  # of a sequential reader
 # As torchrun and --gpus set it: which of a machine's processes this is, and how many there are.
@@ -55,6 +58,8 @@ class ViewReader:
         self.window_shards = window_shards(self._spec.shard_size, int(manifest.shards.column("bytes").max()))
         self._remote = None if self.is_local else RemoteShards(self._load, 2 * self.window_shards)
         self._kept = None if self.is_local or disk is None else DiskCache(disk, manifest.spec_id)
+        if self.is_local and disk is not None:
+            logger.info("%s is on this machine: nothing of it is kept in --cache-dir", split_dir)
         self._mapped: MappedShards | None = None
         self._single: SingleViews | None = None
         if self.is_local:

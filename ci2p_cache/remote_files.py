@@ -58,11 +58,20 @@ def remove_file(url: str) -> None:
     stores.remove(filesystem, path, url)
 
 
+def sizes_below(folder: str) -> dict[str, int] | None:
+    """The size of every file below a folder, by its name from there; None of a web server, which lists no sizes.
+
+    Raises OSError: PermissionError where listing is not allowed.
+    """
+    filesystem, path = filesystem_of(folder)
+    return None if _is_web(filesystem) else stores.find(filesystem, path, folder)
+
+
 def files_below(folder: str) -> list[str]:
     """Every file below a folder at any depth, sorted, by its name from there. Raises OSError."""
     filesystem, path = filesystem_of(folder)
     if not _is_web(filesystem):
-        return stores.find(filesystem, path, folder)
+        return list(stores.find(filesystem, path, folder))
     folders, files = entries(folder)
     return sorted([*files, *(f"{name}/{file}" for name in folders for file in files_below(f"{folder}/{name}"))])
 

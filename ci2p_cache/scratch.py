@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 LARGE_BYTES = 64 << 20  # what is larger lies in a file
+_VALUES_AT_ONCE = 1 << 20
 
 
 def scratch_array(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
@@ -22,6 +23,14 @@ def scratch_array(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     with tempfile.TemporaryFile(prefix="ci2p-") as file:
         file.truncate(num_bytes)
         return np.frombuffer(mmap.mmap(file.fileno(), num_bytes), dtype).reshape(shape)
+
+
+def taken(values: NDArray[Any], indices: NDArray[np.int64], dtype: DTypeLike) -> NDArray[Any]:
+    """values[indices] as another type, of [N] and [n]."""
+    found = scratch_array(indices.shape, dtype)
+    for begin in range(0, len(indices), _VALUES_AT_ONCE):
+        found[begin : begin + _VALUES_AT_ONCE] = values[indices[begin : begin + _VALUES_AT_ONCE]]
+    return found
 
 
 class GrowingBytes:

@@ -5,6 +5,7 @@
             c/7/0/0/0/0          shard 7: its id; of a rans store its tables; the views' buffers one after another, each
                                  with its CRC-32C (zarr's codec crc32c), and the tables with theirs; the index
         labels/                  [num_items] int32; -1 where the image failed
+        keys/                    [num_items] string, 65,536 a chunk; for other readers, ci2p has them in items/
 
 A shard's index holds (offset, size) of every chunk as little-endian uint64, both 2**64 - 1 for a chunk that is not
 there, and a CRC-32C of it (zarr v3 sharding codec). ci2p writes shards and reads the index by itself, for
@@ -15,6 +16,8 @@ labels and refuses the latents by that name, rather than returning something els
 """
 
 import json
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import zarr
@@ -30,12 +33,14 @@ from ci2p_cache.codecs import ESCAPE, INT_LIMIT, stored_dtype
 from ci2p_cache.errors import WorkError
 from ci2p_cache.manifest import Manifest
 from ci2p_cache.marker import NO_LABEL
+from ci2p_cache.scratch import GrowingBytes
 from ci2p_cache.spec import CacheSpec
 
 GROUP = "latents.zarr"
 RANS_CODEC = "ci2p.rans"
 ID_BEGIN = 0
 _MISSING = np.uint64(2**64 - 1)
+_MOST_KEYS = 1 << 16  # of a chunk
 
 
 def shard_file(shard: int) -> str:
@@ -82,8 +87,9 @@ def view_index(shard: memoryview, spec: CacheSpec) -> tuple[NDArray[np.int64], N
     return offsets, sizes
 
 
-def metadata_files(manifest: Manifest) -> dict[str, Parts]:
-    """The group's metadata and its labels, which make the shards a zarr that any reader opens, by path in the split."""
+def metadata_files(manifest: Manifest, keys: Sequence[str]) -> dict[str, Parts]:
+    """The group's metadata, its labels and keys, which make the shards a zarr that any reader opens, by path in the
+    split."""
     spec, labels = manifest.spec, manifest.labels.whole()
     # A dict of ours, to be read without an event loop of its own: in a notebook one is running already.
     written: dict[str, Buffer] = {}
@@ -108,12 +114,41 @@ def metadata_files(manifest: Manifest) -> dict[str, Parts]:
         compressors=None,
         fill_value=NO_LABEL,
     )
-    contents: dict[str, Parts] = {key: (value.to_bytes(),) for key, value in written.items()}
+    group.create_array(
+        "keys",
+        shape=(len(labels),),
+        chunks=(_keys_a_chunk(keys),),
+        dtype="string",
+        compressors=None,
+        fill_value="",
+    )
+    contents: dict[str, Parts] = {key: (value.to_bytes(),) for key, value in written.items()} | _key_chunks(keys)
     if manifest.num_images:  # a chunk of nothing but the fill value is left out
         contents["labels/c/0"] = npy_parts(labels)[1:]
     if spec.store == "rans":
         contents["latents/zarr.json"] = (_with_rans(written["latents/zarr.json"].to_bytes()),)
     return {f"{GROUP}/{key}": parts for key, parts in contents.items()}
+
+
+def _keys_a_chunk(keys: Sequence[str]) -> int:
+    return min(max(1, len(keys)), _MOST_KEYS)
+
+
+def _key_chunks(keys: Sequence[str]) -> dict[str, Parts]:
+    """Chunks as zarr's codec vlen-utf8 has them: the number of strings, then each as its length and its UTF-8.
+
+    Of a name that is no UTF-8, a byte that is none is written as \\udcNN.
+    """
+    size = _keys_a_chunk(keys)
+    block, ends = GrowingBytes(), [0]
+    for first in range(0, len(keys), size):
+        encoded = [key.encode("utf-8", "backslashreplace") for key in keys[first : first + size]]
+        encoded += [b""] * (size - len(encoded))  # the last chunk is as long as the others
+        chunk = b"".join(part for text in encoded for part in (len(text).to_bytes(4, "little"), text))
+        block.add(size.to_bytes(4, "little") + chunk)
+        ends.append(ends[-1] + 4 + len(chunk))
+    whole = memoryview(block.whole())
+    return {f"keys/c/{number}": (whole[begin:end],) for number, (begin, end) in enumerate(pairwise(ends))}
 
 
 def _with_rans(metadata: bytes) -> bytes:

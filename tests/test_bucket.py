@@ -68,8 +68,11 @@ def test_two_processes_train_from_a_bucket_on_what_they_would_read_on_a_disk(
     proxy: FaultyProxy, there: str, zarr_cache: Path, tmp_path: Path
 ) -> None:
     """T2 and C8."""
-    proxy.rate = 0.1
     disk = local_disk(tmp_path / "disk", 0.05)
+    proxy.requests.clear()
+    open_cache(there, "train")
+    assert not any(method == "HEAD" and "/latents/c/" in path for method, path in proxy.requests)  # it is listed
+    proxy.rate = 0.1
     for rank in range(2):
         ranked = {"batch_size": 4, "seed": 3, "resident": "off", "rank": rank, "world_size": 2}
         remote = BatchLoader(open_cache(there, "train", disk), **ranked)  # type: ignore[arg-type]

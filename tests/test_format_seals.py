@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import pytest
 
@@ -46,13 +47,18 @@ def test_every_file_is_sealed(split: tuple[Path, Path]) -> None:
     split_dir, _ = split
     manifest = read_sealed(split_dir / "manifest.json")
     files = {path.relative_to(split_dir).as_posix() for path in split_dir.rglob("*") if path.is_file()}
-    records = {record["file"]: (record["sha256"], record["bytes"]) for record in manifest["shards"]}
-    sealed = {name: tuple(entry) for name, entry in manifest["files"].items()} | records
+    sealed = {name: tuple(entry) for name, entry in manifest["files"].items()}
+    shards = np.load(split_dir / "shards.npy")
+    for shard, row in enumerate(shards):
+        marker = f"shards/{shard:06d}.json"
+        record = read_sealed(split_dir / marker)["record"]
+        sealed[record["file"]] = (row["sha256"].tobytes().hex(), int(row["bytes"]))
+        sealed[marker] = (row["marker_sha256"].tobytes().hex(), int(row["marker_bytes"]))
     assert files == {*sealed, "manifest.json"}
     for name, (sha256, num_bytes) in sealed.items():
         data = (split_dir / name).read_bytes()
         assert (hashlib.sha256(data).hexdigest(), len(data)) == (sha256, num_bytes), name
-    assert manifest["bytes_total"] == sum(num_bytes for _, num_bytes in records.values())
+    assert manifest["bytes_total"] == shards["bytes"].sum()
 
 
 def test_the_spec_has_its_id(split: tuple[Path, Path]) -> None:
@@ -84,9 +90,19 @@ def test_markers_say_what_their_shards_hold(split: tuple[Path, Path]) -> None:
     split_dir, _ = split
     manifest, items = read_sealed(split_dir / "manifest.json"), items_of(split_dir)
     size, failed, escapes = manifest["spec"]["shard_size"], [], 0
-    for shard, record in enumerate(manifest["shards"]):
+    labels = np.load(split_dir / "labels.npy")
+    for shard, row in enumerate(np.load(split_dir / "shards.npy")):
         marker = read_sealed(split_dir / "shards" / f"{shard:06d}.json")
-        assert (marker["record"], marker["shard"], marker["spec_id"]) == (record, shard, manifest["spec_id"])
+        record = marker["record"]
+        assert (marker["shard"], marker["spec_id"]) == (shard, manifest["spec_id"])
+        assert [record[name] for name in ("num_samples", "bytes", "num_escapes")] == [
+            row[name] for name in ("num_samples", "bytes", "num_escapes")
+        ]
+        assert [record[name] for name in ("id", "sha256", "escapes_sha256")] == [
+            row[name].tobytes().hex() for name in ("id", "sha256", "escapes_sha256")
+        ]
+        part = labels[shard * size :][:size]
+        assert part.tolist() == marker["labels"] and row["labels_crc32c"] == google_crc32c.value(part.tobytes())
         assert marker["keys"] == items["names"][shard * size : (shard + 1) * size]
         failed += [failure["key"] for failure in marker["failures"]]
         assert [key for key, label in zip(marker["keys"], marker["labels"], strict=True) if label == -1] == [

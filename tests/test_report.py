@@ -5,6 +5,7 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -28,10 +29,10 @@ from pipeline.report.calibration import _drawn
 from pipeline.report.confusion import draw_confusion, pooled
 from pipeline.report.curves import curve_of
 from pipeline.report.examples import show_examples
-from pipeline.report.look import DARK, LIGHT, as_png, as_svg
+from pipeline.report.look import DARK, LIGHT, as_png, as_svg, letters_on
 from pipeline.report.page import duration, interval_of
 from pipeline.report.repeat import repeat_command
-from pipeline.report.run_record import RunRecord, read_run
+from pipeline.report.run_record import RunRecord, labels_of, read_run
 from pipeline.report.settings import group_by_setting
 from pipeline.report.training_pictures import CONFUSION, CURVES, count_confusion, leave_pictures
 from pipeline.train.data import open_training_data
@@ -78,7 +79,7 @@ def page(home: Path) -> str:
 def test_the_page_holds_what_was_measured(home: Path, page: str) -> None:
     measured = call_ci2p("eval", "--checkpoint", RUN, "--workers", "0", "--device", "cpu", "--json", "-", cwd=home)
     scores = json.loads(measured.stdout)
-    assert f"{100 * scores['ece']:.2f} %" in page and f"{100 * scores['top1']:.2f} %" in page
+    assert f"{100 * scores['ece']:.2f}\xa0%" in page and f"{100 * scores['top1']:.2f}\xa0%" in page
     for said in ("n = 2", "not finished: 1 of 2 epochs", "Hardest mistakes", "Surest hits", "n01440764 (tench)"):
         assert said in page, said
     assert page.count("data:image/jpeg;base64,") == 2 * len(json.loads(json.dumps(scores["confusion"]))) * 3
@@ -243,6 +244,8 @@ def test_seeds_of_a_setting_are_one_curve(whole_run: Path) -> None:
         lines = tuple({"epoch": epoch, "val_loss": loss} for epoch, loss in enumerate(losses, 1))
         return RunRecord(Path(f"s{seed}"), record.config.model_copy(update={"recipe": recipe}), lines, None)
 
+    same = [replace(record, path=Path(name)) for name in ("a/x", "b/x", "c")]
+    assert labels_of(same) == ["a/x", "b/x", "c"]
     settings = group_by_setting([run(0, [3, 2, 1]), run(0, [5.0], lr=0.5), run(1, [5, 4])])
     assert [setting.label for setting in settings] == ["ci2p_vit_tiny, lr 0.002", "ci2p_vit_tiny, lr 0.5"]
     assert settings[0].legend.endswith("(mean of n = 2)") and len(settings[1].runs) == 1
@@ -297,6 +300,7 @@ def test_a_matrix_of_a_thousand_classes_keeps_its_diagonal() -> None:
 
 
 def test_figures_for_people() -> None:
+    assert letters_on(LIGHT, (1, 1, 1, 1)) == LIGHT.ink and letters_on(DARK, (1, 1, 1, 1)) == DARK.surface
     assert [duration(s) for s in (7.12, 245, 11520)] == ["7.1 s", "4 min 5 s", "3 h 12 min"]
     low, high = interval_of(0.9, 100)
     assert low == pytest.approx(0.8256, abs=1e-4) and high == pytest.approx(0.9448, abs=1e-4)  # Wilson 1927

@@ -35,6 +35,7 @@ def test_zarr_python_reads_the_same_values_and_labels(image_folder: Path, tmp_pa
         assert group["latents"].shards == (4, 2, 192, 2, 2)
         assert np.array_equal(group["latents"][:], all_views(cache))
         assert np.array_equal(group["labels"][:], cache.labels)
+        assert group["keys"][:].tolist() == list(cache.read_keys())
         assert group.attrs["classes"] == ["blue", "green", "red"]
 
 

@@ -4,7 +4,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,5 +150,7 @@ def toy_recipe(**settings: object) -> Recipe:
     )
 
 
-def train_toy(run: Path, data: ToyData | None = None, **settings: object) -> TrainResult:
-    return train(toy_recipe(**settings), data or ToyData(), run, device="cpu", build=build_small)
+def train_toy(
+    run: Path, data: ToyData | None = None, *, loggers: Sequence[str] = (), **settings: object
+) -> TrainResult:
+    return train(toy_recipe(**settings), data or ToyData(), run, device="cpu", build=build_small, loggers=loggers)

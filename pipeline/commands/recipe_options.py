@@ -59,6 +59,12 @@ def recipe_options(command: Any) -> Any:
         device_option,
         max_minutes_option,
         click.option(
+            "--logger",
+            type=click.Choice(["mlflow", "trackio", "wandb"]),
+            multiple=True,
+            help="Log every epoch there too; may be repeated.",
+        ),
+        click.option(
             "--pictures/--no-pictures",
             default=True,
             show_default=True,

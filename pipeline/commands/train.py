@@ -29,7 +29,7 @@ from pipeline.commands.output import print_line, report
 from pipeline.commands.recipe_options import recipe_options, resolve_recipe
 
 _RECIPE = "recipe epochs batch-size lr seed set"
-_MACHINE = "device gpus precision compile workers resident max-minutes pictures json"
+_MACHINE = "device gpus precision compile workers resident max-minutes logger pictures json"
 _TRAIN_GROUPS = {
     "What": "shards model tokens out init-from pretrained",
     "Recipe": _RECIPE,
@@ -53,6 +53,7 @@ def _train(
     max_minutes: float | None,
     pictures: bool,
     json_file: str | None,
+    logger: tuple[str, ...],
     **figures: Any,
 ) -> None:
     """Trains on data that go by `name`, and prints what came of it, with further `figures` in the JSON."""
@@ -60,7 +61,7 @@ def _train(
     from pipeline.train.run_folder import default_run
 
     run = out or default_run(recipe.model, name, recipe.seed)
-    result = train_model(recipe, data, run, device=device, max_minutes=max_minutes)
+    result = train_model(recipe, data, run, device=device, max_minutes=max_minutes, loggers=logger)
     if is_first():
         best = "not evaluated yet" if result.best_top1 is None else f"best top-1 {100 * result.best_top1:.2f} %"
         state = "finished" if result.finished else "not finished; run the same command to go on"
@@ -141,6 +142,7 @@ def train(
     max_minutes: float | None,
     pictures: bool,
     json_file: str | None,
+    logger: tuple[str, ...],
     **overrides: Any,
 ) -> None:
     """Stage two: train a model from a cache of latents.
@@ -160,7 +162,7 @@ def train(
 
     resolved = resolve_recipe(recipe, settings, overrides)
     data = open_training_data(path, workers=workers, resident=resident, disk=disk)
-    _train(resolved, data, path, out, device, max_minutes, pictures, json_file)
+    _train(resolved, data, path, out, device, max_minutes, pictures, json_file, logger)
 
 
 @click.command(cls=Command, groups=_BASELINE_GROUPS, short_help="Train a model that reads pixels, to compare.")
@@ -214,6 +216,7 @@ def baseline(
     max_minutes: float | None,
     pictures: bool,
     json_file: str | None,
+    logger: tuple[str, ...],
     **overrides: Any,
 ) -> None:
     """For comparison only: train a model that reads pixels, with the same loop, recipe, images and order.
@@ -241,4 +244,6 @@ def baseline(
         on_error=on_error,
         max_pixels=max_pixels,
     )
-    _train(resolved, data, data.path, out, device, max_minutes, pictures, json_file, num_failed=len(data.failures))
+    _train(
+        resolved, data, data.path, out, device, max_minutes, pictures, json_file, logger, num_failed=len(data.failures)
+    )

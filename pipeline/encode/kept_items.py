@@ -17,6 +17,7 @@ from ci2p_cache.manifest import read_seals
 from ci2p_cache.packed_strings import PackedStrings
 from ci2p_cache.plan import plan_order
 from ci2p_cache.remote_path import AnyPath
+from ci2p_cache.scratch import taken
 from pipeline.encode.datasets import SPLITS, ImageDataset, ImageSplit
 from pipeline.encode.datasets.split import Stamp
 
@@ -79,7 +80,7 @@ def keep_items(opened: ImageDataset, cache: AnyPath, *, seed: int) -> dict[str, 
         if not has_item_list(cache / name):
             plans[name] = plan_order(split.keys, seed)
             keys = split.keys if isinstance(split.keys, PackedStrings) else PackedStrings(split.keys)
-            labels = split.labels[plans[name]].astype(np.int32)
+            labels = taken(split.labels, plans[name], np.int32)
             write_item_list(cache / name, ItemList(split.classes, keys.take(plans[name]), labels))
     return plans
 

@@ -16,7 +16,7 @@ from typing import Any
 from ci2p_cache.errors import Ci2pError, WorkError
 from ci2p_cache.printable import counted, printable
 from ci2p_cache.publish import sweep_tree
-from ci2p_cache.shard import is_written
+from ci2p_cache.written import is_written
 from pipeline.encode.ray_encoder import EncoderSettings, ShardEncoder, Tally
 from pipeline.encode.ray_options import RayOptions
 from pipeline.encode.resume import ShardWork

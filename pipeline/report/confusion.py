@@ -8,7 +8,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pipeline.report.look import Theme, new_figure, short, style
+from pipeline.report.look import Theme, letters_on, new_figure, short, style
 from pipeline.report.names import words_of
 
 _MOST_COUNTED = 12  # classes, up to which a cell says its number
@@ -64,7 +64,7 @@ def draw_confusion(confusion: Sequence[Sequence[int]], classes: Sequence[str], t
         points = 10 if K <= 6 else 7.5
         for row, column in np.ndindex(K, K):
             if counts_KK[row, column]:
-                tint = theme.surface if shares_KK[row, column] > 0.5 else theme.ink
+                tint = letters_on(theme, ramp(shares_KK[row, column]))
                 text = str(counts_KK[row, column])
                 axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=tint, fontsize=points)
     style(axes, theme, grid=False)

@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from ci2p_cache.printable import printable
@@ -85,6 +86,20 @@ def style(axes: Axes, theme: Theme, *, grid: bool = True) -> None:
     if grid:
         axes.grid(visible=True, color=theme.grid, linewidth=0.8)
         axes.set_axisbelow(True)
+
+
+def letters_on(theme: Theme, ground: tuple[float, float, float, float]) -> str:
+    """Of ink and surface the one that stands out more from a colour, by WCAG's contrast."""
+
+    def luminance(tint: Any) -> float:
+        red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(tint))
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    def contrast(tint: str) -> float:
+        dark, light = sorted((luminance(tint), luminance(ground)))
+        return (light + 0.05) / (dark + 0.05)
+
+    return max((theme.ink, theme.surface), key=contrast)
 
 
 def short(name: str) -> str:

@@ -54,10 +54,12 @@ class RunSection:
     measured: Measured
     charts: dict[str, DrawnChart]
     """By name: "confusion", "reliability", "classes"; what could not be measured is not there."""
+    label: str
+    """Of the run among those of the page."""
 
     @property
     def title(self) -> str:
-        return printable(self.run.name)
+        return printable(self.label)
 
     @property
     def command(self) -> str:
@@ -204,8 +206,8 @@ def interval_of(share: float, count: int) -> tuple[float, float]:
 
 
 def percent(share: float | None, digits: int = 1) -> str:
-    """ "71.3 %"."""
-    return "–" if share is None else f"{100 * share:.{digits}f} %"
+    """ "71.3 %", with a space that no line breaks at."""
+    return "–" if share is None else f"{100 * share:.{digits}f}\N{NO-BREAK SPACE}%"
 
 
 def number(value: float | None) -> str:

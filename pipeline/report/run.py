@@ -17,7 +17,7 @@ from pipeline.report.curves import PANELS, draw_panel, draw_panels
 from pipeline.report.look import Chart, as_png
 from pipeline.report.measured import Measured, measure
 from pipeline.report.page import DrawnChart, RunSection, draw, percent, render_page
-from pipeline.report.run_record import RunRecord, read_run
+from pipeline.report.run_record import RunRecord, labels_of, read_run
 from pipeline.report.settings import Setting, group_by_setting
 from pipeline.train.run_folder import newest_run, writing_to
 
@@ -88,12 +88,13 @@ def write_report(
     settings = group_by_setting(records)
     sections = []
     charts: dict[str, tuple[Chart, str]] = {"curves": (partial(draw_panels, settings), "")}
-    for record in records:
+    for record, label in zip(records, labels_of(records), strict=True):
         measured = measure(record, shards=shards, weights=weights, device=device, workers=workers)
         own = _charts_of(record, measured)
-        sections.append(RunSection(record, measured, {name: draw(own[name], _alt(name, measured)) for name in own}))
-        suffix = f"-{record.name}" if len(records) > 1 else ""
-        charts |= {f"{name}{suffix}": (chart, _png_title(name, record, measured)) for name, chart in own.items()}
+        drawn = {name: draw(own[name], _alt(name, measured)) for name in own}
+        sections.append(RunSection(record, measured, drawn, label))
+        suffix = f"-{label.replace('/', '-')}" if len(records) > 1 else ""
+        charts |= {f"{name}{suffix}": (chart, _png_title(name, label, measured)) for name, chart in own.items()}
     html = render_page(sections, settings, _curves(settings), written=datetime.now(UTC)).encode()
     pictures = []
     if png is not None:
@@ -143,8 +144,8 @@ def _alt(name: str, measured: Measured) -> str:
     }[name]
 
 
-def _png_title(name: str, run: RunRecord, measured: Measured) -> str:
+def _png_title(name: str, label: str, measured: Measured) -> str:
     scores = measured.scores
     assert scores is not None
     figure = f"ECE {percent(scores.ece)}" if name == "reliability" else f"top-1 {percent(scores.top1)}"
-    return f"{_LONG_WORDS[name]}, {run.name}: {figure}, {scores.num_images:,} images"
+    return f"{_LONG_WORDS[name]}, {label}: {figure}, {scores.num_images:,} images"

@@ -1,5 +1,6 @@
 """What a run folder says of its run, finished or not."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,12 @@ class RunRecord:
         step = 0 if self.progress is None else self.progress.step
         into = f" and {counted(step, 'step')}" if step else ""
         return f"not finished: {self.epochs_done} of {counted(epochs, 'epoch')}{into}"
+
+
+def labels_of(runs: Sequence[RunRecord]) -> list[str]:
+    """A name for each, no two alike: the folder's own, or its path where another's is the same."""
+    names = [run.name for run in runs]
+    return [name if names.count(name) == 1 else str(run.path) for name, run in zip(names, runs, strict=True)]
 
 
 def read_run(run: Path) -> RunRecord:

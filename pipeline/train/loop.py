@@ -28,6 +28,7 @@ from pipeline.train.data import Batches, Share, TrainingData
 from pipeline.train.fetched import fetched_by_machine
 from pipeline.train.launch import agreed, deterministic_on_cpu, launch, step_seed
 from pipeline.train.learner import Learner
+from pipeline.train.loggers.follower import Loggers, require_loggers
 from pipeline.train.loss_log import LossLog
 from pipeline.train.metrics_log import EpochMetrics, MetricsLog
 from pipeline.train.obstacles import refuse_untrainable, step_errors
@@ -78,24 +79,28 @@ def train(
     max_minutes: float | None = None,
     build: ModelBuilder = create_model,
     callbacks: Sequence[Callable[[EpochMetrics], bool | None]] = (),
+    loggers: Sequence[str] = (),
 ) -> TrainResult:
     """Trains until the recipe's last epoch or `max_minutes`, from the run folder's checkpoint if it has one.
 
     Rank 0 calls each of `callbacks` when an epoch and its checkpoint are written; one that returns True ends the run as
-    the clock would. A signal that the command line heeds ends it likewise, and raises Ended.
+    the clock would. A signal that the command line heeds ends it likewise, and raises Ended. `loggers` are names of
+    `pipeline.train.loggers`, which rank 0 sends every epoch to.
 
     Under torchrun every process calls this; rank 0 writes. Raises InputError for a run folder that holds another
     run or is being trained into, a single class, a batch that does not divide by the processes or is too small, a
-    device that is not there, a window that does not fit or tokens that the model cannot drop; WorkError when a loss or
-    a weight is no longer finite (the last checkpoint stays as it was), the disk refuses, or the checkpoint is damaged.
+    device or a logger that is not there, a window that does not fit or tokens that the model cannot drop; WorkError
+    when a loss or a weight is no longer finite (the last checkpoint stays as it was), the disk refuses, or the
+    checkpoint is damaged.
     """
+    require_loggers(loggers)
     data = windowed(data, recipe.window)
     deadlines = Deadlines(checkpoint_every_minutes=recipe.checkpoint_every_minutes, max_minutes=max_minutes)
     fabric = launch(device, recipe.precision)
     share = Share(fabric.global_rank, fabric.world_size, fabric.device)
     refuse_untrainable(recipe, data, share)
     with lost_peers(launched_as()), only_run_in(run, fabric) as lock:
-        return _train(recipe, data, run, fabric, share, lock, deadlines, build, callbacks)
+        return _train(recipe, data, run, fabric, share, lock, deadlines, build, callbacks, loggers)
 
 
 def _train(
@@ -108,6 +113,7 @@ def _train(
     deadlines: Deadlines,
     build: ModelBuilder,
     callbacks: Sequence[Callable[[EpochMetrics], bool | None]],
+    loggers: Sequence[str],
 ) -> TrainResult:
     """`train`, in a folder that is its own; the `lock` is on rank 0, which writes."""
     is_writer = lock is not None
@@ -132,6 +138,9 @@ def _train(
             extended = "more --epochs extend it, " if recipe.schedule == "constant" else ""
             begun_anew = f"{extended}another --out or --seed begins another run"
             logger.info("%s is finished: best top-1 %.2f %%; %s", run, best, begun_anew)
+            if checkpoint is not None:
+                with Loggers(loggers, run, config) as followers:
+                    followers.follow(checkpoint.metrics or "", finished=True)
         return _result(run, recipe, progress, images_per_step, params)
 
     progress = check_best(run, progress)
@@ -174,6 +183,9 @@ def _train(
         steps_done = progress.epoch * steps_per_epoch + progress.step
         remembered = checkpoint.metrics if checkpoint is not None else None
         log = stack.enter_context(MetricsLog(run, progress.epoch, steps_done, remembered)) if is_writer else None
+        followers = stack.enter_context(Loggers(loggers if is_writer else (), run, config))
+        if log is not None:
+            followers.follow(log.text, finished=False)
         num_steps = recipe.epochs * steps_per_epoch
         advance = stack.enter_context(show_progress("train", num_steps, "steps", start=steps_done, quiet=not is_writer))
         stop, told = False, None
@@ -240,6 +252,8 @@ def _train(
             progress = progress.next_epoch(num_images=progress.step * images_per_step, other_seconds=other_seconds)
             saving_seconds = 0.0
             save(progress)
+            if log is not None:
+                followers.follow(log.text, finished=progress.epoch >= recipe.epochs)
             if callbacks:
                 answers = [callback(metrics) for callback in callbacks] if is_writer else []  # every one is called
                 stop = fabric.broadcast(any(answers))

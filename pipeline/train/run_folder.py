@@ -8,6 +8,7 @@ RUN/config.json        everything that was resolved: recipe, model, data, versio
     previous.ckpt      the one before it, for when that is damaged
     best.safetensors   the weights with the best validation top-1: averaged ones where the recipe has ema_decay
     events.*           TensorBoard's, where it is installed
+    loggers.json       what `--logger` has sent where
     curves.png         for people, where matplotlib is installed, and confusion.png at the end: nothing reads them
 """
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOut
 from ci2p_cache.packed_strings import PackedStrings
+from ci2p_cache.scratch import taken
 
 
 class Stamp(NamedTuple):
@@ -112,7 +113,7 @@ def sorted_split(
     return SourceSplit(
         classes=classes,
         keys=in_order,
-        labels=np.asarray(labels, dtype=np.int64)[rows],
+        labels=taken(np.asarray(labels), rows, np.int64),
         rows=rows,
         source=source,
         left_out=left_out,

@@ -14,17 +14,11 @@ from ci2p_cache.manifest import Manifest, check_marker_in
 from ci2p_cache.marker import marker_path, read_marker
 from ci2p_cache.plan import num_shards
 from ci2p_cache.remote_path import AnyPath
-from ci2p_cache.shard import (
-    ShardContents,
-    finish_split,
-    hold_against_seals,
-    reopen_split,
-    write_shard,
-    written_shards,
-)
+from ci2p_cache.shard import ShardContents, finish_split, reopen_split, write_shard
 from ci2p_cache.shard_file import read_rows
 from ci2p_cache.spec import FORMAT_VERSION, latent_difference, read_spec, record_size
 from ci2p_cache.verify import find_damages
+from ci2p_cache.written import hold_against_seals, written_shards
 
 
 def convert_split(

@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from ci2p_cache.errors import Ci2pError, InputError
 from ci2p_cache.marker import read_marker
 from ci2p_cache.process import this_process
-from ci2p_cache.shard import is_written
 from ci2p_cache.spec import SPEC
+from ci2p_cache.written import is_written
 from pipeline.encode.encoder import Encoder, Engine, Precision, load_encoder
 from pipeline.encode.resume import ShardWork
 from pipeline.encode.shard_writer import SplitJob, write_shards

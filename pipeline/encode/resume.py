@@ -19,8 +19,9 @@ from ci2p_cache import plan
 from ci2p_cache.items import ImageContent
 from ci2p_cache.marker import NO_LABEL, Failure, Marker, read_marker, write_marker
 from ci2p_cache.remote_path import AnyPath
-from ci2p_cache.shard import reopen_split, written_shards
+from ci2p_cache.shard import reopen_split
 from ci2p_cache.spec import CacheSpec
+from ci2p_cache.written import written_shards
 from pipeline.encode.datasets.split import ImageSplit
 from pipeline.encode.decoding import read_item
 from pipeline.encode.preprocess import BadImage

@@ -16,10 +16,11 @@ from ci2p_cache.items import ImageContent
 from ci2p_cache.marker import NO_LABEL, Failure, Marker, marker_path, read_marker
 from ci2p_cache.refused import note_refused, read_refused
 from ci2p_cache.remote_path import AnyPath
-from ci2p_cache.shard import ShardContents, is_written, reopen_split, write_shard
+from ci2p_cache.shard import ShardContents, reopen_split, write_shard
 from ci2p_cache.shard_file import read_rows
 from ci2p_cache.spec import CacheSpec
 from ci2p_cache.views import Flips
+from ci2p_cache.written import is_written
 from pipeline.encode.augmentation import Augment
 from pipeline.encode.crops import crops_of
 from pipeline.encode.datasets.split import ImageSplit

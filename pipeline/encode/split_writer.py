@@ -11,8 +11,9 @@ from ci2p_cache.claim import claim_folder
 from ci2p_cache.left_out import LeftOut
 from ci2p_cache.manifest import Manifest
 from ci2p_cache.remote_path import AnyPath
-from ci2p_cache.shard import finish_split, hold_against_seals
+from ci2p_cache.shard import finish_split
 from ci2p_cache.spec import CacheSpec
+from ci2p_cache.written import hold_against_seals
 from pipeline.encode.datasets.split import ImageSplit
 from pipeline.encode.encoder import Encoder
 from pipeline.encode.preprocess import Preprocessing

@@ -11,9 +11,11 @@ from pipeline.report.look import Theme, colour, new_figure, style
 
 def draw_reliability(bins: CalibrationBins, theme: Theme) -> Figure:
     """Accuracy of each bin of confidence, its gap to the confidence hatched; under it how many images are in each."""
-    count, confidence, accuracy = (values.tolist() for values in _drawn(bins))
+    drawn = _drawn(bins)
+    is_filled = drawn[0] > 0
+    count, confidence, accuracy = (values[is_filled].tolist() for values in drawn)
     width = 1 / NUM_CALIBRATION_BINS
-    centres = [(number + 0.5) * width for number in range(NUM_CALIBRATION_BINS)]
+    centres = ((torch.nonzero(is_filled)[:, 0] + 0.5) * width).tolist()
     figure = new_figure(theme, 3.9, 3.7)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     gaps = [sure - right for sure, right in zip(confidence, accuracy, strict=True)]

@@ -1,5 +1,6 @@
 """Encoding on a Ray cluster of two nodes, one of which is killed in the middle; skipped where ray is not installed."""
 
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -46,12 +47,12 @@ def test_a_cache_of_two_nodes_one_of_them_killed(
             time.sleep(0.01)
         cluster.remove_node(node, allow_graceful=False)
 
-    killer = threading.Thread(target=kill, daemon=True)
+    killer, handler = threading.Thread(target=kill, daemon=True), signal.getsignal(signal.SIGTERM)
     killer.start()
     encode_folder(image_folder, target, shard_size=1, batch_size=1, ray=RayOptions(cluster.address))
     killer.join(60)
     assert not killer.is_alive() and "was lost" in caplog.text
-    assert files_of(target) == files_of(alone)
+    assert files_of(target) == files_of(alone) and signal.getsignal(signal.SIGTERM) == handler
     assert [verify_split(target, split) for split in ("train", "val")] == [[], []]
     shown = capfd.readouterr()
     assert shown.out == "" and "encode train: 21/21 images" in shown.err and "1 encoder on 1 node, 1 lost" in shown.err

@@ -22,6 +22,7 @@ from pipeline.encode.ray_options import RayOptions
 from pipeline.encode.resume import ShardWork
 from pipeline.encode.shard_board import ShardBoard
 from pipeline.encode.shard_writer import SplitJob
+from pipeline.running import signals
 from pipeline.running.progress import Advance
 
 logger = logging.getLogger("ci2p")
@@ -74,7 +75,8 @@ class RayCluster:
             job = replace(job, split_dir=job.split_dir.absolute())  # nodes work in folders of their own
         reference = ray.put(job)
         while work:
-            self._write(work, reference, advance)
+            with signals.finishing():  # an exception of a signal's handler would be lost in Ray's own code
+                self._write(work, reference, advance)
             killed = self._stop_busy()
             # One that was killed may just have taken the marker of another's shard away, to write its own.
             work = [each for each in killed if not is_written(job.split_dir, each.shard, job.spec, *job.counts)]
@@ -88,6 +90,7 @@ class RayCluster:
         num_shown = 0
         num_failed: dict[int, int] = {}
         while not board.is_done:
+            signals.end_if_told()
             self._look_for_nodes()
             self._give_work(board, reference)
             running = {worker.reference: worker for worker in self._workers.values() if worker.reference is not None}

@@ -3,7 +3,9 @@
 import contextlib
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Iterator
 
 from ci2p_cache.errors import InputError
@@ -33,7 +35,8 @@ def ray_cluster(options: RayOptions, settings: EncoderSettings) -> Iterator[RayC
         if is_ours:
             _check_address(options.address)
             try:
-                ray.init(address=options.address, logging_level=logging.CRITICAL, log_to_driver=False)
+                with _keeping_sigterm():
+                    ray.init(address=options.address, logging_level=logging.CRITICAL, log_to_driver=False)
             except (ConnectionError, RuntimeError, ValueError, OSError, AssertionError) as error:
                 where = f"--ray-address {printable(options.address)}" if options.address else "--launch ray"
                 raise InputError(
@@ -47,6 +50,19 @@ def ray_cluster(options: RayOptions, settings: EncoderSettings) -> Iterator[RayC
             cluster.end()
             if is_ours:
                 ray.shutdown()
+
+
+@contextlib.contextmanager
+def _keeping_sigterm() -> Iterator[None]:
+    """Ray takes SIGTERM for itself, and would end the process with a trace of its own."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _check_address(address: str | None) -> None:

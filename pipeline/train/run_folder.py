@@ -135,7 +135,7 @@ def read_config(run: Path) -> RunConfig:
     try:
         return RunConfig.model_validate_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{run} is no run of `ci2p train`: it has no {CONFIG}") from None
+        raise InputError(f"{run} is no run of `ci2p train`: it has no {CONFIG}; name one, such as runs/NAME") from None
     except ValidationError as error:
         if (run / PUBLISHED).exists():
             raise InputError(f"{run} is what `ci2p export --to hub` wrote, and no run; name the run") from None

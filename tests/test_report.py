@@ -149,7 +149,7 @@ def test_in_a_browser(home: Path, page: str, tmp_path: Path) -> None:
             assert tab.complaints() == [] and tab.requests() == [url]
 
 
-def test_a_training_leaves_pictures_once(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_training_leaves_pictures_once(home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     left = [home / RUN / name for name in (CURVES, CONFUSION)]
     assert all(len(Image.open(path).convert("RGB").getcolors(1 << 24) or ()) > 20 for path in left)
     data = open_training_data(str(home / "cache"))
@@ -158,6 +158,7 @@ def test_a_training_leaves_pictures_once(home: Path, monkeypatch: pytest.MonkeyP
     assert count_confusion(home / RUN, data, "cpu") == json.loads(measured.stdout)["confusion"]
     shutil.copytree(home / RUN, tmp_path / "run", ignore=shutil.ignore_patterns("*.png", "*.ckpt"))
     assert [path.name for path in leave_pictures(tmp_path / "run", data, "cpu", finished=False)] == [CURVES]
+    assert leave_pictures(tmp_path, data, "cpu", finished=False) == [] and "not drawn" not in caplog.text
 
 
 def test_a_training_does_not_fail_of_a_picture(
@@ -249,6 +250,8 @@ def test_seeds_of_a_setting_are_one_curve(whole_run: Path) -> None:
     settings = group_by_setting([run(0, [3, 2, 1]), run(0, [5.0], lr=0.5), run(1, [5, 4])])
     assert [setting.label for setting in settings] == ["ci2p_vit_tiny, lr 0.002", "ci2p_vit_tiny, lr 0.5"]
     assert settings[0].legend.endswith("(mean of n = 2)") and len(settings[1].runs) == 1
+    begun = group_by_setting([run(0, [3]), run(1, [])])[0]
+    assert begun.legend == "ci2p_vit_tiny" and curve_of(begun, "val_loss").mean == [3]
     curve = curve_of(settings[0], "val_loss")
     assert (curve.epochs, curve.mean, curve.lowest, curve.highest) == ([1, 2], [4, 3], [3, 2], [5, 4])
 

@@ -55,13 +55,14 @@ class Curve:
 
 
 def curve_of(setting: Setting, field: str, scale: float = 1.0) -> Curve:
-    """Mean, lowest and highest over the epochs that every run of a setting has; no epoch is made up."""
+    """Mean, lowest and highest over the epochs that every run of a setting that has any has; none is made up."""
     runs = []
     for run in setting.runs:
         points = [(line["epoch"], scale * line[field]) for line in run.lines if _has(line, field)]
-        runs.append(([epoch for epoch, _ in points], [value for _, value in points]))
+        if points:
+            runs.append(([epoch for epoch, _ in points], [value for _, value in points]))
     tables = [dict(zip(epochs, values, strict=True)) for epochs, values in runs]
-    epochs = sorted(set.intersection(*(set(table) for table in tables)))
+    epochs = sorted(set.intersection(*(set(table) for table in tables))) if tables else []
     columns = [[table[epoch] for table in tables] for epoch in epochs]
     mean = [sum(column) / len(column) for column in columns]
     return Curve(tuple(runs), epochs, mean, list(map(min, columns)), list(map(max, columns)))
@@ -104,6 +105,8 @@ def _draw(axes: Axes, panel: Panel, settings: Sequence[Setting], theme: Theme) -
 
 
 def _lines(axes: Axes, curve: Curve, tint: str, line_style: Any, width: float, *, alpha: float = 1.0) -> None:
+    if not curve.runs:
+        return
     if len(curve.runs) > 1:
         axes.fill_between(curve.epochs, curve.lowest, curve.highest, color=tint, alpha=0.18, linewidth=0)
         for epochs, values in curve.runs:

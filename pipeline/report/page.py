@@ -182,6 +182,8 @@ class SettingRow:
 
     label: str
     sections: tuple[RunSection, ...]
+    count: int
+    """Runs that were evaluated, of which the rest is."""
     mean_top1: float | None
     lowest: float | None
     highest: float | None
@@ -194,7 +196,7 @@ def _setting_rows(sections: Sequence[RunSection], settings: Sequence[Setting]) -
         best = [float(section.run.best["val_top1"]) for section in own if section.run.best is not None]
         mean = sum(best) / len(best) if best else None
         label = printable(setting.label)
-        rows.append(SettingRow(label, own, mean, min(best, default=None), max(best, default=None)))
+        rows.append(SettingRow(label, own, len(best), mean, min(best, default=None), max(best, default=None)))
     return rows
 
 

@@ -22,8 +22,9 @@ class Setting:
 
     @property
     def legend(self) -> str:
-        """The label, with how many runs its mean is of."""
-        return f"{self.label} (mean of n = {len(self.runs)})" if len(self.runs) > 1 else self.label
+        """The label, with how many runs its mean is of: those that have finished an epoch."""
+        count = sum(bool(run.lines) for run in self.runs)
+        return f"{self.label} (mean of n = {count})" if count > 1 else self.label
 
 
 def group_by_setting(runs: Sequence[RunRecord]) -> list[Setting]:

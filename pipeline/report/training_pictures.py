@@ -24,7 +24,7 @@ def leave_pictures(run: Path, data: TrainingData, device: str, *, finished: bool
     Nothing is drawn twice, and nothing without matplotlib. Nothing is raised either, for the training is over and its
     results are on the disk: a picture that cannot be drawn is a line in the log.
     """
-    if find_spec("matplotlib") is None:
+    if find_spec("matplotlib") is None or not (run / METRICS).exists():
         return []
     wanted: dict[str, Callable[[], bytes]] = {CURVES: partial(_curves, run)}
     if finished:

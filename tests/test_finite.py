@@ -83,7 +83,7 @@ def test_outputs_that_grew_too_large_are_said(tmp_path: Path) -> None:
         def __init__(self) -> None:
             super().__init__()
             self.inner = build_small(
-                "ci2p_vit_tiny", num_classes=3, input_shape=(8, 4, 4), drop_path=0.0, pretrained=False
+                "ci2p_vit_tiny", num_classes=3, input_shape=(8, 4, 4), drop_path=0.0, tokens=64, pretrained=False
             )
 
         def forward(self, latents_BCHW: torch.Tensor) -> torch.Tensor:

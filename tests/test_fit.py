@@ -244,7 +244,7 @@ def test_a_broken_image_is_named(tmp_path: Path, workers: int) -> None:
         ),
         (
             "skip",
-            r"^none of 1 images of .*train can be used \(the last, x.png: not an image\); mend them",
+            r"^none of 1 image of .*train can be used \(the last, x.png: not an image\); mend them",
         ),
     ):
         with pytest.raises(WorkError, match=message):
@@ -340,7 +340,7 @@ def test_held_out_images_are_those_of_the_first_run(tmp_path: Path) -> None:
     (tmp_path / f"train/{held_out:03d}.png").unlink()
     with pytest.raises(WorkError, match=rf"train/{held_out:03d}.png: gone; put it back, or use --on-error skip"):
         fit(tmp_path, out, settings, eval_dir=None)
-    with pytest.raises(WorkError, match=r"none of 1 images to evaluate on can be used \(train/\d+.png: gone\)"):
+    with pytest.raises(WorkError, match=r"none of 1 image to evaluate on can be used \(train/\d+.png: gone\)"):
         fit(tmp_path, out, settings, eval_dir=None, on_error="skip")
 
 

@@ -47,11 +47,17 @@ class Builder:
         num_classes: int,
         input_shape: tuple[int, int, int],
         drop_path: float,
+        tokens: int,
         pretrained: bool | str,
     ) -> nn.Module:
         self.asked.append(pretrained)
         return create_model(
-            name, num_classes=num_classes, input_shape=input_shape, drop_path=drop_path, pretrained=pretrained
+            name,
+            num_classes=num_classes,
+            input_shape=input_shape,
+            drop_path=drop_path,
+            tokens=tokens,
+            pretrained=pretrained,
         )
 
 

@@ -13,7 +13,7 @@
 #SBATCH --output=ci2p-train-%j.log
 set -euo pipefail
 shards=$1 out=$2
-head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
 exec srun torchrun --nnodes "$SLURM_NNODES" --nproc-per-node "$SLURM_GPUS_ON_NODE" \
     --rdzv-id "$SLURM_JOB_ID" --rdzv-backend c10d --rdzv-endpoint "$head:29500" \
     --no-python ci2p train "$shards" --out "$out" --recipe paper-imagenet

@@ -30,13 +30,15 @@ from typing import Any
 import numpy as np
 import torch
 from commands import ci2p, command_line, cores, machine
-from step_rates import Row, held_batch, product_rate, rates, seconds_of
-from training import endless
+from step_rates import Row, held_batch, rates
+from training import endless, matrix_rate, seconds_of
 
 from ci2p_cache.publish import publish
 from pipeline.encode.encoder import load_encoder
 from pipeline.encode.preprocess import load_pixels, preprocessing
 from pipeline.train.data import Share, open_training_data
+
+_ROUNDS = 10
 
 
 def card(options: argparse.Namespace) -> Iterator[Row]:
@@ -45,15 +47,13 @@ def card(options: argparse.Namespace) -> Iterator[Row]:
     num_bytes = 2**31 if is_gpu else 2**24
     source = torch.empty(num_bytes, dtype=torch.uint8, device=device).random_()
     target = torch.empty_like(source)
-    yield {"copy_GB_s": 2 * num_bytes / seconds_of(lambda: target.copy_(source), device) / 1e9}
-    side = 8192 if is_gpu else 1024
+    seconds = statistics.median(seconds_of(lambda: target.copy_(source), device) for _ in range(_ROUNDS))
+    yield {"copy_GB_s": 2 * num_bytes / seconds / 1e9}
     for precision, tf32 in (("bfloat16", False), ("float32", False), ("float32", True)):
         if tf32 and not is_gpu:
             continue
         torch.backends.cuda.matmul.allow_tf32 = tf32
-        matrix = torch.randn(side, side, device=device, dtype=getattr(torch, precision))
-        seconds = seconds_of(lambda matrix=matrix: torch.mm(matrix, matrix), device)
-        yield {"product": "tf32" if tf32 else precision, "TMAC_s": side**3 / seconds / 1e12}
+        yield {"product": "tf32" if tf32 else precision, "TMAC_s": matrix_rate(device, precision, _ROUNDS) / 1e12}
     torch.backends.cuda.matmul.allow_tf32 = False
 
 
@@ -80,7 +80,7 @@ def integers(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def steps(options: argparse.Namespace) -> Iterator[Row]:
-    peak = product_rate(options)
+    peak = matrix_rate(torch.device(options.device), options.precision, _ROUNDS)
     for name in options.models:
         for batch_size in options.batches:
             for compiled in (False, True):
@@ -93,7 +93,7 @@ def steps(options: argparse.Namespace) -> Iterator[Row]:
 def feeding(options: argparse.Namespace) -> Iterator[Row]:
     cache, _ = encoded(options)
     name, batch_size = options.models[0], min(256, max(options.batches))
-    peak = product_rate(options)
+    peak = matrix_rate(torch.device(options.device), options.precision, _ROUNDS)
     held = ("off", "cpu") + (("cuda",) if options.device.startswith("cuda") else ())
     for resident in (None, *held):
         if resident is None:

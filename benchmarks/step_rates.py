@@ -3,11 +3,11 @@
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-from training import TRAINING_MACS
+from training import TRAINING_MACS, wait_for
 
 from pipeline.models import create_model, reads_pixels
 from pipeline.models.complexity import measure
@@ -84,27 +84,3 @@ def rates(
         row["GiB"] = torch.cuda.max_memory_allocated() / 2**30
     torch._dynamo.reset()
     return row
-
-
-def product_rate(options: argparse.Namespace) -> float:
-    """MACs a second of a square product in the precision of the training."""
-    device = torch.device(options.device)
-    side = 8192 if device.type == "cuda" else 1024
-    matrix = torch.randn(side, side, device=device, dtype=getattr(torch, options.precision))
-    return side**3 / seconds_of(lambda: torch.mm(matrix, matrix), device)
-
-
-def seconds_of(function: Callable[[], object], device: torch.device) -> float:
-    """The median of ten calls, after three to warm up."""
-    times = []
-    for _ in range(13):
-        begin = time.perf_counter()
-        function()
-        wait_for(device)
-        times.append(time.perf_counter() - begin)
-    return statistics.median(times[3:])
-
-
-def wait_for(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

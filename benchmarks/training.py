@@ -74,12 +74,16 @@ def stepper(name: str, data: TrainingData, arguments: argparse.Namespace) -> Cal
     return one
 
 
-def seconds_of(function: Callable[[], None], device: torch.device) -> float:
+def seconds_of(function: Callable[[], object], device: torch.device) -> float:
     begin = time.perf_counter()
     function()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
+    wait_for(device)
     return time.perf_counter() - begin
+
+
+def wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def matrix_rate(device: torch.device, precision: str, rounds: int) -> float:

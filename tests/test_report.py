@@ -34,7 +34,7 @@ from pipeline.report.page import duration, interval_of
 from pipeline.report.repeat import repeat_command
 from pipeline.report.run_record import RunRecord, labels_of, read_run
 from pipeline.report.settings import group_by_setting
-from pipeline.report.training_pictures import CONFUSION, CURVES, count_confusion, leave_pictures
+from pipeline.report.training_pictures import CONFUSION, CURVES, leave_pictures, score
 from pipeline.train.data import open_training_data
 from pipeline.train.recipe import load_recipe
 from tests.chromium import CHROMIUM, Chromium
@@ -155,7 +155,7 @@ def test_a_training_leaves_pictures_once(home: Path, tmp_path: Path, caplog: pyt
     data = open_training_data(str(home / "cache"))
     assert leave_pictures(home / RUN, data, "cpu", finished=True) == []
     measured = call_ci2p("eval", "--checkpoint", RUN, "--workers", "0", "--device", "cpu", "--json", "-", cwd=home)
-    assert count_confusion(home / RUN, data, "cpu") == json.loads(measured.stdout)["confusion"]
+    assert score(home / RUN, data, "cpu").confusion == json.loads(measured.stdout)["confusion"]
     shutil.copytree(home / RUN, tmp_path / "run", ignore=shutil.ignore_patterns("*.png", "*.ckpt"))
     assert [path.name for path in leave_pictures(tmp_path / "run", data, "cpu", finished=False)] == [CURVES]
     assert leave_pictures(tmp_path, data, "cpu", finished=False) == [] and "not drawn" not in caplog.text

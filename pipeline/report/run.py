@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ci2p_cache.errors import InputError
+from ci2p_cache.printable import counted
 from ci2p_cache.publish import publish, write_output
 from pipeline.report.calibration import draw_reliability
 from pipeline.report.class_accuracy import draw_class_accuracy, rows_by_accuracy
@@ -46,7 +47,7 @@ class WrittenReport:
         lines = [f"missing: {each}" for each in self.missing]
         if self.pictures:
             lines.append(f"{self.pictures[0].parent}: {', '.join(path.name for path in self.pictures)}")
-        return [*lines, f"{self.page}: {len(self.runs)} run{'s' * (len(self.runs) > 1)}, {self.num_bytes / 1e6:.1f} MB"]
+        return [*lines, f"{self.page}: {counted(len(self.runs), 'run')}, {self.num_bytes / 1e6:.1f} MB"]
 
     def measured(self) -> dict[str, Any]:
         """For --json."""

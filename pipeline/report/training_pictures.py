@@ -1,4 +1,4 @@
-"""What a training leaves beside its metrics for people: curves.png and confusion.png. Legend: B batch, K classes."""
+"""What a training leaves beside its metrics for people: curves.png and confusion.png."""
 
 import logging
 from collections.abc import Callable
@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 
 from ci2p_cache.publish import publish
+from pipeline.evaluate.predictions import predict_inputs
+from pipeline.evaluate.scores import Scores, Scoring
 from pipeline.train.data import Share, TrainingData
 from pipeline.train.run_folder import METRICS, read_config
 from pipeline.train.trained_model import load_model
@@ -42,19 +44,15 @@ def leave_pictures(run: Path, data: TrainingData, device: str, *, finished: bool
     return written
 
 
-def count_confusion(run: Path, data: TrainingData, device: str) -> list[list[int]]:
-    """Of the validation split, by the run's best weights: [K][K], row: the label, column: the prediction."""
+def score(run: Path, data: TrainingData, device: str) -> Scores:
+    """Of a run's best weights on its validation split, as `ci2p eval` has them."""
     model, config = load_model(run)
-    target, K = torch.device(device), len(config.data.classes)
-    counts_KK = torch.zeros(K, K, dtype=torch.int64)
+    target = torch.device(device)
     model = model.to(target)
-    batches = data.val_batches(Share(0, 1, target), batch_size=config.recipe.batch_size)
-    with torch.inference_mode():
-        for batch in batches.epoch(0):
-            predicted_B, labels_B = model(batch.latents).argmax(1).cpu(), batch.labels.cpu()
-            counts_KK.index_put_((labels_B, predicted_B), torch.ones_like(labels_B), accumulate=True)
-    counts: list[list[int]] = counts_KK.tolist()
-    return counts
+    scoring = Scoring(config.data.classes)
+    for batch in data.val_batches(Share(0, 1, target), batch_size=config.recipe.batch_size).epoch(0):
+        scoring.add(predict_inputs(model, batch.latents[:, None]), batch.labels.cpu())
+    return scoring.scores()
 
 
 def _curves(run: Path) -> bytes:
@@ -70,8 +68,7 @@ def _confusion(run: Path, data: TrainingData, device: str) -> bytes:
     from pipeline.report.confusion import draw_confusion
     from pipeline.report.look import as_png
 
-    counts = count_confusion(run, data, device)
-    total = sum(map(sum, counts))
-    top1 = sum(row[k] for k, row in enumerate(counts)) / max(1, total)
-    chart = partial(draw_confusion, counts, read_config(run).data.classes)
-    return as_png(chart, f"{run.resolve().name}: top-1 {100 * top1:.2f} %, {total:,} images")
+    scores = score(run, data, device)
+    chart = partial(draw_confusion, scores.confusion, read_config(run).data.classes)
+    title = f"{run.resolve().name}: top-1 {100 * scores.top1:.2f} %, {scores.num_images:,} images"
+    return as_png(chart, title)

@@ -7,12 +7,14 @@ import lzma
 import os
 import random
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOutFiles
+from pipeline.encode.datasets.parquet_files import read_footer
 from pipeline.encode.datasets.tar_members import file_members, tar_headers
 from pipeline.encode.datasets.tar_samples import list_samples
 from tests.test_tar_images import samples, tar_of
@@ -139,3 +141,16 @@ def test_a_tar_that_shrinks_is_an_error_of_the_image(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(b"")
     with pytest.raises(OSError, match="has changed since it was listed"):
         source.read(0)
+
+
+@pytest.mark.parametrize("read", [lambda url: tar_headers(url).__enter__(), read_footer], ids=["a tar", "a table"])
+def test_a_store_whose_client_is_missing_names_its_extra(
+    read: Callable[[str], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(url: str, **options: object) -> object:
+        raise ImportError("Install s3fs to access S3") from ModuleNotFoundError(name="s3fs")
+
+    pytest.importorskip("pyarrow", reason="needs the extra [parquet]")
+    monkeypatch.setattr("fsspec.core.url_to_fs", refuse)
+    with pytest.raises(InputError, match=r"^--data-dir s3://birds/x: .*s3fs is not installed; pip install 's3fs"):
+        read("s3://birds/x")

@@ -1,14 +1,16 @@
-"""The folder that `--data-dir` names."""
+"""What `--data-dir` names: a folder, or files to be read."""
 
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.local_path import is_url
 from ci2p_cache.printable import printable
-from ci2p_cache.remote_files import describe
+from ci2p_cache.remote_files import cannot_open, describe
 from ci2p_cache.remote_path import AnyPath, path_of
 from pipeline.encode.datasets.remote_folder import forget_listings, scan
 
@@ -69,3 +71,14 @@ def data_folder(data_dir: str | None, dataset: str, layout: str) -> Path:
         )
         raise InputError(f"{given}: that is a file, not a folder; {hint}")
     return root
+
+
+@contextmanager
+def reading(path: str) -> Iterator[None]:
+    """Raises InputError, a line, for what is raised of a file, local or remote, that cannot be had."""
+    try:
+        yield
+    except ImportError as error:  # fsspec finds s3://, gs:// and http:// through packages of their own
+        raise cannot_open("--data-dir", printable(path), error) from error
+    except OSError as error:
+        raise InputError(f"--data-dir: cannot read {printable(path)}: {describe(error)[:200]}") from error

@@ -15,7 +15,8 @@ from typing import Any
 from ci2p_cache.errors import InputError
 from ci2p_cache.extras import not_installed
 from ci2p_cache.printable import printable
-from ci2p_cache.remote_files import describe, open_ranges
+from ci2p_cache.remote_files import open_ranges
+from pipeline.encode.datasets.data_dir import reading
 from pipeline.encode.datasets.tar_members import is_url
 
 
@@ -95,15 +96,12 @@ def listing_errors(path: str) -> Iterator[None]:
     pa = _pyarrow()
     shown = printable(path)
     try:
-        yield
-    except ImportError as error:  # fsspec finds s3://, gs:// and http:// through packages of their own
-        raise InputError(f"--data-dir: cannot read {shown}: {error}") from error
+        with reading(path):
+            yield
     except pa.ArrowException as error:
         raise InputError(
             f"--data-dir: {shown} is cut short or is no parquet file ({_text(error)}); copy or download it again"
         ) from error
-    except OSError as error:
-        raise InputError(f"--data-dir: cannot read {shown}: {describe(error)[:200]}") from error
 
 
 def _text(error: Exception) -> str:

@@ -18,7 +18,8 @@ from ci2p_cache.errors import InputError
 from ci2p_cache.left_out import LeftOutFiles
 from ci2p_cache.printable import printable
 from ci2p_cache.remote import cannot_read
-from ci2p_cache.remote_files import describe, open_file, read_range
+from ci2p_cache.remote_files import open_file, read_range
+from pipeline.encode.datasets.data_dir import reading
 from pipeline.encode.datasets.listing import HIDDEN
 from pipeline.encode.datasets.split import Stamp
 
@@ -104,18 +105,14 @@ def tar_headers(path: str) -> Iterator[tarfile.TarFile]:
     """
     shown = printable(path)
     try:
-        with _open(path) as file:
+        with reading(path), _open(path) as file:
             _check_uncompressed(file, shown)
             with open_tar(file) as tar:
                 yield tar
-    except ImportError as error:  # fsspec finds s3://, gs:// and http:// through packages of their own
-        raise InputError(f"--data-dir: cannot read {shown}: {error}") from error
     except tarfile.TarError as error:
         raise InputError(
             f"--data-dir: {shown} is cut short or is no uncompressed tar ({error}); copy or download it again"
         ) from error
-    except OSError as error:
-        raise InputError(f"--data-dir: cannot read {shown}: {describe(error)}") from error
 
 
 def open_tar(file: IO[bytes] | None) -> tarfile.TarFile:

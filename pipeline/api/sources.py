@@ -14,7 +14,7 @@ from ci2p_cache.errors import InputError
 from ci2p_cache.printable import printable
 from ci2p_cache.regular_file import read_regular
 from ci2p_cache.remote import fetch
-from ci2p_cache.remote_files import describe
+from ci2p_cache.remote_files import cannot_open
 from pipeline.encode.formats import is_image_name
 from pipeline.encode.image_values import IMAGE_TYPES, image_bytes, is_image_value
 
@@ -77,7 +77,7 @@ def _download(url: str) -> bytes:
     try:
         return bytes(fetch(url))
     except (ImportError, ValueError) as error:  # fsspec finds s3:// and others through packages of their own
-        raise InputError(f"{printable(url)} cannot be opened: {describe(error)}") from error
+        raise cannot_open("", printable(url), error) from error
 
 
 def _shown(path: object) -> str:

@@ -24,6 +24,7 @@ from ci2p_cache.loader import PLAIN_VIEW
 from ci2p_cache.reader import ViewReader
 from pipeline.commands.recipe_options import resolve_recipe
 from pipeline.encode.pictures import PictureDecoder
+from pipeline.evaluate.predictions import Predictions
 from pipeline.evaluate.scores import calibration_bins
 from pipeline.report.calibration import _drawn
 from pipeline.report.confusion import draw_confusion, pooled
@@ -264,7 +265,7 @@ def test_mistakes_and_hits_are_the_surest_and_look_like_their_latents(zarr_cache
     probabilities[torch.arange(count), predicted] = sure
     decoder = PictureDecoder(cache.spec, "bundled", "cpu")
     labels, places = torch.from_numpy(cache.labels[:count]), np.arange(count)
-    shown = show_examples(cache, decoder, probabilities, labels, places, most=3)
+    shown = show_examples(cache, decoder, Predictions(probabilities, labels, places), most=3)
     assert [each.key for each in shown.mistakes] == [cache.read_keys()[at] for at in (7, 5, 3)]
     assert [each.key for each in shown.hits] == [cache.read_keys()[at] for at in (8, 6, 4)]
     assert all(each.label == each.prediction for each in shown.hits)

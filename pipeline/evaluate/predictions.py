@@ -81,13 +81,20 @@ def in_order(parts: Sequence[Predictions], batch_size: int) -> Iterator[Predicti
     """The predictions of all processes by place, as one process would have made them."""
     if not parts:
         return
-    places = np.concatenate([part.places for part in parts])
-    probabilities = torch.cat([part.probabilities for part in parts])
-    labels = torch.cat([part.labels for part in parts])
-    order = np.argsort(places, kind="stable")
+    whole = joined(parts)
+    order = np.argsort(whole.places, kind="stable")
     for begin in range(0, len(order), batch_size):
         rows = order[begin : begin + batch_size]
-        yield Predictions(probabilities[rows], labels[rows], places[rows])
+        yield Predictions(whole.probabilities[rows], whole.labels[rows], whole.places[rows])
+
+
+def joined(parts: Sequence[Predictions]) -> Predictions:
+    """One part after another as one; there is at least one."""
+    return Predictions(
+        torch.cat([part.probabilities for part in parts]),
+        torch.cat([part.labels for part in parts]),
+        np.concatenate([part.places for part in parts]),
+    )
 
 
 def refuse_other_latents(data: DataRecord, cache: Cache) -> None:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from ci2p_cache.cache import Cache
 from ci2p_cache.loader import PLAIN_VIEW
 from ci2p_cache.printable import printable
 from ci2p_cache.reader import ViewReader
 from pipeline.encode.pictures import PictureDecoder, as_jpeg
+from pipeline.evaluate.predictions import Predictions
 from pipeline.report.names import words_of
 
 _BATCH = 8  # pictures decoded at once
@@ -45,13 +45,12 @@ class Examples:
 def show_examples(
     cache: Cache,
     decoder: PictureDecoder,
-    probabilities_NK: Tensor,
-    labels_N: Tensor,
-    places_N: NDArray[np.int64],
+    predictions: Predictions,
     *,
     most: int,
 ) -> Examples:
-    """At most so many of each; `places_N` says which stored samples of the cache they are."""
+    """At most so many of each; of the predictions, all of the cache's samples or some."""
+    probabilities_NK, labels_N, places_N = predictions.probabilities, predictions.labels, predictions.places
     sure_N, predicted_N = probabilities_NK.max(1)
     is_right_N = predicted_N == labels_N
     keys, names = cache.read_keys(), words_of(cache.classes)

@@ -2,14 +2,12 @@
 
 from dataclasses import dataclass
 
-import numpy as np
-import torch
-
-from ci2p_cache.cache import Cache, open_cache
+from ci2p_cache.cache import open_cache
 from ci2p_cache.errors import Ci2pError
 from ci2p_cache.printable import printable
 from pipeline.baselines.pixel_spec import is_pixels
 from pipeline.encode.pictures import PictureDecoder
+from pipeline.evaluate.predictions import Predictions, joined
 from pipeline.evaluate.reports import EvalReport
 from pipeline.evaluate.run import evaluate
 from pipeline.evaluate.scores import CalibrationBins, Scores, calibration_bins
@@ -42,7 +40,7 @@ def measure(run: RunRecord, *, shards: str | None, weights: str, device: str, wo
     What a user can mend ends in a line of `missing`, and what does not need it is measured all the same.
     """
     missing: list[str] = []
-    num_params, caches, report, examples = None, None, None, None
+    num_params, caches, report, predictions, examples = None, None, None, None, None
     try:
         num_params = sum(parameter.numel() for parameter in load_model(run.path)[0].parameters())
     except Ci2pError as error:
@@ -56,18 +54,19 @@ def measure(run: RunRecord, *, shards: str | None, weights: str, device: str, wo
     if num_params is not None and (caches is not None or is_pixels(run.config.data.spec)):
         try:
             report = _evaluate(run, shards, device, workers)
+            predictions = joined(report.predictions)
         except Ci2pError as error:
             missing.append(f"confusion, accuracy by class, calibration and examples: {error}")
-    if report is not None and caches is not None:
+    if predictions is not None and caches is not None:
         try:
             decoder = PictureDecoder(caches[1].spec, weights, device)
-            examples = _examples(report, caches[1], decoder)
+            examples = show_examples(caches[1], decoder, predictions, most=_EXAMPLES)
         except Ci2pError as error:
             missing.append(f"examples as decoded latents: {error}")
     return Measured(
         num_params=num_params,
         scores=None if report is None else report.scores,
-        bins=None if report is None else _bins(report),
+        bins=None if predictions is None else _bins(predictions),
         examples=examples,
         cache=None if caches is None else figures_of(caches),
         measured_on="" if report is None else printable(report.measured_on),
@@ -89,19 +88,6 @@ def _evaluate(run: RunRecord, shards: str | None, device: str, workers: int | No
     )
 
 
-def _bins(report: EvalReport) -> CalibrationBins:
-    probabilities = torch.cat([part.probabilities for part in report.predictions])
-    labels = torch.cat([part.labels for part in report.predictions])
-    confidences, predicted = probabilities.max(1)
-    return calibration_bins(confidences, predicted == labels)
-
-
-def _examples(report: EvalReport, cache: Cache, decoder: PictureDecoder) -> Examples:
-    return show_examples(
-        cache,
-        decoder,
-        torch.cat([part.probabilities for part in report.predictions]),
-        torch.cat([part.labels for part in report.predictions]),
-        np.concatenate([part.places for part in report.predictions]),
-        most=_EXAMPLES,
-    )
+def _bins(predictions: Predictions) -> CalibrationBins:
+    confidences, predicted = predictions.probabilities.max(1)
+    return calibration_bins(confidences, predicted == predictions.labels)

@@ -9,7 +9,7 @@ _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")  # of two slashes Path leaves 
 
 
 def is_url(path: str) -> bool:
-    """Whether it is a URL and no folder of that name, but for file://, which is a path of this machine."""
+    """Whether it is a URL, file:// too, and no folder of that name."""
     found = _URL.match(path)
     return found is not None and not Path(f"{found[1]}:").exists()
 

@@ -60,8 +60,12 @@ class Recipe(BaseModel):
     warmup_epochs: float = Field(PAPER_WARMUP_EPOCHS, ge=0)
     """Unless given: a fifteenth of the epochs, 20 at most, so that a short run keeps the paper's proportion; where the
     schedule is constant half an epoch."""
+    optimizer: Literal["adamw", "muon", "nadamuon"] = "adamw"
+    """timm's by these names. The last two orthogonalise the step of a matrix, scaled so that lr means what it means to
+    AdamW, and leave the classifier and all that is no matrix to AdamW, or NAdamW (Jordan, "Muon"; Si et al.,
+    "AdaMuon")."""
     betas: tuple[_Rate, _Rate] = (0.9, 0.999)
-    """AdamW's."""
+    """AdamW's; the first is Muon's momentum, the second AdaMuon's."""
     weight_decay: float = Field(0.05, ge=0)
     """On matrices and kernels only; biases and normalisation weights have none."""
     label_smoothing: _Rate = 0.1

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from ci2p_cache.errors import InputError
-from pipeline.train import loop
+from pipeline.train import checkpoint_writer
 from pipeline.train.loggers import follower
 from pipeline.train.loggers.logged_run import Logged
 from tests.conftest import call_ci2p
@@ -63,7 +63,7 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Service:
 
 
 def kill_at_checkpoint(monkeypatch: pytest.MonkeyPatch, number: int, *, before: bool) -> None:
-    save, saved = loop.save_checkpoint, []
+    save, saved = checkpoint_writer.save_checkpoint, []
 
     def killing(*args: Any) -> None:
         saved.append(args)
@@ -73,19 +73,19 @@ def kill_at_checkpoint(monkeypatch: pytest.MonkeyPatch, number: int, *, before: 
         if len(saved) == number:
             raise Killed
 
-    monkeypatch.setattr(loop, "save_checkpoint", killing)
+    monkeypatch.setattr(checkpoint_writer, "save_checkpoint", killing)
 
 
 @pytest.mark.parametrize(("knows", "before"), [(True, False), (False, True)])
 def test_no_step_is_sent_twice_and_none_is_left_out(
     tmp_path: Path, service: Service, monkeypatch: pytest.MonkeyPatch, before: bool, knows: bool
 ) -> None:
-    """Killed before the second checkpoint, or with it written and its epoch not sent."""
+    """Killed before the second checkpoint, or with it written; its epoch is sent by then."""
     service.knows = knows
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_at_checkpoint(patch, 2, before=before)
         train_toy(tmp_path, loggers=["wandb"])
-    assert service.steps == [5]
+    assert service.steps == [5, 10]
     train_toy(tmp_path, loggers=["wandb"])
     train_toy(tmp_path, loggers=["wandb"])  # finished: nothing is added
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

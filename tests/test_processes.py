@@ -106,6 +106,7 @@ def test_what_ends_one_process_is_said_once(home: Path) -> None:
 
 def test_an_interrupt_ends_all_processes(home: Path) -> None:
     command = [sys.executable, "-m", "ci2p", *TRAIN, "--epochs", "5000", "--out", "long", "--gpus", "2"]
+    command += ["--set", "checkpoint_every_steps=2"]
     process = subprocess.Popen(
         command,
         cwd=home,

@@ -17,11 +17,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import pipeline.train.loop
 from ci2p_cache import order
 from ci2p_cache.disk_cache import LocalDisk
 from ci2p_cache.errors import InputError, WorkError
 from pipeline.models import create_model
+from pipeline.train import checkpoint_writer
 from pipeline.train.checkpoint import Checkpoint, load_checkpoint, refuse_non_finite, save_checkpoint
 from pipeline.train.data import open_training_data
 from pipeline.train.launch import step_seed
@@ -62,7 +62,7 @@ def test_t3_holds_for_every_optimizer(tmp_path: Path, whole_run: Path, optimizer
 
 
 def test_t3_from_the_checkpoint_of_every_step(whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every state that a short training goes through is kept, and each of them gone on from."""
+    """Every state that a short training goes through is kept, its new best weights not renamed, and gone on from."""
     states: list[Path] = []
 
     def keep(run: Path, checkpoint: Checkpoint) -> None:
@@ -71,7 +71,7 @@ def test_t3_from_the_checkpoint_of_every_step(whole_run: Path, tmp_path: Path, m
         shutil.copytree(run, states[-1], ignore=shutil.ignore_patterns("*.lock"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.train.loop, "save_checkpoint", keep)
+        patch.setattr(checkpoint_writer, "save_checkpoint", keep)
         train_toy(tmp_path / "run", checkpoint_every_steps=1)
     assert len(states) >= 15
     for state in states[:-1]:

@@ -23,7 +23,8 @@ from pipeline.running.launched import launched_as
 from pipeline.running.lock import Lock
 from pipeline.running.peers import lost_peers
 from pipeline.running.progress import progress as show_progress
-from pipeline.train.checkpoint import Progress, newest_checkpoint, refuse_non_finite, save_checkpoint, take_previous
+from pipeline.train.checkpoint import Progress, newest_checkpoint, refuse_non_finite, take_previous
+from pipeline.train.checkpoint_writer import CheckpointWriter
 from pipeline.train.data import Batches, Share, TrainingData
 from pipeline.train.fetched import fetched_by_machine
 from pipeline.train.launch import agreed, deterministic_on_cpu, launch, step_seed
@@ -35,6 +36,7 @@ from pipeline.train.obstacles import refuse_untrainable, step_errors
 from pipeline.train.one_run import check_checkpoint, check_length, check_run, only_run_in
 from pipeline.train.recipe import Recipe
 from pipeline.train.run_folder import (
+    BEST,
     ModelBuilder,
     build_model,
     read_known_images,
@@ -43,8 +45,9 @@ from pipeline.train.run_folder import (
     writing_to,
 )
 from pipeline.train.starting_point import remember_ancestor, start_from
-from pipeline.train.trained_model import check_best, save_best
+from pipeline.train.trained_model import check_best, settle_best
 from pipeline.train.validation import validate
+from pipeline.train.weights_file import read_seal
 from pipeline.train.window import windowed
 
 logger = logging.getLogger("ci2p")
@@ -83,9 +86,12 @@ def train(
 ) -> TrainResult:
     """Trains until the recipe's last epoch or `max_minutes`, from the run folder's checkpoint if it has one.
 
-    Rank 0 calls each of `callbacks` when an epoch and its checkpoint are written; one that returns True ends the run as
-    the clock would. A signal that the command line heeds ends it likewise, and raises Ended. `loggers` are names of
-    `pipeline.train.loggers`, which rank 0 sends every epoch to.
+    Rank 0 calls each of `callbacks` when an epoch is over and its line written; one that returns True ends the run as
+    the clock would. A signal that the command line heeds ends it likewise, and raises Ended; Ctrl-C, KeyboardInterrupt.
+    `loggers` are names of `pipeline.train.loggers`, which rank 0 sends every epoch to.
+
+    Checkpoints are written by the recipe's clock or count of steps, and at the end, however it comes, but by a kill or
+    an error: the epochs since the last one then come again.
 
     Under torchrun every process calls this; rank 0 writes. Raises InputError for a run folder that holds another
     run or is being trained into, a single class, a batch that does not divide by the processes or is too small, a
@@ -139,20 +145,24 @@ def _train(
             begun_anew = f"{extended}another --out or --seed begins another run"
             logger.info("%s is finished: best top-1 %.2f %%; %s", run, best, begun_anew)
             if checkpoint is not None:
+                with writing_to(run):
+                    settle_best(run, checkpoint)
                 with Loggers(loggers, run, config) as followers:
                     followers.follow(checkpoint.metrics or "", finished=True)
         return _result(run, recipe, progress, images_per_step, params)
 
-    progress = check_best(run, progress)
+    if checkpoint is not None:
+        progress = check_best(run, checkpoint)
     train_batches = data.train_batches(
         share, batch_size=recipe.batch_size, seed=recipe.seed, flip=recipe.flip != "none"
     )
     val_batches = data.val_batches(share, batch_size=recipe.batch_size)
     fabric.barrier()  # all have read what rank 0 now writes over
     if is_writer:
-        if is_previous:
-            with writing_to(run):
+        with writing_to(run):
+            if is_previous:
                 take_previous(run)
+            settle_best(run, checkpoint)
         known = read_known_images(run) if recipe.init_from and checkpoint is not None else None
         write_config(run, config, known or remember_ancestor(data.known_images(), recipe.init_from))
     steps_per_epoch = train_batches.steps_per_epoch
@@ -165,19 +175,20 @@ def _train(
 
     saving_seconds = 0.0  # that are not in `progress` yet: a checkpoint cannot say what its own writing will take
 
-    def save(progress: Progress) -> None:
+    def save(progress: Progress, *, wait: bool) -> None:
+        """Only with `wait` it is written on return."""
         nonlocal saving_seconds
         started = time.monotonic()
         refuse_non_finite(learner.model, progress.epoch * steps_per_epoch + progress.step)
-        if lock is not None and log is not None:
-            with writing_to(run):
-                lock.check()
-                save_checkpoint(run, replace(learner.checkpoint(progress, config.run_id), metrics=log.text))
+        if writer is not None and log is not None:
+            writer.write(replace(learner.checkpoint(progress, config.run_id), metrics=log.text))
+            if wait:
+                writer.wait()
         deadlines.saved()
         saving_seconds += time.monotonic() - started
 
     with ExitStack() as stack:
-        stack.enter_context(signals.finishing())
+        stack.enter_context(signals.finishing(interrupts=True))
         stack.enter_context(step_errors(recipe, data, share))
         stack.enter_context(deterministic_on_cpu(share.device))
         steps_done = progress.epoch * steps_per_epoch + progress.step
@@ -188,18 +199,25 @@ def _train(
             followers.follow(log.text, finished=False)
         num_steps = recipe.epochs * steps_per_epoch
         advance = stack.enter_context(show_progress("train", num_steps, "steps", start=steps_done, quiet=not is_writer))
+        writer = None
+        if lock is not None:
+            seal = read_seal(run / BEST) if progress.best_epoch else ""
+            writer = stack.enter_context(CheckpointWriter(run, lock, config, seal))
         stop, told = False, None
         while progress.epoch < recipe.epochs and not stop:
+            is_due = False
             # Train: the epoch's steps, with checkpoints between them.
             for exchange in _steps(fabric, learner, train_batches, recipe, progress, share, deadlines):
                 new_steps = exchange.progress.step - progress.step
-                progress, stop, told = exchange.progress, exchange.stop, exchange.told
+                progress, stop, told, is_due = exchange.progress, exchange.stop, exchange.told, exchange.checkpoint
+                if writer is not None:
+                    writer.check()
                 rate = progress.step * images_per_step / progress.epoch_seconds
                 loss = progress.loss_sum / progress.step
                 advance(new_steps, f"epoch {progress.epoch + 1}, loss {loss:.3f}, {rate:.1f} images/s")
                 if progress.step < steps_per_epoch or told:
-                    if exchange.checkpoint or stop:
-                        save(progress)
+                    if is_due or stop:
+                        save(progress, wait=stop)
                     if stop:
                         break
             if progress.step < steps_per_epoch or told:
@@ -208,22 +226,19 @@ def _train(
             # Evaluate.
             epoch, started = progress.epoch + 1, time.monotonic()
             found = None
-            is_best = False
             if epoch % recipe.eval_every == 0 or epoch == recipe.epochs:
                 learner.share_statistics()
                 found = validate(fabric, learner.evaluated, val_batches)
                 told = agreed(fabric)
                 if told:  # the whole evaluation comes again
-                    save(progress)
+                    save(progress, wait=True)
                     break
-                is_best = found.top1 > progress.best_top1
                 progress = replace(progress, last_top1=found.top1)
-                if is_best:
+                if found.top1 > progress.best_top1:
                     progress = replace(progress, best_top1=found.top1, best_epoch=epoch)
             eval_seconds = time.monotonic() - started
 
-            # Record. Metrics and best weights before the checkpoint: a kill in between repeats the epoch and writes
-            # them again, while a checkpoint that came first would never see them written.
+            # Record. The line is for whoever watches: a checkpoint holds all of them, and a resume goes by those.
             now = traffic()
             is_remote = "://" in data.path
             fetched_bytes, stalled_s = fetched_by_machine(now - seen, launched_as()) if is_remote else (None, None)
@@ -242,21 +257,23 @@ def _train(
                 stalled_s=stalled_s,
             )
             refuse_non_finite(learner.model, metrics.step)
+            if writer is not None and progress.best_epoch == epoch:
+                writer.keep_best(learner.evaluated)
             if log is not None:
                 with writing_to(run):
                     log.write(metrics)
-                    if is_best:
-                        save_best(run, learner.evaluated, config)
                 logger.info("%s", metrics.line(recipe.epochs))
             other_seconds = time.monotonic() - started + saving_seconds
             progress = progress.next_epoch(num_images=progress.step * images_per_step, other_seconds=other_seconds)
             saving_seconds = 0.0
-            save(progress)
-            if log is not None:
-                followers.follow(log.text, finished=progress.epoch >= recipe.epochs)
             if callbacks:
                 answers = [callback(metrics) for callback in callbacks] if is_writer else []  # every one is called
-                stop = fabric.broadcast(any(answers))
+                stop = fabric.broadcast(any(answers)) or stop
+            is_finished = progress.epoch >= recipe.epochs
+            if is_due or stop or is_finished:
+                save(progress, wait=stop or is_finished)
+            if log is not None:
+                followers.follow(log.text, finished=is_finished)
     if told:
         raise signals.ended_resumably(told)
     if is_writer and progress.epoch < recipe.epochs:

@@ -1,4 +1,4 @@
-"""The checkpoint writer: what its thread writes is what was there when it was asked to, and a kill finds it in order."""
+"""The checkpoint writer: its thread writes what was there when it was asked to, and a kill finds it in order."""
 
 import errno
 import logging

@@ -99,6 +99,7 @@ class _State:
     told_at: float = 0.0
     raised: bool = False
     passed_on: Callable[[int], None] | None = None
+    pid: int = 0  # that notes interrupts
 
 
 _state = _State()
@@ -139,6 +140,7 @@ def finishing(*, interrupts: bool = False) -> Iterator[None]:
     is_main = threading.current_thread() is threading.main_thread()
     ours = interrupts and is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if ours:
+        _state.pid = os.getpid()
         signal.signal(signal.SIGINT, _note_interrupt)
     _state.finishing += 1
     try:
@@ -209,6 +211,8 @@ def _handle(number: int, frame: FrameType | None) -> None:
 
 
 def _note_interrupt(number: int, frame: FrameType | None) -> None:
+    if os.getpid() != _state.pid:
+        return  # a loader's process that was forked meanwhile, which the one that is told ends
     now = time.monotonic()
     if _state.told is None:
         _state.told, _state.told_at = number, now

@@ -590,6 +590,7 @@ def create_model(
     `pretrained` starts one of timm's from its published weights, or from a file of them. Raises InputError for an
     unknown name, saying the nearest, and for weights that cannot be had.
     """
+    from pipeline.models import Variant
     from pipeline.models import create_model as create
 
     if image_size % 32:
@@ -602,7 +603,7 @@ def create_model(
         num_classes=num_classes,
         input_shape=(192, size, size),
         drop_path=drop_path,
-        tokens=tokens,
+        variant=Variant(tokens=tokens),
         pretrained=pretrained,
     )
 

@@ -20,7 +20,7 @@ from ci2p_cache.cache import open_cache
 from ci2p_cache.errors import InputError
 from ci2p_cache.loader import BatchLoader
 from pipeline.encode.encoder import load_encoder
-from pipeline.models import create_model
+from pipeline.models import Variant, create_model
 from pipeline.models.token_drop import drop_tokens
 from pipeline.train.augment import Mix, augment, draw_mix, draw_rectangles, erase, mix_labels, mix_latents
 from pipeline.train.checkpoint import load_checkpoint
@@ -63,7 +63,7 @@ def test_a_recipe_without_augmentation_changes_nothing(tmp_path: Path) -> None:
     data = ToyData()
     assert windowed(data, 0) is data
     model = build_small(
-        "ci2p_vit_tiny", num_classes=3, input_shape=data.input_shape, drop_path=0, tokens=64, pretrained=False
+        "ci2p_vit_tiny", num_classes=3, input_shape=data.input_shape, drop_path=0, variant=Variant(), pretrained=False
     )
     before = dict(model.named_modules())
     drop_tokens(model, 0.0)

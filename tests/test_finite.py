@@ -11,6 +11,7 @@ from torch import nn
 from ci2p_cache.cache import open_cache
 from ci2p_cache.errors import WorkError
 from pipeline.evaluate.predictions import predict_cache, refuse_no_number
+from pipeline.models import Variant
 from pipeline.running.finite import non_finite
 from pipeline.train.data import CacheData, Share, open_training_data
 from pipeline.train.launch import launch
@@ -83,7 +84,12 @@ def test_outputs_that_grew_too_large_are_said(tmp_path: Path) -> None:
         def __init__(self) -> None:
             super().__init__()
             self.inner = build_small(
-                "ci2p_vit_tiny", num_classes=3, input_shape=(8, 4, 4), drop_path=0.0, tokens=64, pretrained=False
+                "ci2p_vit_tiny",
+                num_classes=3,
+                input_shape=(8, 4, 4),
+                drop_path=0.0,
+                variant=Variant(),
+                pretrained=False,
             )
 
         def forward(self, latents_BCHW: torch.Tensor) -> torch.Tensor:

@@ -89,14 +89,21 @@ def test_timm_builds_models_of_other_names(home: Path, tmp_path: Path, model: st
 
 
 @pytest.mark.parametrize(
-    ("name", "tokens"), [("ci2p_vit_tiny", 256), *((name, 64) for name in (*model_names(), *baseline_names()))]
+    ("name", "variant"),
+    [
+        ("ci2p_vit_tiny", {"tokens": 256}),
+        ("ci2p_vit_tiny", {"class_token": True, "registers": 4, "pos_embed": "learn", "layer_scale": 1e-4}),
+        *((name, {}) for name in (*model_names(), *baseline_names())),
+    ],
 )
-def test_config_json_alone_makes_every_model_of_ours(home: Path, tmp_path: Path, name: str, tokens: int) -> None:
+def test_config_json_alone_makes_every_model_of_ours(
+    home: Path, tmp_path: Path, name: str, variant: dict[str, object]
+) -> None:
     config = read_config(home / "run")
     shape, spec = ((3, 64, 64), {"kind": "pixels"}) if reads_pixels(name) else ((192, 4, 4), config.data.spec)
     data = config.data.model_copy(update={"input_shape": shape, "spec": spec})
     config = config.model_copy(
-        update={"recipe": config.recipe.model_copy(update={"model": name, "tokens": tokens}), "data": data}
+        update={"recipe": config.recipe.model_copy(update={"model": name, **variant}), "data": data}
     )
     with torch.device("meta"):
         model = build_model(config)

@@ -16,6 +16,7 @@ from ci2p_cache.errors import InputError
 from pipeline.models import (
     InvertedResidual,
     PatchReshape,
+    Variant,
     baseline_names,
     create_model,
     model_names,
@@ -90,7 +91,7 @@ def test_the_grid_is_known_before_the_first_latent() -> None:
 
 def test_256_tokens_are_the_same_weights_at_every_latent() -> None:
     few = create_model("ci2p_vit_small", num_classes=7)
-    many = create_model("ci2p_vit_small", num_classes=7, tokens=256).eval()
+    many = create_model("ci2p_vit_small", num_classes=7, variant=Variant(tokens=256)).eval()
     many.load_state_dict(few.state_dict())
     latents_BCHW = torch.randn(2, 192, 16, 16)
     with torch.no_grad():
@@ -105,7 +106,26 @@ def test_256_tokens_are_the_same_weights_at_every_latent() -> None:
 @pytest.mark.parametrize("name", ["ci2p_vit_ds", "vit_base", "vit_small_patch16_224"])
 def test_256_tokens_are_of_models_of_one_scale(name: str) -> None:
     with pytest.raises(InputError, match=rf"tokens = 256 with model '{name}': .* leave tokens at 64"):
-        create_model(name, num_classes=7, tokens=256)
+        create_model(name, num_classes=7, variant=Variant(tokens=256))
+    with pytest.raises(InputError, match=rf"registers = 4 with model '{name}': .* leave registers at 0"):
+        create_model(name, num_classes=7, variant=Variant(registers=4))
+
+
+def test_a_variant_is_the_paper_s_model_and_what_it_names() -> None:
+    variant = Variant(class_token=True, registers=4, pos_embed="learn", layer_scale=1e-4)
+    plain = create_model("ci2p_vit_tiny", num_classes=7).state_dict()
+    model = create_model("ci2p_vit_tiny", num_classes=7, variant=variant).eval()
+    more = {name: tuple(value.shape) for name, value in model.state_dict().items() if name not in plain}
+    scales = {f"blocks.{block}.ls{branch}.gamma": (192,) for block in range(12) for branch in (1, 2)}
+    assert more == {"cls_token": (1, 1, 192), "reg_token": (1, 4, 192), "pos_embed": (1, 69, 192)} | scales
+    with torch.no_grad():
+        latents_BCHW = torch.randn(2, 192, 16, 16)
+        tokens_BND = model.forward_features(latents_BCHW)
+        assert tokens_BND.shape == (2, 69, 192)  # the class token, the registers, the image
+        assert torch.equal(model(latents_BCHW), model.head(tokens_BND[:, 0]))
+        registers = create_model("ci2p_vit_tiny", num_classes=7, variant=Variant(registers=4)).eval()
+        tokens_BND = registers.forward_features(latents_BCHW)
+        assert torch.allclose(registers(latents_BCHW), registers.head(tokens_BND[:, 4:].mean(1)), atol=1e-6)
 
 
 def test_the_order_of_tokens_does_not_matter() -> None:

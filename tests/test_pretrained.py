@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from pipeline.models import create_model
+from pipeline.models import Variant, create_model
 from pipeline.train.loop import TrainResult, train
 from pipeline.train.recipe import Recipe, load_recipe, parse_setting
 from pipeline.train.run_folder import read_config
@@ -47,7 +47,7 @@ class Builder:
         num_classes: int,
         input_shape: tuple[int, int, int],
         drop_path: float,
-        tokens: int,
+        variant: Variant,
         pretrained: bool | str,
     ) -> nn.Module:
         self.asked.append(pretrained)
@@ -56,7 +56,7 @@ class Builder:
             num_classes=num_classes,
             input_shape=input_shape,
             drop_path=drop_path,
-            tokens=tokens,
+            variant=variant,
             pretrained=pretrained,
         )
 

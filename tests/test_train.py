@@ -51,6 +51,16 @@ def test_t3_killed_and_resumed_is_never_killed(
     assert_same_run(tmp_path / "run", whole_run)
 
 
+@pytest.mark.parametrize("optimizer", ["muon", "nadamuon"])
+def test_t3_holds_for_every_optimizer(tmp_path: Path, whole_run: Path, optimizer: str) -> None:
+    train_toy(tmp_path / "whole", optimizer=optimizer)
+    with pytest.raises(Killed):
+        train_toy(tmp_path / "run", ToyData(fault=("kill", 1, 3)), checkpoint_every_steps=1, optimizer=optimizer)
+    assert train_toy(tmp_path / "run", optimizer=optimizer).finished
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    assert read_metrics(tmp_path / "whole")[-1]["train_loss"] != read_metrics(whole_run)[-1]["train_loss"]
+
+
 def test_t3_from_the_checkpoint_of_every_step(whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every state that a short training goes through is kept, and each of them gone on from."""
     states: list[Path] = []
@@ -180,6 +190,7 @@ def test_evaluation_only_when_due(tmp_path: Path) -> None:
         ({"lr": 1e-3}, r"lr is 0\.002 there and 0\.001 in this command; give another --out"),
         ({"epochs": 4}, r"has a schedule of 3 epochs, which ends where it ends; for more, .*--init-from"),
         ({"precision": "bfloat16"}, r"precision is 'float32' there and 'bfloat16'"),
+        ({"optimizer": "muon"}, r"optimizer is 'adamw' there and 'muon' in this command; give another --out"),
     ],
 )
 def test_a_run_folder_of_another_run_is_refused(whole_run: Path, settings: dict[str, object], message: str) -> None:
@@ -245,6 +256,23 @@ def test_weight_decay_spares_biases_and_norms() -> None:
         assert (id(parameter) in decayed) == (parameter.ndim > 1), name
     assert {group["weight_decay"] for group in groups} == {0.0, 0.05}
     assert all(group["betas"] == (0.9, 0.999) for group in groups)
+
+
+def test_muon_steps_matrices_and_leaves_the_rest_to_adamw() -> None:
+    model = create_model("cnn_vit_tiny", num_classes=10, input_shape=(3, 64, 64))
+    optimizer = build_optimizer(model, Recipe(optimizer="nadamuon", betas=(0.8, 0.9)))
+    assert {(group["lr"], group["momentum"], group["betas"]) for group in optimizer.param_groups} == {
+        (1e-4, 0.8, (0.8, 0.9))
+    }
+    decayed = {
+        id(each) for group in optimizer.param_groups if group["weight_decay"] == 0.05 for each in group["params"]
+    }
+    model(torch.rand(2, 3, 64, 64)).square().sum().backward()
+    optimizer.step()
+    for name, parameter in model.named_parameters():
+        spared = parameter.ndim < 2 or name.startswith("vit.head") or name.endswith(".gamma") or "depthwise" in name
+        assert optimizer.state[parameter]["use_muon"] is not spared, name
+        assert (id(parameter) in decayed) == (parameter.ndim > 1 and not name.endswith(".gamma")), name
 
 
 def test_the_schedule_is_the_paper_s_and_a_function_of_the_step() -> None:

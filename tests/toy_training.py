@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import pipeline.models
 from ci2p_cache.known_images import HeldOut, KnownImages, as_ids
 from ci2p_cache.packed_strings import PackedStrings
+from pipeline.models.variant import Variant
 from pipeline.train.data import Share
 from pipeline.train.loop import TrainResult, train
 from pipeline.train.recipe import Recipe
@@ -125,11 +126,11 @@ def build_small(
     num_classes: int,
     input_shape: tuple[int, int, int],
     drop_path: float,
-    tokens: int,
+    variant: Variant,
     pretrained: bool | str,
 ) -> nn.Module:
     """CI2P-ViT with two blocks of width 24."""
-    assert pipeline.models.model_names() and tokens == 64 and not pretrained
+    assert pipeline.models.model_names() and variant == Variant() and not pretrained
     model: nn.Module = timm.create_model(
         name,
         num_classes=num_classes,

@@ -13,7 +13,7 @@ _NOT_SAID = {"classes", "absolute_path", "path_from_run", "window_shards", "orde
 
 def hub_config(model: Any, config: RunConfig, record: ExportRecord, license: str) -> dict[str, Any]:
     """`model` is the run's, as timm has it: without its window."""
-    name, more = name_for_timm(config.recipe.model, config.recipe.tokens)
+    name, more = name_for_timm(config.recipe.model, config.variant)
     channels, side, _ = config.data.input_shape
     args: dict[str, Any] = {"latent_channels": channels, "latent_size": side}
     if is_pixels(config.data.spec):

@@ -7,12 +7,14 @@ from pipeline.models.inverted_residual import InvertedResidual
 from pipeline.models.model_factory import baseline_names, create_model, model_names, reads_pixels
 from pipeline.models.patch_reshape import PatchReshape
 from pipeline.models.published import build_by_name, load_by_timm, name_for_timm
+from pipeline.models.variant import Variant
 
 __all__ = [
     "CnnVit",
     "DualScaleVit",
     "InvertedResidual",
     "PatchReshape",
+    "Variant",
     "baseline_names",
     "build_by_name",
     "ci2p_vit_base",

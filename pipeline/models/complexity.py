@@ -24,6 +24,7 @@ from ci2p_cache.errors import InputError
 from ci2p_cache.extras import not_installed
 from pipeline.models.model_factory import baseline_names, create_model, model_names, one_scale_names, reads_pixels
 from pipeline.models.patch_reshape import LATENT_CHANNELS, STRIDE
+from pipeline.models.variant import Variant
 from pipeline.transforms import PIXEL_CHANNELS, PIXELS_PER_LATENT, AnalysisTransform
 
 try:
@@ -88,7 +89,7 @@ def _measure_one(name: str, image_size: int, num_classes: int, tokens: int) -> C
     pixels = reads_pixels(name)
     shape = (PIXEL_CHANNELS, image_size, image_size) if pixels else (LATENT_CHANNELS, grid, grid)
     with torch.device("meta"):
-        model = create_model(name, num_classes=num_classes, input_shape=shape, tokens=tokens)
+        model = create_model(name, num_classes=num_classes, input_shape=shape, variant=Variant(tokens=tokens))
     trained = _count(model, shape)
     encoder = _Count(0, 0, 0) if pixels else _count_encoder(image_size)
     as_in_paper = num_classes == PAPER_CLASSES and tokens == 64

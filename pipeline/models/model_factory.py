@@ -12,9 +12,10 @@ import pipeline.models.dual_scale_vit
 import pipeline.models.pixel_vit  # noqa: F401  (these register their models)
 from ci2p_cache.errors import InputError
 from pipeline.models.ci2p_vit import LATENT_SIZE
-from pipeline.models.patch_reshape import LATENT_CHANNELS, STRIDES
+from pipeline.models.patch_reshape import LATENT_CHANNELS
 from pipeline.models.pixel_vit import IMAGE_SIZE
 from pipeline.models.timm_vit import EXAMPLE, timm_vit, timm_vit_names
+from pipeline.models.variant import PAPER, Variant, refuse_variant
 from pipeline.transforms import PIXEL_CHANNELS
 
 
@@ -24,19 +25,19 @@ def create_model(
     num_classes: int,
     input_shape: tuple[int, int, int] | None = None,
     drop_path: float = 0.0,
-    tokens: int = 64,
+    variant: Variant = PAPER,
     pretrained: bool | str = False,
 ) -> nn.Module:
     """Builds one of our models or any VisionTransformer of timm's, its weights drawn from torch's global generator.
 
     `input_shape` is [C,H,W] of one sample: latents, by default [192,16,16], or for a pixel baseline pixels, by default
     [3,256,256]. `drop_path` is the last block's stochastic depth rate in [0, 1), to which the blocks before it rise
-    linearly. `tokens` is what PatchReshape makes of 256 x 256 pixels: 64 as in the paper, or 256 for a ci2p_vit of one
-    scale. `pretrained` starts a timm model from timm's weights, or from a file of them if it is a path; nothing
-    else touches the network. The model maps float [B,C,H,W] to logits [B,num_classes].
+    linearly. `variant` is what a ci2p_vit of one scale has otherwise than the paper's. `pretrained` starts a timm model
+    from timm's weights, or from a file of them if it is a path; nothing else touches the network. The model maps float
+    [B,C,H,W] to logits [B,num_classes].
 
     Raises InputError for a name that is no such model (naming the nearest), for a shape that the model does not read,
-    for a number of tokens that it does not make, and for pretrained weights that do not exist, cannot be had or do not
+    for a variant that there is none of, and for pretrained weights that do not exist, cannot be had or do not
     fit.
     """
     is_ours = name in (*model_names(), *baseline_names())
@@ -44,7 +45,7 @@ def create_model(
         _refuse_unless_timm_vit(name)
     shape = input_shape or _default_shape(name)
     _refuse_other_input(name, shape)
-    arguments: dict[str, Any] = dict(tokens_argument(name, tokens))
+    arguments = variant_arguments(name, variant)
     if not is_ours:
         return timm_vit(name, num_classes=num_classes, latent_shape=shape, drop_path=drop_path, pretrained=pretrained)
     if pretrained:
@@ -79,16 +80,10 @@ def reads_pixels(name: str) -> bool:
     return name in baseline_names()
 
 
-def tokens_argument(name: str, tokens: int) -> dict[str, int]:
-    """What a number of tokens of a 256 x 256 image adds to timm's arguments. Raises InputError where it cannot be."""
-    if tokens == 64:
-        return {}
-    if name in one_scale_names() and tokens in STRIDES:
-        return {"patch_size": STRIDES[tokens]}
-    raise InputError(
-        f"tokens = {tokens} with model '{name}': ci2p_vit_tiny, _small, _base and _large make 64 or 256 tokens of "
-        "256 x 256 pixels, and the number of every other model is its own; name one of these, or leave tokens at 64"
-    )
+def variant_arguments(name: str, variant: Variant) -> dict[str, Any]:
+    """What a variant adds to timm's arguments. Raises InputError where it cannot be."""
+    refuse_variant(variant, name, one_scale=name in one_scale_names())
+    return variant.arguments()
 
 
 def _default_shape(name: str) -> tuple[int, int, int]:

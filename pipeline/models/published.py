@@ -13,9 +13,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 from pipeline.models.ci2p_vit import LATENT_SIZE
-from pipeline.models.model_factory import baseline_names, model_names, tokens_argument
+from pipeline.models.model_factory import baseline_names, model_names, variant_arguments
 from pipeline.models.patch_reshape import LATENT_CHANNELS
 from pipeline.models.timm_vit import EXAMPLE, timm_vit
+from pipeline.models.variant import Variant
 
 
 @register_model
@@ -48,10 +49,10 @@ def ci2p_timm_vit(
     return model
 
 
-def name_for_timm(model: str, tokens: int) -> tuple[str, dict[str, str] | dict[str, int]]:
-    """What timm builds a model by: a registered name, and the argument that says what the name does not."""
+def name_for_timm(model: str, variant: Variant) -> tuple[str, dict[str, Any]]:
+    """What timm builds a model by: a registered name, and the arguments that say what the name does not."""
     is_ours = model in (*model_names(), *baseline_names())
-    return (model, tokens_argument(model, tokens)) if is_ours else (ci2p_timm_vit.__name__, {"vit": model})
+    return (model, variant_arguments(model, variant)) if is_ours else (ci2p_timm_vit.__name__, {"vit": model})
 
 
 def build_by_name(architecture: str, num_classes: int, model_args: Mapping[str, Any]) -> nn.Module:

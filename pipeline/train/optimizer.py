@@ -2,26 +2,43 @@
 
 from collections.abc import Callable, Collection
 
-from timm.optim import param_groups_weight_decay
+from timm.optim import create_optimizer_v2, param_groups_weight_decay
 from timm.scheduler import CosineLRScheduler
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
 from pipeline.train.recipe import Recipe
 
 
-def build_optimizer(model: nn.Module, recipe: Recipe) -> AdamW:
-    """AdamW that decays kernels and matrices, and leaves biases, normalisation weights and embeddings alone.
+def build_optimizer(model: nn.Module, recipe: Recipe) -> Optimizer:
+    """The recipe's optimiser. It decays kernels and matrices, and leaves biases, norms' weights and embeddings alone.
 
     A model names in `no_weight_decay`, as timm's do, what is none of the former but has a matrix's shape.
     """
     spared: Callable[[], Collection[str]] = getattr(model, "no_weight_decay", tuple)
-    groups = param_groups_weight_decay(model, recipe.weight_decay, no_weight_decay_list=spared())
-    return AdamW(groups, lr=recipe.lr, betas=recipe.betas)
+    if recipe.optimizer == "adamw":
+        groups = param_groups_weight_decay(model, recipe.weight_decay, no_weight_decay_list=spared())
+        return AdamW(groups, lr=recipe.lr, betas=recipe.betas)
+    groups = param_groups_weight_decay(
+        model,
+        recipe.weight_decay,
+        no_weight_decay_list=spared(),
+        fallback_list=_classifier(model),
+        fallback_no_weight_decay=True,
+    )
+    momentum = recipe.betas[0]
+    return create_optimizer_v2(groups, opt=recipe.optimizer, lr=recipe.lr, momentum=momentum, betas=recipe.betas)
 
 
-def build_schedule(optimizer: AdamW, recipe: Recipe, steps_per_epoch: int) -> Scheduler:
+def _classifier(model: nn.Module) -> list[str]:
+    """Names of the classifier's weights, which Muon's author leaves to AdamW."""
+    find = getattr(model, "get_classifier", None)
+    own = {id(parameter) for parameter in find().parameters()} if find else set()
+    return [name for name, parameter in model.named_parameters() if id(parameter) in own]
+
+
+def build_schedule(optimizer: Optimizer, recipe: Recipe, steps_per_epoch: int) -> Scheduler:
     """Linear warm-up from `warmup_lr` to `lr`, then what the recipe's schedule says, down to `min_lr` where it falls.
 
     Stateless: `step_update(n)` sets the rate of step n, counted from 0, whatever was set before.
@@ -49,7 +66,7 @@ class _ConstantSchedule(Scheduler):
     """Warm-up, the same rate throughout, and a straight fall that ends at the last step; timm has none of the kind."""
 
     def __init__(
-        self, optimizer: AdamW, recipe: Recipe, num_warmup_steps: int, first_falling_step: int, num_steps: int
+        self, optimizer: Optimizer, recipe: Recipe, num_warmup_steps: int, first_falling_step: int, num_steps: int
     ) -> None:
         super().__init__(optimizer, "lr", t_in_epochs=False)
         self._recipe = recipe

@@ -41,6 +41,17 @@ class Recipe(BaseModel):
     tokens: Literal[64, 256] = 64
     """What PatchReshape makes of 256 x 256 pixels: 64 tokens, the paper's, or 256 of a ci2p_vit of one scale, for about
     four times the operations. Ours."""
+    class_token: bool = False
+    """Whether a ci2p_vit of one scale classifies by a token of its own in place of the mean of all. This and the next
+    three are off in the paper, and for searches."""
+    registers: int = Field(0, ge=0, le=64)
+    """Further tokens without a place that a ci2p_vit of one scale has (Darcet et al., "Vision Transformers Need
+    Registers")."""
+    pos_embed: Literal["none", "learn"] = "none"
+    """A learned positional embedding of a ci2p_vit of one scale, which ties it to one image size."""
+    layer_scale: float = Field(0.0, ge=0)
+    """What the factors on the branches of a ci2p_vit of one scale begin with; 0 is none (Touvron et al., "Going deeper
+    with Image Transformers": 1e-5; DeiT III: 1e-4)."""
     epochs: _Count = Field(300, ge=1)
     """How often each image is shown."""
     batch_size: _Count = Field(128, ge=1)
@@ -60,8 +71,12 @@ class Recipe(BaseModel):
     warmup_epochs: float = Field(PAPER_WARMUP_EPOCHS, ge=0)
     """Unless given: a fifteenth of the epochs, 20 at most, so that a short run keeps the paper's proportion; where the
     schedule is constant half an epoch."""
+    optimizer: Literal["adamw", "muon", "nadamuon"] = "adamw"
+    """timm's by these names. The last two orthogonalise the step of a matrix, scaled so that lr means what it means to
+    AdamW, and leave the classifier and all that is no matrix to AdamW, or NAdamW (Jordan, "Muon"; Si et al.,
+    "AdaMuon")."""
     betas: tuple[_Rate, _Rate] = (0.9, 0.999)
-    """AdamW's."""
+    """AdamW's; the first is Muon's momentum, the second AdaMuon's."""
     weight_decay: float = Field(0.05, ge=0)
     """On matrices and kernels only; biases and normalisation weights have none."""
     label_smoothing: _Rate = 0.1

@@ -28,7 +28,8 @@ from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.known_images import KnownImages, dump_known_images, parse_known_images
 from ci2p_cache.order import ORDER_VERSION
 from ci2p_cache.publish import publish
-from pipeline.models import create_model
+from pipeline.models import Variant, create_model
+from pipeline.models.variant import VARIANT_FIELDS
 from pipeline.running.machine import name_device
 from pipeline.train.data import TrainingData
 from pipeline.train.data_place import DataPlace, place_of
@@ -58,7 +59,7 @@ class ModelBuilder(Protocol):
         num_classes: int,
         input_shape: tuple[int, int, int],
         drop_path: float,
-        tokens: int,
+        variant: Variant,
         pretrained: bool | str,
     ) -> nn.Module: ...
 
@@ -91,6 +92,11 @@ class RunConfig(BaseModel):
     versions: dict[str, str]
     machine: str = ""
     """For people: the processor or GPU that computed it last; empty where an older ci2p wrote this."""
+
+    @property
+    def variant(self) -> Variant:
+        """Of the recipe's model."""
+        return Variant(**{name: getattr(self.recipe, name) for name in VARIANT_FIELDS})
 
     @property
     def run_id(self) -> str:
@@ -173,7 +179,7 @@ def build_model(config: RunConfig, build: ModelBuilder = create_model, *, pretra
         num_classes=len(config.data.classes),
         input_shape=config.data.input_shape,
         drop_path=config.recipe.drop_path,
-        tokens=config.recipe.tokens,
+        variant=config.variant,
         pretrained=pretrained,
     )
 

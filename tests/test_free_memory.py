@@ -9,7 +9,10 @@ from ci2p_cache.free_memory import free_memory_bytes, resident_limit_bytes
 
 GIB = 1 << 30
 V2 = "35 24 0:30 {shown} /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw,nsdelegate\n"
-V1 = "36 32 0:33 {shown} /sys/fs/cgroup/memory rw shared:7 - cgroup cgroup rw,memory\n35 32 0:31 / /x rw - cgroup c rw,cpu\n"
+V1 = (
+    "36 32 0:33 {shown} /sys/fs/cgroup/memory rw shared:7 - cgroup cgroup rw,memory\n"
+    "35 32 0:31 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n"
+)
 
 
 def system(root: Path, cgroup: str, mounts: str, files: dict[str, str]) -> Path:

@@ -73,8 +73,9 @@ def _groups(root: Path) -> Iterator[tuple[Path, _Files]]:
             continue
         top = root / mount.lstrip("/")
         # A container shows a part of the tree: all that is seen of a group elsewhere is where it begins.
-        path = PurePosixPath(own[kind])
-        below = path.relative_to(shown) if path.is_relative_to(shown) and ".." not in path.parts else PurePosixPath()
+        group = PurePosixPath(own[kind])
+        is_below = group.is_relative_to(shown) and ".." not in group.parts
+        below = group.relative_to(shown) if is_below else PurePosixPath()
         folder = top / below
         while True:
             yield folder, _VERSIONS[kind]

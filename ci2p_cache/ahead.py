@@ -1,7 +1,7 @@
 """Work that a thread does ahead of whoever takes what comes of it."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -17,7 +17,7 @@ def _nothing() -> None:
 
 def work_ahead(
     jobs: Iterable[Job], work: Callable[[Job], Done], count: int, *, at_end: Callable[[], None] = _nothing
-) -> Iterator[Done]:
+) -> Generator[Done, None, None]:
     """Yields what `work` makes of each job, in order, while one thread is `count` jobs ahead. Raises as `work` does.
 
     Once it is closed, or has raised, no thread is left; `at_end` is called before the last piece of work is waited for.

@@ -163,8 +163,8 @@ def open_pixel_data(
     """Opens train and val of a data set; `data_seed` is stage one's --seed: of the order and of what is held out.
 
     `crops` "fresh" shows, in place of each training image, a random-resized crop of it, another every epoch, drawn by
-    (the run's seed, epoch, key) alone. Images are decoded when batches are asked for, or under `on_error` "skip" once before, to leave out those that
-    cannot be. Raises InputError as `open_dataset`, `preprocessing` and `fresh_crops` do.
+    (the run's seed, epoch, key) alone. Images are decoded when batches are asked for, or under `on_error` "skip" once
+    before, to leave out those that cannot be. Raises InputError as `open_dataset`, `preprocessing` and `fresh_crops`.
     """
     shown = fresh_crops(crops, crop_scale, augment, resident)
     pre = preprocessing(image_size, short_edge, resize_mode, max_pixels=max_pixels)

@@ -49,8 +49,9 @@ def compute_ahead(
     """Yields items 0 to `count` - 1 in order, `ahead` of them computed by each of `workers` processes (0: by this one).
 
     `item_bytes` is what one item takes of memory, and of the shared memory through which it comes: where there is too
-    little of either for all of them, fewer are computed ahead. `name` says for a message where an item's work begins. Raises WorkError when
-    memory runs out, when a process is lost, and whatever Ci2pError an item raises; other errors come as they are.
+    little of either for all of them, fewer are computed ahead. `name` says for a message where an item's work begins.
+    Raises WorkError when memory runs out, when a process is lost, and whatever Ci2pError an item raises; other errors
+    come as they are.
     """
     workers, ahead = _within_memory(min(workers, count), ahead, item_bytes)
     loader: DataLoader[T | Ci2pError] = DataLoader(

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -20,6 +19,7 @@ from torch import Tensor
 from ci2p_cache.cache import Cache
 from ci2p_cache.codecs import Escaped
 from ci2p_cache.errors import InputError
+from ci2p_cache.free_memory import resident_limit_bytes as resident_limit_bytes
 from ci2p_cache.order import BatchOrder, Shards, Windows, window_shards
 from ci2p_cache.printable import counted
 from ci2p_cache.reader import ViewReader
@@ -30,7 +30,6 @@ logger = logging.getLogger("ci2p")
 Resident = Literal["auto", "cpu", "cuda", "off"]
 PLAIN_VIEW = 0
 _BATCHES_AHEAD = 3
-_RESIDENT_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -212,22 +211,3 @@ def to_latents(stored: Tensor, spec: CacheSpec, escaped: Escaped | None = None) 
         where, beyond = (torch.from_numpy(part).to(stored.device) for part in escaped)
         latents.view(-1)[where] = beyond.float()
     return latents.mul_(spec.step)
-
-
-def resident_limit_bytes() -> float:
-    """How much data this process may keep in memory: its share, among those of the machine, of half of what is free."""
-    return _RESIDENT_SHARE * free_memory_bytes() / int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
-def free_memory_bytes() -> int:
-    """Memory that this process may still take: what the system, or its container's limit, leaves."""
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                free = int(line.split()[1]) * 1024
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.exists() and used.exists() and limit.read_text().strip() != "max":
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
-    return max(0, free)

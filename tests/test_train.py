@@ -435,6 +435,17 @@ if case == "stopped":
 assert train_together().finished == (case == "killed")
 if case == "stopped":
     see_the_whole_batch()
+    seen = run
+    run = run if rank == 0 else run.parent / "not shared"
+    try:
+        train_together()
+    except InputError as error:
+        first, second = str(error).split(", and process 1 ")
+        assert first.startswith("process 0 would go on in epoch 2 after step 0 (") and second.startswith("at the begin")
+    else:
+        raise AssertionError("two places to go on from were accepted")
+    assert not run.exists() or rank == 0
+    run = seen
     short = torch.distributed.new_group(backend="gloo", timeout=timedelta(seconds=1))
     if rank:
         time.sleep(4)

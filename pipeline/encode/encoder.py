@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ci2p_cache.errors import InputError
+from ci2p_cache.printable import counted
 from pipeline.encode.codec import load_analysis
 from pipeline.encode.openvino_engine import openvino_transform
 from pipeline.running.bfloat16 import warn_of_slow_bfloat16
@@ -106,6 +107,11 @@ def resolve_device(device: str | torch.device, local_rank: int = 0) -> torch.dev
     if target.type != "cuda":
         return target
     index = local_rank if target.index is None else target.index
+    if target.index is None and local_rank >= torch.cuda.device_count() > 0:
+        raise InputError(
+            f"--device {device}: more processes on this machine than its {counted(torch.cuda.device_count(), 'GPU')}: "
+            f"process {local_rank} finds none; start as many as there are GPUs, or give --device cpu"
+        )
     if index >= torch.cuda.device_count():
         raise InputError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices; use cpu")
     return torch.device("cuda", index)

@@ -8,10 +8,7 @@ convolution of a block, and an average pool in the shortcut. It differs in the s
 the 1 x 1 convolution and fastai behind its norm, at four times the operations there, and in how the classifier begins.
 """
 
-from typing import Any, cast
-
 import timm
-import torch
 from timm.models.resnet import ResNet
 
 NAMES = ("resnet18", "resnet50d")
@@ -21,6 +18,4 @@ def pixel_cnn(name: str, *, num_classes: int, drop_path: float) -> ResNet:
     """Builds the model of a name in `NAMES`, for images of every size; `drop_path` as `create_model` has it."""
     model = timm.create_model(name, num_classes=num_classes, drop_path_rate=drop_path)
     assert isinstance(model, ResNet), name
-    # As the batches come: on a CPU the other order costs a copy for every convolution.
-    cast(Any, model).to(memory_format=torch.channels_last)
     return model

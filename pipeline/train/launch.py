@@ -1,5 +1,7 @@
 """Launch: the device, the precision and the other processes, through Lightning Fabric."""
 
+import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, cast
@@ -12,9 +14,10 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from torch import Tensor
 
 from ci2p_cache.errors import InputError
+from ci2p_cache.printable import counted
 from pipeline.running import signals
 from pipeline.running.bfloat16 import warn_of_slow_bfloat16
-from pipeline.running.launched import launched_as
+from pipeline.running.launched import Launched, launched_as
 from pipeline.running.peers import lost_peers, meet
 
 _FABRIC_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
@@ -24,6 +27,19 @@ _FABRIC_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
 }
 
 
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Without what Lightning says of its own choices, which are ours; its warnings come through."""
+    lightning = logging.getLogger("lightning_fabric")
+    before = lightning.level
+    lightning.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        lightning.setLevel(before)
+
+
+@_quiet_lightning()
 def launch(device: str, precision: str) -> Fabric:
     """Joins the processes that torchrun started, or stands alone.
 
@@ -33,8 +49,12 @@ def launch(device: str, precision: str) -> Fabric:
     accelerator, _, index = _resolve(device).partition(":")
     launched = launched_as()
     world_size, local_world_size = launched.world_size, launched.local_world_size
-    if world_size % local_world_size:
-        raise InputError(f"WORLD_SIZE {world_size} is no multiple of LOCAL_WORLD_SIZE {local_world_size}")
+    _refuse_uneven(launched)
+    if accelerator == "cuda" and local_world_size > (there := torch.cuda.device_count()):
+        raise InputError(
+            f"{local_world_size} processes on this machine, and torch finds {counted(there, 'GPU')}: start as many as "
+            f"there are GPUs (torchrun --nproc-per-node {there}, or --gpus all), or give --device cpu"
+        )
     if precision == "float16" and accelerator == "cpu":
         raise InputError("precision float16 needs a GPU; on the cpu use bfloat16 or float32")
     if index and world_size > 1:
@@ -55,6 +75,17 @@ def launch(device: str, precision: str) -> Fabric:
     if fabric.is_global_zero:
         warn_of_slow_bfloat16(fabric.device, precision)
     return fabric
+
+
+def _refuse_uneven(launched: Launched) -> None:
+    """Raises InputError unless every machine has as many processes; torchrun says how many machines there are."""
+    world, local = launched.world_size, launched.local_world_size
+    machines = os.environ.get("GROUP_WORLD_SIZE", "")
+    if world != local * int(machines) if machines.isdigit() else world % local:
+        raise InputError(
+            f"{counted(world, 'process')} in all, and {local} on this machine: training wants as many on each; give "
+            "torchrun the same --nproc-per-node everywhere"
+        )
 
 
 def _resolve(device: str) -> str:

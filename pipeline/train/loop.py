@@ -23,7 +23,7 @@ from pipeline.running.launched import launched_as
 from pipeline.running.lock import Lock
 from pipeline.running.peers import lost_peers
 from pipeline.running.progress import progress as show_progress
-from pipeline.train.checkpoint import Progress, newest_checkpoint, refuse_non_finite, save_checkpoint, take_previous
+from pipeline.train.checkpoint import Progress, refuse_non_finite, save_checkpoint, take_previous
 from pipeline.train.data import Batches, Share, TrainingData
 from pipeline.train.fetched import fetched_by_machine
 from pipeline.train.launch import agreed, deterministic_on_cpu, launch, step_seed
@@ -32,7 +32,7 @@ from pipeline.train.loggers.follower import Loggers, require_loggers
 from pipeline.train.loss_log import LossLog
 from pipeline.train.metrics_log import EpochMetrics, MetricsLog
 from pipeline.train.obstacles import refuse_untrainable, step_errors
-from pipeline.train.one_run import check_checkpoint, check_length, check_run, only_run_in
+from pipeline.train.one_run import only_run_in
 from pipeline.train.recipe import Recipe
 from pipeline.train.run_folder import (
     ModelBuilder,
@@ -42,6 +42,7 @@ from pipeline.train.run_folder import (
     write_config,
     writing_to,
 )
+from pipeline.train.same_start import find_start
 from pipeline.train.starting_point import remember_ancestor, start_from
 from pipeline.train.trained_model import check_best, save_best
 from pipeline.train.validation import validate
@@ -120,11 +121,7 @@ def _train(
     seen = traffic()
     torch.manual_seed(recipe.seed)
     config = resolve_config(recipe, data, run=run, device=str(share.device), world_size=share.world_size)
-    check_run(run, config)
-    checkpoint, is_previous = newest_checkpoint(run) or (None, False)
-    check_checkpoint(run, checkpoint, config)
-    if checkpoint is not None:
-        check_length(run, config, checkpoint.progress)
+    checkpoint, is_previous = find_start(run, config)
     model = build_model(config, build, pretrained=recipe.pretrained if checkpoint is None else False)
     if recipe.init_from and checkpoint is None:
         start_from(model, config)

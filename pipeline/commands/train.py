@@ -173,7 +173,7 @@ def train(
     default="vit_base",
     show_default=True,
     shell_complete=completion.baselines,
-    help="vit_base, _small, _tiny, _base_p32, cnn_vit ...",
+    help="vit_base, _small, _tiny, _base_p32, cnn_vit, resnet18, resnet50d ...",
 )
 @dataset_option(default="folder", show_default=True)
 @data_dir_option

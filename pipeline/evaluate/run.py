@@ -61,7 +61,7 @@ def evaluate(
     threads = default_workers() if workers is None else workers
     reads_pixels = is_pixels(data.spec)
     # Images that no cache knows, where none is given that does.
-    has_images = images_of_record(data.spec) is not None and shards is None
+    has_images = reads_pixels or (shards is None and images_of_record(data.spec) is not None)
     if reads_images and images is None and not has_images:
         raise InputError(f"{run} reads images; give --images DIR, or for a cache the exported file that reads latents")
     if reads_pixels and shards is not None:

@@ -2,9 +2,9 @@
 
     python benchmarks/checkpoints.py --shards caches/images [--model ci2p_vit_base] [--minutes 10 0.1] [--rounds 3]
 
-Trains some epochs anew for each clock, the clocks taking turns, so that what else the machine does falls on all. Of each
-it prints the seconds in all, those of steps and evaluations as metrics.jsonl has them (writing slows them down where
-they share cores with it), and what share of all is neither: copies, waiting, and at the end the last checkpoint.
+Trains some epochs anew for each clock, the clocks taking turns, so that what else the machine does falls on all. Prints
+the seconds in all, those of steps and evaluations as metrics.jsonl has them (writing slows them down where they share
+cores with it), and what share of all is neither: copies, waiting, and at the end the last checkpoint.
 """
 
 import argparse

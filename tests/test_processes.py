@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from ci2p_cache.errors import InputError
+from pipeline.encode.encoder import resolve_device
 from pipeline.running.launched import ALONE, Launched, launched_as
 from pipeline.running.processes import count_processes
+from pipeline.train.launch import launch
 from tests.conftest import REPOSITORY, call_ci2p, files_of, run_ci2p, write_image_folder
 from tests.test_cli import SMALL, refused
 
@@ -96,6 +98,27 @@ def test_what_torchrun_sets_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name)
     assert launched_as() == ALONE
+
+
+@pytest.mark.parametrize(
+    ("environment", "device", "named"),
+    [
+        ({"LOCAL_WORLD_SIZE": "3", "GROUP_WORLD_SIZE": "2"}, "cpu", "4 processes in all, and 3 on this machine"),
+        ({"LOCAL_WORLD_SIZE": "1", "GROUP_WORLD_SIZE": "2"}, "cpu", "4 processes in all, and 1 on this machine"),
+        ({"LOCAL_WORLD_SIZE": "3"}, "cpu", "give torchrun the same --nproc-per-node everywhere"),
+        ({"LOCAL_WORLD_SIZE": "4"}, "cuda", r"4 processes on this machine, and torch finds 2 GPUs: start as many as"),
+    ],
+)
+def test_processes_without_a_place_are_refused(
+    environment: dict[str, str], device: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for name, value in ({"RANK": "0", "WORLD_SIZE": "4", "LOCAL_RANK": "0"} | environment).items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match=named):
+        launch(device, "float32")
+    with pytest.raises(InputError, match=r"more processes on this machine than its 2 GPUs: process 2 finds none"):
+        resolve_device("cuda", local_rank=2)
 
 
 def test_what_ends_one_process_is_said_once(home: Path) -> None:

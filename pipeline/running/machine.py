@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from ci2p_cache.extras import EXTRAS
-from ci2p_cache.loader import free_memory_bytes
+from ci2p_cache.free_memory import free_memory_bytes
 from ci2p_cache.printable import counted
 from pipeline.running.cores import num_cores
 

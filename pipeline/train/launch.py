@@ -1,5 +1,7 @@
 """Launch: the device, the precision and the other processes, through Lightning Fabric."""
 
+import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, cast
@@ -12,31 +14,52 @@ from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvir
 from torch import Tensor
 
 from ci2p_cache.errors import InputError
+from ci2p_cache.printable import counted
 from pipeline.running import signals
 from pipeline.running.bfloat16 import warn_of_slow_bfloat16
-from pipeline.running.launched import launched_as
+from pipeline.running.launched import Launched, launched_as
 from pipeline.running.peers import lost_peers, meet
+from pipeline.train.precision import refuse_unable
 
 _FABRIC_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "float32": "32-true",
+    "tf32": "32-true",
     "bfloat16": "bf16-mixed",
     "float16": "16-mixed",
 }
 
 
+@contextmanager
+def _quiet_lightning() -> Iterator[None]:
+    """Without what Lightning says of its own choices, which are ours; its warnings come through."""
+    lightning = logging.getLogger("lightning_fabric")
+    before = lightning.level
+    lightning.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        lightning.setLevel(before)
+
+
+@_quiet_lightning()
 def launch(device: str, precision: str) -> Fabric:
     """Joins the processes that torchrun started, or stands alone.
 
-    `device` is auto, cpu, cuda, cuda:N or mps; under torchrun each process takes the device of its local rank.
-    Raises InputError for a device that is not there, or a precision that it cannot do.
+    `device` is auto, cpu, cuda, cuda:N or mps; under torchrun each process takes the device of its local rank. With
+    precision tf32 or float32 the steps belong into `float32_products`. Raises InputError for a device that is not
+    there, or a precision that it cannot do, and where machines have different numbers of processes, or more than GPUs.
     """
-    accelerator, _, index = _resolve(device).partition(":")
+    resolved = resolve_device(device)
+    accelerator, _, index = resolved.partition(":")
     launched = launched_as()
     world_size, local_world_size = launched.world_size, launched.local_world_size
-    if world_size % local_world_size:
-        raise InputError(f"WORLD_SIZE {world_size} is no multiple of LOCAL_WORLD_SIZE {local_world_size}")
-    if precision == "float16" and accelerator == "cpu":
-        raise InputError("precision float16 needs a GPU; on the cpu use bfloat16 or float32")
+    _refuse_uneven(launched)
+    if accelerator == "cuda" and local_world_size > (there := torch.cuda.device_count()):
+        raise InputError(
+            f"{local_world_size} processes on this machine, and torch finds {counted(there, 'GPU')}: start as many as "
+            f"there are GPUs (torchrun --nproc-per-node {there}, or --gpus all), or give --device cpu"
+        )
+    refuse_unable(resolved, precision)
     if index and world_size > 1:
         raise InputError(f"--device {device} under torchrun would put every process on it; use --device {accelerator}")
     fabric = Fabric(
@@ -57,7 +80,19 @@ def launch(device: str, precision: str) -> Fabric:
     return fabric
 
 
-def _resolve(device: str) -> str:
+def _refuse_uneven(launched: Launched) -> None:
+    """Raises InputError unless every machine has as many processes; torchrun says how many machines there are."""
+    world, local = launched.world_size, launched.local_world_size
+    machines = os.environ.get("GROUP_WORLD_SIZE", "")
+    if world != local * int(machines) if machines.isdigit() else world % local:
+        raise InputError(
+            f"{counted(world, 'process')} in all, and {local} on this machine: training wants as many on each; give "
+            "torchrun the same --nproc-per-node everywhere"
+        )
+
+
+def resolve_device(device: str) -> str:
+    """cpu, mps, cuda or cuda:N for one of those or auto. Raises InputError for a device that is not there."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     kind, _, index = device.partition(":")

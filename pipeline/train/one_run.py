@@ -83,7 +83,8 @@ def check_run(run: Path, config: RunConfig) -> None:
     worth = [path for pattern in _WORTH_KEEPING for path in sorted(run.glob(pattern))]
     if worth:
         refused = f"{run} holds {worth[0].name} and no {NEWEST} to go on from, and is not written over; "
-        if not (run / CONFIG).exists() or worth != [run / METRICS]:
+        is_run = (run / CONFIG).exists() and (worth == [run / METRICS] or not (run / METRICS).exists())
+        if not is_run:
             raise InputError(f"{refused}give another --out, or move that away")
         refuse_other_run(run, read_config(run), config)
     elif (run / CONFIG).exists():

@@ -141,6 +141,9 @@ def test_it_learns_a_separable_problem(tmp_path: Path) -> None:
     assert result.final_top1 is not None and result.final_top1 >= 0.95
     assert result.best_top1 == max(line["val_top1"] for line in lines)
     assert result.images_per_s > 0 and result.seconds > 0
+    assert result.best_confusion is not None and list(map(sum, result.best_confusion)) == [7, 7, 7]
+    assert sum(row[label] for label, row in enumerate(result.best_confusion)) / 21 == result.best_top1
+    assert train_toy(tmp_path, epochs=8, drop_path=0.0).best_confusion is None  # it is finished: nothing was evaluated
 
 
 def test_a_run_folder_holds_what_the_contract_names(whole_run: Path) -> None:

@@ -74,6 +74,8 @@ class TrainResult:
     """Training steps alone, those of an unfinished epoch too; 0 before the first."""
     seconds: float
     params: int
+    best_confusion: list[list[int]] | None = None
+    """What the best weights confuse, of `Validation`; None where this call has not evaluated them."""
 
 
 def train(
@@ -204,7 +206,7 @@ def _train(
         if lock is not None:
             seal = read_seal(run / BEST) if progress.best_epoch else ""
             writer = stack.enter_context(CheckpointWriter(run, lock, config, seal))
-        stop, told = False, None
+        stop, told, confusion = False, None, None
         while progress.epoch < recipe.epochs and not stop:
             is_due = False
             # Train: the epoch's steps, with checkpoints between them.
@@ -229,7 +231,7 @@ def _train(
             found = None
             if epoch % recipe.eval_every == 0 or epoch == recipe.epochs:
                 learner.share_statistics()
-                found = validate(fabric, learner.evaluated, val_batches)
+                found = validate(fabric, learner.evaluated, val_batches, num_classes=len(data.classes))
                 told = agreed(fabric)
                 if told:  # the whole evaluation comes again
                     save(progress, wait=True)
@@ -237,6 +239,7 @@ def _train(
                 progress = replace(progress, last_top1=found.top1)
                 if found.top1 > progress.best_top1:
                     progress = replace(progress, best_top1=found.top1, best_epoch=epoch)
+                    confusion = found.confusion
             eval_seconds = time.monotonic() - started
 
             # Record. The line is for whoever watches: a checkpoint holds all of them, and a resume goes by those.
@@ -281,7 +284,7 @@ def _train(
         logger.info("%s stopped in time in epoch %d; run the same command to go on", run, progress.epoch + 1)
     fabric.barrier()
     progress = replace(progress, total_seconds=progress.total_seconds + saving_seconds)
-    return _result(run, recipe, progress, images_per_step, params)
+    return replace(_result(run, recipe, progress, images_per_step, params), best_confusion=confusion)
 
 
 @dataclass(frozen=True)

@@ -124,7 +124,7 @@ def _train(
     type=click.Choice(["auto", "cpu", "cuda", "off"]),
     default="auto",
     show_default=True,
-    help="Where the whole cache is held; auto: in memory if it fits.",
+    help="Where the whole cache is held; auto: on the GPU or in memory if it fits.",
 )
 @cache_dir_option
 @cache_gb_option

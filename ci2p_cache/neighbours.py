@@ -31,8 +31,8 @@ def shared_memory(num_bytes: int, neighbours: Neighbours) -> mmap.mmap | None:
             made = (f"/proc/{os.getpid()}/fd/{descriptor}", os.fstat(descriptor).st_ino)
         except OSError:  # a system that counts what is asked for, not what is used
             pass
-    made = neighbours.exchange(made)[0]
-    opened = None if made is None else _open(*made, num_bytes)
+    found: tuple[str, int] | None = neighbours.exchange(made)[0]
+    opened = None if found is None else _open(found[0], found[1], num_bytes)
     is_shared = all(neighbours.exchange(opened is not None))
     if descriptor is not None:
         os.close(descriptor)

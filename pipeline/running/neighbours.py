@@ -24,9 +24,8 @@ def neighbours(world_size: int) -> Iterator[Neighbours | None]:
         return
     # By gloo, whatever the default group speaks: what is said is objects. Of a machine alone, whose processes may have
     # more to say than those of another.
-    own, every = torch.distributed.new_subgroups(
-        group_size=launched.local_world_size, timeout=peer_timeout(), backend="gloo"
-    )
+    make_groups: Any = torch.distributed.new_subgroups
+    own, every = make_groups(group_size=launched.local_world_size, timeout=peer_timeout(), backend="gloo")
 
     def exchange(found: Any) -> list[Any]:
         gathered = [None] * launched.local_world_size

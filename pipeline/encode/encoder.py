@@ -16,9 +16,11 @@ from ci2p_cache.printable import counted
 from pipeline.encode.codec import load_analysis
 from pipeline.encode.openvino_engine import openvino_transform
 from pipeline.running.bfloat16 import warn_of_slow_bfloat16
+from pipeline.transforms import freeze
 
 Precision = Literal["float32", "bfloat16"]
 Engine = Literal["torch", "openvino"]
+DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,13 @@ class Encoder:
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> Tensor:
         """uint8 RGB [B, 3, S, S] on any device -> latents float32 [B, 192, S / 16, S / 16] on the encoder's."""
-        images = pixels.to(self.device, non_blocking=True).float().div_(255)
+        pixels = pixels.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        # By a tensor, for by a number a GPU multiplies with its reciprocal, which is another float for some values.
+        images = pixels / torch.full((), 255.0, device=self.device)
         if self.engine == "openvino":
             return self.transform(images)
-        images = images.contiguous(memory_format=torch.channels_last)
-        with exact_float32(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
-            latents: Tensor = self.transform(images)
+        with exact_float32():
+            latents: Tensor = self.transform(images.to(DTYPES[self.precision]))
         return latents.float().contiguous()
 
     def views(self, pixels: Tensor, names: tuple[str, ...]) -> Tensor:
@@ -88,7 +91,8 @@ def load_encoder(
     if engine == "openvino":
         return Encoder(openvino_transform(transform, precision), weights_sha256, target, precision, engine)
     warn_of_slow_bfloat16(target, precision)
-    frozen = transform.requires_grad_(False).to(target).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    frozen = freeze(transform, DTYPES[precision]).to(target)
+    frozen = frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Encoder(frozen, weights_sha256, target, precision)
 
 

@@ -3,8 +3,7 @@
 Legend: B images, S image size, H = W = S / 16.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +15,7 @@ from ci2p_cache.printable import counted
 from pipeline.encode.codec import load_analysis
 from pipeline.encode.openvino_engine import openvino_transform
 from pipeline.running.bfloat16 import warn_of_slow_bfloat16
+from pipeline.running.tf32 import float32_products
 from pipeline.transforms import freeze
 
 Precision = Literal["float32", "bfloat16"]
@@ -41,7 +41,7 @@ class Encoder:
         images = pixels / torch.full((), 255.0, device=self.device)
         if self.engine == "openvino":
             return self.transform(images)
-        with exact_float32():
+        with float32_products(tf32=False):
             latents: Tensor = self.transform(images.to(DTYPES[self.precision]))
         return latents.float().contiguous()
 
@@ -55,20 +55,6 @@ class Encoder:
         renderings = {"plain": lambda: pixels, "mirror": lambda: pixels.flip(-1)}
         latents = self(torch.cat([renderings[name]() for name in names]))
         return latents.view(len(names), -1, *latents.shape[1:]).transpose(0, 1)
-
-
-@contextmanager
-def exact_float32() -> Iterator[None]:
-    """float32 that is float32 on CUDA too, where torch lets convolutions round their inputs to TF32's ten bits.
-
-    So rounded, some of the cached integers would be other ones than a CPU's.
-    """
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def load_encoder(

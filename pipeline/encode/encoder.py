@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.printable import counted
@@ -76,10 +76,15 @@ def load_encoder(
     transform, weights_sha256 = load_analysis(weights)
     if engine == "openvino":
         return Encoder(openvino_transform(transform, precision), weights_sha256, target, precision, engine)
-    warn_of_slow_bfloat16(target, precision)
-    frozen = freeze(transform, DTYPES[precision]).to(target)
+    return frozen_encoder(transform, weights_sha256, target, precision)
+
+
+def frozen_encoder(transform: nn.Module, weights_sha256: str, device: torch.device, precision: Precision) -> Encoder:
+    """The encoder that a transform is, on a device; the transform itself stays as it is."""
+    warn_of_slow_bfloat16(device, precision)
+    frozen = freeze(transform, DTYPES[precision]).to(device)
     frozen = frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Encoder(frozen, weights_sha256, target, precision)
+    return Encoder(frozen, weights_sha256, device, precision)
 
 
 def resolve_device(device: str | torch.device, local_rank: int = 0) -> torch.device:

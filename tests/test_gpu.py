@@ -11,13 +11,16 @@ import torch
 
 from ci2p_cache.cache import open_cache
 from ci2p_cache.loader import BatchLoader
+from pipeline.baselines.on_the_fly import encode_on_the_fly
 from pipeline.encode.encoder import load_encoder
 from pipeline.running.tf32 import float32_products
 from pipeline.train.checkpoint import load_checkpoint
+from pipeline.train.data import Share
 from pipeline.train.loop import train
 from pipeline.train.metrics_log import read_metrics
 from pipeline.train.run_folder import read_config
 from tests.conftest import encode_folder, run_ci2p, write_image_folder
+from tests.test_baseline import pixel_data
 from tests.test_processes import ENCODE
 from tests.toy_training import ToyData, build_small, toy_recipe
 
@@ -53,6 +56,20 @@ def test_a_cache_is_read_the_same_wherever_it_is_held(images: Path, tmp_path: Pa
     for resident in ("off", "cpu", "cuda"):
         for (ours, our_labels), (theirs, their_labels) in zip(batches("cuda", resident), expected, strict=True):
             assert torch.equal(ours, theirs) and torch.equal(our_labels, their_labels), resident
+
+
+@pytest.mark.parametrize("settings", [{"resident": "cpu"}, {"resident": "off", "workers": 2, "crops": "fresh"}])
+def test_pixels_are_the_cpu_s_and_so_are_their_latents(images: Path, settings: dict[str, object]) -> None:
+    pixels = pixel_data(images, **settings)
+    for data in (pixels, encode_on_the_fly(pixels)):
+        ours, theirs = (
+            list(data.train_batches(Share(0, 1, torch.device(device)), batch_size=8, seed=1, flip=True).epoch(1))
+            for device in ("cuda", "cpu")
+        )
+        for here, there in zip(ours, theirs, strict=True):
+            assert torch.equal(here.labels.cpu(), there.labels)
+            changed = here.latents.cpu() != there.latents
+            assert changed.float().mean() < (1e-4 if data is not pixels else 1e-9)
 
 
 def test_float32_training_is_the_cpu_s(tmp_path: Path) -> None:

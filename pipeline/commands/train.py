@@ -16,6 +16,7 @@ from pipeline.commands.options import (
     column_options,
     data_dir_option,
     dataset_option,
+    fresh_crop_options,
     given_once,
     gpus_option,
     image_size_option,
@@ -38,7 +39,7 @@ _TRAIN_GROUPS = {
 _BASELINE_GROUPS = {
     "What": "data-dir dataset model out val-fraction data-seed on-error max-pixels",
     "Table": "image-column label-column key-column class-names",
-    "Images": "image-size short-edge resize-mode",
+    "Images": "image-size crops crop-scale augment short-edge resize-mode",
     "Recipe": _RECIPE,
     "Machine": _MACHINE,
 }
@@ -181,6 +182,7 @@ def train(
 @image_size_option
 @short_edge_option
 @resize_mode_option
+@fresh_crop_options
 @click.option("--data-seed", type=int, default=0, show_default=True, help="What --seed is to `encode`.")
 @recipe_options
 @click.option("--workers", type=click.IntRange(0), help="Decoding processes. Default: one a core, 16 at most.")
@@ -204,6 +206,9 @@ def baseline(
     image_size: int,
     short_edge: int | None,
     resize_mode: Any,
+    crops: Any,
+    crop_scale: tuple[float, float] | None,
+    augment: Any,
     data_seed: int,
     recipe: str,
     out: Path | None,
@@ -239,6 +244,9 @@ def baseline(
         image_size=image_size,
         short_edge=short_edge,
         resize_mode=resize_mode,
+        crops=crops,
+        crop_scale=crop_scale,
+        augment=augment,
         data_seed=data_seed,
         resident=resident,
         on_error=on_error,

@@ -38,6 +38,9 @@ def _data_words(run: RunRecord) -> list[str]:
     spec = pixel_spec_of_record(data.spec)
     words = ["baseline", "--dataset", spec.dataset, "--image-size", str(spec.image_size)]
     words += ["--short-edge", str(spec.short_edge), "--resize-mode", spec.resize_mode]
+    if spec.crops is not None and spec.crop_scale is not None:
+        words += ["--crops", spec.crops, "--crop-scale", *(f"{share:g}" for share in spec.crop_scale)]
+        words += ["--augment", spec.augment or "none"]
     if spec.data_dir is not None:
         words += ["--data-dir", spec.data_dir]
     if spec.val_fraction is not None:

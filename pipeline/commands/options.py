@@ -108,23 +108,6 @@ def augment_option(help: str) -> Callable[..., Any]:
     return click.option("--augment", type=choice, default="none", show_default=True, help=help)
 
 
-def fresh_crop_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """--crops and those that go with it, where images are read every epoch anew."""
-    for option in (
-        augment_option("What the crops go through besides, as in `ci2p encode`."),
-        crop_scale_option,
-        click.option(
-            "--crops",
-            type=click.Choice(["none", "fresh"]),
-            default="none",
-            show_default=True,
-            help="fresh: a random-resized crop of each image, another every epoch.",
-        ),
-    ):
-        command = option(command)
-    return command
-
-
 def given_once(argument: str | None, option: str | None, name: str) -> str | None:
     """What was given as a plain argument or as the option of this name. Raises InputError where both were."""
     if argument is not None and option is not None:

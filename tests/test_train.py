@@ -8,7 +8,6 @@ import pickle
 import shutil
 import signal
 import time
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,10 @@ from ci2p_cache import order
 from ci2p_cache.disk_cache import LocalDisk
 from ci2p_cache.errors import InputError, WorkError
 from pipeline.models import create_model
-from pipeline.running.launched import launched_as
-from pipeline.running.peers import lost_peers
 from pipeline.train.checkpoint import Checkpoint, load_checkpoint, refuse_non_finite, save_checkpoint
 from pipeline.train.data import open_training_data
 from pipeline.train.launch import step_seed
-from pipeline.train.loop import TrainResult, train
+from pipeline.train.loop import train
 from pipeline.train.metrics_log import MetricsLog, read_metrics
 from pipeline.train.optimizer import build_optimizer, build_schedule
 from pipeline.train.recipe import Recipe
@@ -35,6 +32,7 @@ from pipeline.train.trained_model import load_model
 from tests.conftest import run_ci2p, upload_cache
 from tests.equal_runs import assert_same_run
 from tests.forked import Forked
+from tests.torchrun_training import train_by_torchrun
 from tests.toy_training import EVERYTHING, Killed, ToyData, build_small, toy_recipe, train_toy
 
 
@@ -322,7 +320,8 @@ def test_a_step_s_seed_is_its_own() -> None:
     ("device", "precision", "message"),
     [
         ("gpu", "float32", r"--device 'gpu' is unknown; use auto, cpu, cuda"),
-        ("cpu", "float16", r"precision float16 needs a GPU"),
+        ("cpu", "float16", r"precision float16: it needs a GPU, and the device is the cpu; use bfloat16 or float32"),
+        ("cpu", "tf32", r"precision tf32: it is what NVIDIA's GPUs do, and the device is the cpu; use bfloat16 or fl"),
         ("cuda:99", "float32", r"--device cuda:99: torch finds \d+ CUDA devices"),
     ],
 )
@@ -389,46 +388,6 @@ def test_t3_a_streamed_run_resumes_whatever_memory_is_free(
     fetched = [line["fetched_bytes"] for line in read_metrics(tmp_path / "kept run")]
     assert stored <= fetched[0][0] < 1.5 * stored and fetched[1] == [0]  # the item lists are among it
     assert all(line["fetched_bytes"][0] > 0 for line in read_metrics(tmp_path / "whole"))
-
-
-def train_by_torchrun(arguments: list[str]) -> None:
-    """What `torchrun --nproc-per-node 2 --max-restarts 1` does with `_train_together(*arguments)`."""
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=2,
-        max_restarts=1,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        start_method="fork",
-    )
-    elastic_launch(config, _train_together)(*arguments)
-
-
-def _train_together(run: str, case: str) -> None:
-    rank, is_first = int(os.environ["RANK"]), os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
-    fault = ("SIGKILL", 1, 2) if case == "killed" and is_first and rank else None
-    data = ToyData(input_shape=(8, 8, 8), fault=fault)
-
-    def train_with(**settings: object) -> TrainResult:
-        calls = [lambda metrics: case == "stopped"]
-        recipe = toy_recipe(**EVERYTHING, **settings)
-        return train(recipe, data, Path(run), device="cpu", build=build_small, callbacks=calls)
-
-    if case == "stopped":
-        with pytest.raises(InputError, match="batch_size = 9 does not divide by 2 processes"):
-            train_with(batch_size=9)
-    assert train_with().finished == (case == "killed")
-    if case == "stopped":
-        short = torch.distributed.new_group(backend="gloo", timeout=timedelta(seconds=1))
-        if rank:
-            time.sleep(4)
-            return
-        said = r"process 0 of 2 has lost another one: nothing came from it for 600 s \(CI2P_PEER"
-        with pytest.raises(WorkError, match=said), lost_peers(launched_as()):
-            torch.distributed.all_reduce(torch.zeros(1), group=short)
 
 
 @pytest.fixture(scope="module")

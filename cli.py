@@ -14,6 +14,7 @@ import click
 
 from ci2p_cache.errors import Ci2pError, WorkError, describe_system_error
 from ci2p_cache.printable import printable
+from pipeline.commands.baseline import baseline
 from pipeline.commands.caches import convert, inspect, verify
 from pipeline.commands.checks import checks
 from pipeline.commands.complexity import complexity
@@ -27,7 +28,7 @@ from pipeline.commands.output import printable_lines
 from pipeline.commands.reader import ReaderGone, is_gone, leave
 from pipeline.commands.recipes import recipes
 from pipeline.commands.report import report
-from pipeline.commands.train import baseline, train
+from pipeline.commands.train import train
 from pipeline.running import signals
 from pipeline.running.memory import is_out_of_memory
 

@@ -36,6 +36,7 @@ from training import endless, matrix_rate, seconds_of
 from ci2p_cache.publish import publish
 from pipeline.encode.encoder import load_encoder
 from pipeline.encode.preprocess import load_pixels, preprocessing
+from pipeline.running.tf32 import float32_products
 from pipeline.train.data import Share, open_training_data
 
 _ROUNDS = 10
@@ -49,12 +50,14 @@ def card(options: argparse.Namespace) -> Iterator[Row]:
     target = torch.empty_like(source)
     seconds = statistics.median(seconds_of(lambda: target.copy_(source), device) for _ in range(_ROUNDS))
     yield {"copy_GB_s": 2 * num_bytes / seconds / 1e9}
-    for precision, tf32 in (("bfloat16", False), ("float32", False), ("float32", True)):
-        if tf32 and not is_gpu:
-            continue
-        torch.backends.cuda.matmul.allow_tf32 = tf32
-        yield {"product": "tf32" if tf32 else precision, "TMAC_s": matrix_rate(device, precision, _ROUNDS) / 1e12}
-    torch.backends.cuda.matmul.allow_tf32 = False
+    for precision in ("bfloat16", "float32") + (("tf32",) if is_gpu else ()):
+        yield {"product": precision, "TMAC_s": product_rate(options.device, precision) / 1e12}
+
+
+def product_rate(device: str, precision: str) -> float:
+    """Multiply-adds a second."""
+    with float32_products(tf32=precision == "tf32"):
+        return matrix_rate(torch.device(device), precision, _ROUNDS)
 
 
 def integers(options: argparse.Namespace) -> Iterator[Row]:
@@ -80,7 +83,7 @@ def integers(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def steps(options: argparse.Namespace) -> Iterator[Row]:
-    peak = matrix_rate(torch.device(options.device), options.precision, _ROUNDS)
+    peak = product_rate(options.device, options.precision)
     for name in options.models:
         for batch_size in options.batches:
             for compiled in (False, True):
@@ -93,7 +96,7 @@ def steps(options: argparse.Namespace) -> Iterator[Row]:
 def feeding(options: argparse.Namespace) -> Iterator[Row]:
     cache, _ = encoded(options)
     name, batch_size = options.models[0], min(256, max(options.batches))
-    peak = matrix_rate(torch.device(options.device), options.precision, _ROUNDS)
+    peak = product_rate(options.device, options.precision)
     held = ("off", "cpu") + (("cuda",) if options.device.startswith("cuda") else ())
     for resident in (None, *held):
         if resident is None:
@@ -172,7 +175,7 @@ def main() -> None:
     parser.add_argument("--models", default="ci2p_vit_base,ci2p_vit_ds,vit_base_p32")
     parser.add_argument("--batches", default="128,256,1024")
     parser.add_argument("--image-size", type=int, default=256)
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="bfloat16")
+    parser.add_argument("--precision", choices=["float32", "tf32", "bfloat16"], default="bfloat16")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--steps", type=int, default=30, help="a lap")
     parser.add_argument("--json", type=Path)

@@ -11,6 +11,7 @@ from training import TRAINING_MACS, wait_for
 
 from pipeline.models import create_model, reads_pixels
 from pipeline.models.complexity import measure
+from pipeline.running.tf32 import float32_products
 from pipeline.train.data import Batch
 from pipeline.train.launch import launch, step_seed
 from pipeline.train.learner import Learner
@@ -44,6 +45,18 @@ def rates(
     peak: float,
 ) -> Row:
     """Of whole steps, a lap of them without a wait between, as in a training."""
+    with float32_products(tf32=options.precision == "tf32"):
+        return _rates(name, batch_size, compiled, batches, options, peak)
+
+
+def _rates(
+    name: str,
+    batch_size: int,
+    compiled: bool,
+    batches: Iterator[Batch],
+    options: argparse.Namespace,
+    peak: float,
+) -> Row:
     device = torch.device(options.device)
     recipe = Recipe(model=name, batch_size=batch_size, precision=options.precision, compile=compiled)
     fabric = launch(options.device, options.precision)
@@ -58,7 +71,7 @@ def rates(
         nonlocal step
         begin = time.perf_counter()
         for _ in range(count):
-            learner.learn(next(batches), step, step_seed(0, 0, step, 0))
+            learner.learn(next(batches), step, step_seed(0, 0, step))
             step += 1
         host = time.perf_counter() - begin
         wait_for(device)

@@ -5,9 +5,8 @@ Legend: N samples, V views, B batch, C latent channels, H = W latent grid.
 
 import logging
 import os
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ci2p_cache.ahead import BATCHES_AHEAD, work_ahead
 from ci2p_cache.cache import Cache
 from ci2p_cache.codecs import Escaped
 from ci2p_cache.errors import InputError
@@ -29,7 +29,6 @@ logger = logging.getLogger("ci2p")
 
 Resident = Literal["auto", "cpu", "cuda", "off"]
 PLAIN_VIEW = 0
-_BATCHES_AHEAD = 3
 
 
 @dataclass(frozen=True)
@@ -105,29 +104,22 @@ class BatchLoader:
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """Yields the batches of an epoch from `first_step` on, reading ahead in a thread."""
         windows = self._order.windows(epoch) if self._resident is None else None
-        with ThreadPoolExecutor(1, thread_name_prefix="ci2p-load") as ahead:
-            pending: deque[tuple[NDArray[np.int64], Future[tuple[Tensor, Escaped | None]]]] = deque()
-            try:
-                for samples, views in self._order.epoch(epoch, first_step):
-                    pending.append((samples, ahead.submit(self._stored, samples, views, windows)))
-                    if len(pending) > _BATCHES_AHEAD:
-                        yield self._batch(*pending.popleft())
-                while pending:
-                    yield self._batch(*pending.popleft())
-            finally:
-                for _, future in pending:
-                    future.cancel()
-                self._reader.cancel_prefetch()
+
+        def load(step: tuple[NDArray[np.int64], NDArray[np.int64]]) -> _Stored:
+            return self._stored(*step, windows)
+
+        steps = self._order.epoch(epoch, first_step)
+        loaded = work_ahead(steps, load, BATCHES_AHEAD, at_end=self._reader.cancel_prefetch)
+        with closing(loaded):
+            for stored in loaded:
+                yield self._batch(stored)
 
     def keys_of(self, batch: Batch) -> list[str]:
         """The key of each of the samples of one of its batches. Raises WorkError when the item list is damaged."""
         keys = self.cache.read_keys()
         return [keys[sample] for sample in self.cache.samples_at(batch.positions).tolist()]
 
-    def _stored(
-        self, samples: NDArray[np.int64], views: NDArray[np.int64], windows: Windows | None
-    ) -> tuple[Tensor, Escaped | None]:
-        """Stored values [B, C, H, W], and what those of them stand for that are escapes."""
+    def _stored(self, samples: NDArray[np.int64], views: NDArray[np.int64], windows: Windows | None) -> "_Stored":
         if windows is not None:
             self._reader.prefetch(windows.ahead(samples))
         positions = self.cache.positions_of(samples)
@@ -138,13 +130,13 @@ class BatchLoader:
             batch = torch.from_numpy(self._reader.read(positions, views))
         if self.device.type == "cuda" and not batch.is_cuda:
             batch = batch.pin_memory()
-        return batch, None if self._escapes is None else self._escapes.among(rows)
+        escaped = None if self._escapes is None else self._escapes.among(rows)
+        return _Stored(batch, escaped, self.cache.labels_of(samples), positions)
 
-    def _batch(self, samples: NDArray[np.int64], future: "Future[tuple[Tensor, Escaped | None]]") -> Batch:
-        stored, escaped = future.result()
-        stored = stored.to(self.device, non_blocking=True)
-        labels = torch.from_numpy(self.cache.labels_of(samples)).to(self.device, non_blocking=True)
-        return Batch(to_latents(stored, self.cache.spec, escaped), labels, self.cache.positions_of(samples))
+    def _batch(self, stored: "_Stored") -> Batch:
+        values = stored.values.to(self.device, non_blocking=True)
+        labels = torch.from_numpy(stored.labels).to(self.device, non_blocking=True)
+        return Batch(to_latents(values, self.cache.spec, stored.escaped), labels, stored.positions)
 
     def _load_resident(self, resident: Resident) -> Tensor | None:
         """The whole split as stored values [num_items * V, C, H, W], or None to read it batch by batch."""
@@ -171,6 +163,16 @@ class BatchLoader:
         whole = load_resident(self.cache, self._reader, self.device if resident == "cuda" else torch.device("cpu"))
         logger.info("%s/%s is resident: %.2f GiB", self.cache.path, self.cache.split, need / 2**30)
         return whole
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A batch as it is stored, on the host or, of a split that is held there, on the device."""
+
+    values: Tensor  # [B, C, H, W]
+    escaped: Escaped | None  # what those of them stand for that are escapes
+    labels: NDArray[np.int64]  # [B]
+    positions: NDArray[np.int64]  # [B]
 
 
 def order_window(cache: Cache, resident: Resident) -> int:

@@ -26,6 +26,7 @@ RECORD_IMAGES: dict[str, int | None] = {"zarr": None, "webdataset": 64}
 ENCODER_STRIDE = 16
 _ITEMS_AT_ONCE = 1 << 14
 SPEC = "spec.json"
+ON_THE_FLY = "on_the_fly"  # beside the fields of a spec that a run keeps: its latents were never in a cache
 
 
 class CacheSpec(BaseModel):
@@ -199,7 +200,7 @@ def read_spec(path: AnyPath) -> CacheSpec:
 def spec_of_record(fields: Mapping[str, Any]) -> CacheSpec:
     """The spec that a run or an exported model keeps of its data. Raises InputError when it is none."""
     try:
-        return CacheSpec.model_validate(fields)
+        return CacheSpec.model_validate({name: value for name, value in fields.items() if name != ON_THE_FLY})
     except ValidationError as error:
         raise InputError(
             f"what the model keeps of the cache that it was trained on is damaged ({complaint(error)}); put back the "

@@ -1,6 +1,8 @@
 """Pixel baselines: the same images in the same order as a cache, the same loop, and an evaluation of their own."""
 
 import json
+import multiprocessing
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,9 @@ import pytest
 import torch
 
 from ci2p_cache.errors import InputError, WorkError
+from pipeline.baselines.pixel_spec import PixelSpec
 from pipeline.baselines.pixels import PixelData, open_pixel_data
+from pipeline.encode.crops import Crops, load_crop
 from pipeline.encode.encoder import load_encoder
 from pipeline.train.data import Share, open_training_data
 from tests.conftest import CLASSES, call_ci2p, write_image_folder
@@ -50,6 +54,53 @@ def test_pixels_from_memory_and_from_files_are_the_same(image_folder: Path) -> N
     assert len(batches[0]) == len(batches[1]) == 4
     for ours, theirs in zip(*batches, strict=True):
         assert torch.equal(ours.latents, theirs.latents) and torch.equal(ours.labels, theirs.labels)
+
+
+def test_fresh_crops_are_drawn_by_seed_epoch_and_image_alone(image_folder: Path) -> None:
+    shown = {"crops": "fresh", "crop_scale": (0.3, 0.6), "augment": "randaugment"}
+    data = pixel_data(image_folder, **shown)
+    batches = data.train_batches(ALONE, batch_size=4, seed=5, flip=False)
+    whole = [batch.latents for batch in batches.epoch(2)]
+    again = pixel_data(image_folder, workers=1, **shown).train_batches(ALONE, batch_size=4, seed=5, flip=False)
+    assert torch.equal(torch.cat(whole[2:]), torch.cat([batch.latents for batch in again.epoch(2, 2)]))
+    (samples, _), *_ = batches.order.epoch(2)
+    item = int(batches.source.sample_to_item[samples[0]])
+    key, crops = data.train.keys[item], Crops(1, (0.3, 0.6), 5, "randaugment")
+    drawn = load_crop(data.train.read_bytes(item), key, data.pixel_spec.preprocessing, crops, 2)
+    assert torch.equal(whole[0][0], torch.tensor(drawn) / 255)
+    others = [
+        data.train_batches(ALONE, batch_size=21, seed=seed, flip=False).epoch(epoch) for seed, epoch in ((5, 3), (6, 2))
+    ]
+    for other in others:
+        assert not torch.equal(next(other).latents.sum(0), torch.cat(whole).sum(0))
+    assert data.val_batches(ALONE, batch_size=4).resident is not None and batches.resident is None
+    assert data.fingerprint != pixel_data(image_folder).fingerprint
+    assert PixelSpec.model_validate(data.spec).crop_scale == (0.3, 0.6) and "crops" not in pixel_data(image_folder).spec
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"crop_scale": (0.5, 1.0)}, "--crop-scale 0.5 1 is for crops; give --crops fresh too"),
+        ({"augment": "authors"}, "--augment authors is of crops, .*; give --crops fresh too"),
+        ({"crops": "fresh", "crop_scale": (0.0, 1.0)}, "--crop-scale 0 1: give the least and the largest share"),
+        ({"crops": "fresh", "resident": "cpu"}, "--resident cpu and --crops fresh: .*; use --resident auto"),
+    ],
+)
+def test_crops_that_cannot_be_are_refused(image_folder: Path, settings: dict[str, object], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        pixel_data(image_folder, **settings)
+
+
+@pytest.mark.parametrize("settings", [{"resident": "cpu"}, {"resident": "off", "workers": 1}])
+def test_an_epoch_that_is_left_leaves_no_thread_and_no_process(image_folder: Path, settings: dict[str, object]) -> None:
+    before = {*threading.enumerate()}, {*multiprocessing.active_children()}
+    batches = pixel_data(image_folder, **settings).train_batches(ALONE, batch_size=2, seed=0, flip=True)
+    epoch = batches.epoch(0)
+    first = next(epoch)
+    del epoch
+    assert len(first.labels) == 2
+    assert {*threading.enumerate()} <= before[0] and {*multiprocessing.active_children()} <= before[1]
 
 
 def test_t2_ranks_share_every_global_batch_and_the_validation_images(image_folder: Path) -> None:

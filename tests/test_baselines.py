@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from ci2p_cache.errors import InputError
 from pipeline.models import CnnVit, baseline_names, create_model
 from pipeline.train.optimizer import build_optimizer
 from pipeline.train.recipe import Recipe
@@ -25,12 +26,24 @@ def num_params(model: nn.Module) -> int:
         ("vit_tiny_p32", 5_942_986),
         ("cnn_vit", 88_964_010),  # CI2P-ViT's, encoder included
         ("cnn_vit_tiny", 8_576_298),
+        ("resnet18", 11_181_642),
+        ("resnet50d", 23_547_754),
     ],
 )
 def test_parameter_counts(name: str, params: int) -> None:
     assert name in baseline_names()
     with torch.device("meta"):
         assert num_params(create_model(name, num_classes=10)) == params
+
+
+def test_a_plain_cnn_reads_pixels_as_they_are_at_every_size() -> None:
+    torch.manual_seed(0)
+    model = create_model("resnet18", num_classes=5, input_shape=(3, 64, 64), drop_path=0.1)
+    assert {type(module) for module in model.modules() if "Norm" in type(module).__name__} == {nn.BatchNorm2d}
+    for size in (64, 96):
+        assert model(torch.rand(2, 3, size, size)).shape == (2, 5)
+    with pytest.raises(InputError, match=r"'resnet18' reads pixels, .*`ci2p baseline --model resnet18`"):
+        create_model("resnet18", num_classes=5, input_shape=(192, 16, 16))
 
 
 def test_the_baseline_differs_from_ci2p_vit_in_its_tokens_alone() -> None:

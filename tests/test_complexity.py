@@ -18,7 +18,7 @@ FlopCountAnalysis = pytest.importorskip("fvcore.nn", reason="needs the extra [co
 from ci2p_cache.errors import InputError
 from pipeline.models import baseline_names, create_model, model_names, reads_pixels
 from pipeline.models.complexity import Complexity, measure, table
-from tests.conftest import call_ci2p
+from tests.conftest import REPOSITORY, call_ci2p
 
 SIZES = (256, 384, 512)
 # The paper's second decimal and beyond, as rebuilt and counted: with the attention products, and without.
@@ -110,6 +110,18 @@ def test_the_paper_s_figures_are_for_its_ten_classes() -> None:
     assert thousand.params - ten.params == 990 * 769
     assert (thousand.paper_params, thousand.paper_gmacs) == (None, None)
     assert (ten.paper_params, ten.paper_gmacs) == (88_960_000, None)
+
+
+def test_the_page_s_table_is_what_is_counted(ours: dict[tuple[str, int], Complexity]) -> None:
+    page = (REPOSITORY / "docs/models.md").read_text().partition("## Parameters and multiply-accumulates")[2]
+    cells = [line.split("|")[1:] for line in page.splitlines() if line.startswith("| `")]
+    rows = {row[0].strip(" `"): row[1:] for row in cells}
+    assert sorted(rows) == sorted([*model_names(), *baseline_names()])
+    counted = {name: [ours[name, size] for size in SIZES] for name in PARAMS}
+    for name, sizes in (counted | {each.model: [each] for each in measure(["resnet18", "resnet50d"])}).items():
+        assert rows[name][0].strip() == f"{sizes[0].params:,}"
+        for cell, figures in ((1, [s.gmacs for s in sizes]), (2, [s.gmacs_trained for s in sizes])):
+            assert rows[name][cell].strip().startswith(" / ".join(f"{figure:.2f}" for figure in figures)), name
 
 
 def test_the_command_measures_every_model(tmp_path: Path) -> None:

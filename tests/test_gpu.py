@@ -11,11 +11,16 @@ import torch
 
 from ci2p_cache.cache import open_cache
 from ci2p_cache.loader import BatchLoader
+from pipeline.baselines.on_the_fly import encode_on_the_fly
 from pipeline.encode.encoder import load_encoder
+from pipeline.running.tf32 import float32_products
 from pipeline.train.checkpoint import load_checkpoint
+from pipeline.train.data import Share
 from pipeline.train.loop import train
 from pipeline.train.metrics_log import read_metrics
+from pipeline.train.run_folder import read_config
 from tests.conftest import encode_folder, run_ci2p, write_image_folder
+from tests.test_baseline import pixel_data
 from tests.test_processes import ENCODE
 from tests.toy_training import ToyData, build_small, toy_recipe
 
@@ -53,22 +58,56 @@ def test_a_cache_is_read_the_same_wherever_it_is_held(images: Path, tmp_path: Pa
             assert torch.equal(ours, theirs) and torch.equal(our_labels, their_labels), resident
 
 
+@pytest.mark.parametrize("settings", [{"resident": "cpu"}, {"resident": "off", "workers": 2, "crops": "fresh"}])
+def test_pixels_are_the_cpu_s_and_so_are_their_latents(images: Path, settings: dict[str, object]) -> None:
+    pixels = pixel_data(images, **settings)
+    for data in (pixels, encode_on_the_fly(pixels)):
+        ours, theirs = (
+            list(data.train_batches(Share(0, 1, torch.device(device)), batch_size=8, seed=1, flip=True).epoch(1))
+            for device in ("cuda", "cpu")
+        )
+        for here, there in zip(ours, theirs, strict=True):
+            assert torch.equal(here.labels.cpu(), there.labels)
+            changed = here.latents.cpu() != there.latents
+            assert changed.float().mean() < (1e-4 if data is not pixels else 1e-9)
+
+
 def test_float32_training_is_the_cpu_s(tmp_path: Path) -> None:
     losses = []
     for device in ("cpu", "cuda"):
-        train(toy_recipe(drop_path=0.0), ToyData(), tmp_path / device, device=device, build=build_small)
+        recipe = toy_recipe(drop_path=0.0, precision="float32")
+        train(recipe, ToyData(), tmp_path / device, device=device, build=build_small)
         losses.append([line["train_loss"] for line in read_metrics(tmp_path / device)])
     assert losses[1] == pytest.approx(losses[0], abs=0.02)
+
+
+def test_tf32_rounds_products_and_convolutions_and_nothing_else_does() -> None:
+    x, kernel = torch.randn(256, 256, device="cuda"), torch.randn(64, 64, 3, 3, device="cuda")
+    images = torch.randn(4, 64, 32, 32, device="cuda").contiguous(memory_format=torch.channels_last)
+    exact = x.double() @ x.double(), torch.nn.functional.conv2d(images.double(), kernel.double())
+    for is_tf32, bounds in ((False, (0, 1e-5)), (True, (1e-5, 1e-2))):
+        with float32_products(tf32=is_tf32):
+            found = x @ x, torch.nn.functional.conv2d(images, kernel)
+        for ours, theirs in zip(found, exact, strict=True):
+            error = float((ours - theirs).abs().max() / theirs.abs().max())
+            assert bounds[0] <= error < bounds[1], (is_tf32, error)
+
+
+def test_a_run_on_a_card_takes_what_suits_it(tmp_path: Path) -> None:
+    train(toy_recipe(epochs=1), ToyData(), tmp_path, device="cuda", build=build_small)
+    is_ampere = torch.cuda.get_device_capability() >= (8, 0)
+    assert (read_config(tmp_path).recipe.precision == "bfloat16") == is_ampere
 
 
 @pytest.mark.parametrize(
     "settings",
     [
+        {"precision": "tf32"},
         {"precision": "bfloat16"},
         {"precision": "float16", "grad_clip": 1.0},
         {"precision": "bfloat16", "compile": True, "ema_decay": 0.9, "grad_clip": 1.0, "mixup": 0.8},
     ],
-    ids=["bfloat16", "float16 and clipping", "compiled"],
+    ids=["tf32", "bfloat16", "float16 and clipping", "compiled"],
 )
 def test_a_run_that_is_stopped_goes_on_to_the_same_end(tmp_path: Path, settings: dict[str, object]) -> None:
     recipe = toy_recipe(**settings)
@@ -100,7 +139,18 @@ def test_two_cards_learn_what_one_does(images: Path, tmp_path: Path) -> None:
     for count in (1, 2):
         run = tmp_path / f"run{count}"
         command = ["train", str(cache), "--model", "ci2p_vit_tiny", "--epochs", "2", "--batch-size", "8"]
-        done = run_ci2p(*command, "--set", "drop_path=0.0", "--out", str(run), "--gpus", str(count), cwd=tmp_path)
+        done = run_ci2p(
+            *command,
+            "--set",
+            "drop_path=0.0",
+            "--precision",
+            "float32",
+            "--out",
+            str(run),
+            "--gpus",
+            str(count),
+            cwd=tmp_path,
+        )
         assert done.returncode == 0, done.stderr
         losses.append([line["train_loss"] for line in read_metrics(run)])
     assert losses[1] == pytest.approx(losses[0], abs=1e-3)

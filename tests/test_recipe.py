@@ -14,7 +14,7 @@ def test_defaults_are_the_paper_s() -> None:
     assert (recipe.model, recipe.epochs, recipe.batch_size) == ("ci2p_vit_base", 300, 128)
     assert (recipe.lr, recipe.min_lr, recipe.betas, recipe.weight_decay) == (1e-4, 1.25e-6, (0.9, 0.999), 0.05)
     assert (recipe.label_smoothing, recipe.drop_path, recipe.warmup_epochs) == (0.1, 0.1, 20.0)
-    assert (recipe.grad_clip, recipe.flip, recipe.precision) == (0.0, "alternating", "float32")
+    assert (recipe.grad_clip, recipe.flip, recipe.precision) == (0.0, "alternating", "auto")
     assert (recipe.mixup, recipe.cutmix, recipe.erase, recipe.token_drop, recipe.window, recipe.ema_decay) == (0,) * 6
 
 
@@ -78,7 +78,7 @@ def test_overrides_win_and_none_is_not_given(tmp_path: Path) -> None:
         ),
         ("token_drop = 1.0", r"^token_drop = 1\.0 .*: input should be less than 1$"),
         ("flip = 'random'", r"^flip = 'random' .*: input should be 'alternating' or 'none'$"),
-        ("precision = 'fp16'", r"^precision = 'fp16' .*'float32', 'bfloat16' or 'float16'$"),
+        ("precision = 'fp16'", r"^precision = 'fp16' .*'auto', 'float32', 'tf32', 'bfloat16' or 'float16'$"),
         ("betas = [0.9, 1.5]", r"^betas\[1\] = 1\.5 in recipe .*: input should be less than 1$"),
         ("epochs = 'many'", r"^epochs = 'many' in recipe .*integer"),
         (

@@ -322,7 +322,8 @@ def test_a_step_s_seed_is_its_own() -> None:
     ("device", "precision", "message"),
     [
         ("gpu", "float32", r"--device 'gpu' is unknown; use auto, cpu, cuda"),
-        ("cpu", "float16", r"precision float16 needs a GPU"),
+        ("cpu", "float16", r"precision float16: it needs a GPU, and the device is the cpu; use bfloat16 or float32"),
+        ("cpu", "tf32", r"precision tf32: it is what NVIDIA's GPUs do, and the device is the cpu; use bfloat16 or fl"),
         ("cuda:99", "float32", r"--device cuda:99: torch finds \d+ CUDA devices"),
     ],
 )
@@ -392,11 +393,13 @@ def test_t3_a_streamed_run_resumes_whatever_memory_is_free(
 
 
 TOGETHER = """
-import os, sys, time
+import copy, os, sys, time
 from datetime import timedelta
 from pathlib import Path
 import torch.distributed
 from ci2p_cache.errors import InputError, WorkError
+from pipeline.models import create_model
+from pipeline.models.global_batch import see_global_batch
 from pipeline.running.launched import launched_as
 from pipeline.running.peers import lost_peers
 from pipeline.train.loop import train
@@ -409,6 +412,20 @@ def train_together(**settings):
     calls = [lambda metrics: case == "stopped"]
     return train(toy_recipe(**EVERYTHING, **settings), data, run, device="cpu", build=build_small, callbacks=calls)
 
+def see_the_whole_batch():
+    pixels_BCHW = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(0)
+    alone = create_model("resnet18", num_classes=3, input_shape=(3, 64, 64), drop_path=0.2).train()
+    together = see_global_batch(copy.deepcopy(alone), rank, 2, torch.device("cpu"))
+    for model, mine in ((alone, pixels_BCHW), (together, pixels_BCHW[rank::2])):
+        torch.manual_seed(2)  # for stochastic depth
+        model(mine).square().sum().backward()
+    for (name, ours), (_, theirs) in zip(together.named_parameters(), alone.named_parameters()):
+        torch.distributed.all_reduce(ours.grad)
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-3 * float(theirs.grad.abs().max()))
+    for ours, theirs in zip(together.buffers(), alone.buffers()):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
 if case == "stopped":
     try:
         train_together(batch_size=9)
@@ -418,6 +435,7 @@ if case == "stopped":
         raise AssertionError("a batch of 9 was accepted")
 assert train_together().finished == (case == "killed")
 if case == "stopped":
+    see_the_whole_batch()
     seen = run
     run = run if rank == 0 else run.parent / "not shared"
     try:

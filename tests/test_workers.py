@@ -138,7 +138,7 @@ def test_little_shared_memory_makes_fewer_ahead_then_fewer_workers(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(free, 0, free))
     assert computed(Items(), workers=4, ahead=4, item_bytes=1_000) == [0, 1, 2, 3, 4]
     assert made == [planned]
-    assert ("has 0 MB free" in caplog.text) == (free < 10_000_000)
+    assert ("/ has 0 MB for it" in caplog.text) == (free < 10_000_000)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,10 @@ from click.shell_completion import CompletionItem
 
 # The names that `models.model_names` and `models.baseline_names` give, for which torch and timm would be imported.
 MODELS = ("ci2p_vit_base", "ci2p_vit_ds", "ci2p_vit_large", "ci2p_vit_small", "ci2p_vit_tiny")
-BASELINES = ("cnn_vit", "cnn_vit_tiny", "vit_base", "vit_base_p32", "vit_small", "vit_tiny", "vit_tiny_p32")
+BASELINES = (
+    *("cnn_vit", "cnn_vit_tiny", "resnet18", "resnet50d"),
+    *("vit_base", "vit_base_p32", "vit_small", "vit_tiny", "vit_tiny_p32"),
+)
 
 Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 

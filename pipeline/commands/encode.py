@@ -12,7 +12,9 @@ from pipeline.commands.gpus import STARTED_BY_GPUS, is_first, runs_elsewhere
 from pipeline.commands.local_path import CachePath
 from pipeline.commands.options import (
     STORES,
+    augment_option,
     column_options,
+    crop_scale_option,
     data_dir_option,
     dataset_option,
     device_option,
@@ -88,14 +90,8 @@ GROUPS = {
 @click.option(
     "--crops", type=click.IntRange(0), default=0, show_default=True, help="Random-resized crops of each training image."
 )
-@click.option("--crop-scale", type=float, nargs=2, metavar="LOW HIGH", help="Of the area. Default: 0.25 1.0.")
-@click.option(
-    "--augment",
-    type=click.Choice(["none", "randaugment", "authors"]),
-    default="none",
-    show_default=True,
-    help="What crops go through besides; authors: as the paper's authors do, docs/paper.md.",
-)
+@crop_scale_option
+@augment_option("What crops go through besides; authors: as the paper's authors do, docs/paper.md.")
 @weights_option
 @device_option
 @gpus_option

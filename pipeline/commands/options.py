@@ -97,6 +97,16 @@ resize_mode_option = click.option(
     help="squash: the whole image, its shape not kept.",
 )
 
+crop_scale_option = click.option(
+    "--crop-scale", type=float, nargs=2, metavar="LOW HIGH", help="Of the area. Default: 0.25 1.0."
+)
+
+
+def augment_option(help: str) -> Callable[..., Any]:
+    """--augment, of crops."""
+    choice = click.Choice(["none", "randaugment", "authors"])
+    return click.option("--augment", type=choice, default="none", show_default=True, help=help)
+
 
 def given_once(argument: str | None, option: str | None, name: str) -> str | None:
     """What was given as a plain argument or as the option of this name. Raises InputError where both were."""

@@ -42,8 +42,8 @@ def recipe_options(command: Any) -> Any:
         click.option("--seed", type=int, help="Of weights, order and augmentation. Default: the recipe's."),
         click.option(
             "--precision",
-            type=click.Choice(["float32", "bfloat16", "float16"]),
-            help="Of the matrix products. Default: the recipe's.",
+            type=click.Choice(["auto", "float32", "tf32", "bfloat16", "float16"]),
+            help="auto: bfloat16 on a GPU, float32 on a CPU. Default: the recipe's.",
         ),
         click.option(
             "--compile/--no-compile", default=None, help="torch.compile the model, or not. Default: the recipe's."

@@ -56,15 +56,17 @@ class Crops:
 NO_CROPS = Crops()
 
 
-def random_crops(count: int, scale: tuple[float, float] | None, seed: int, augment: Augment = "none") -> Crops:
+def random_crops(
+    count: int, scale: tuple[float, float] | None, seed: int, augment: Augment = "none", *, option: str = "--crops K"
+) -> Crops:
     """Checked `Crops`, of 25 to 100 % of the area without a `scale`.
 
-    Raises InputError for a scale or an augmentation without crops.
+    Raises InputError for a scale or an augmentation without crops, which the `option` asks for.
     """
     if augment != "none" and not count:
-        raise InputError(f"--augment {augment} is of crops, the plain view stays plain; give --crops K too")
+        raise InputError(f"--augment {augment} is of crops, the plain view stays plain; give {option} too")
     if scale is not None and not count:
-        raise InputError(f"--crop-scale {scale[0]:g} {scale[1]:g} is for crops; give --crops K too, or leave it out")
+        raise InputError(f"--crop-scale {scale[0]:g} {scale[1]:g} is for crops; give {option} too, or leave it out")
     return Crops(count, scale or DEFAULT_SCALE, seed, augment)
 
 
@@ -78,24 +80,33 @@ def crops_of(spec: CacheSpec) -> Crops:
 def load_renderings(data: bytes, key: str, preprocessing: Preprocessing, crops: Crops) -> NDArray[np.uint8]:
     """The plain rendering of an encoded image, then its crops, from one decoding: uint8 RGB [1 + K, 3, S, S].
 
-    A crop is cut from the picture at its full size and resized as if nothing were around it, as torchvision does, and
-    then augmented.
     Raises BadImage as `load_pixels` does.
     """
     decoded = decode_scaled(data, preprocessing.least_side, preprocessing.max_pixels)
     size = preprocessing.image_size
-    image = decoded.image
     with memory_for(decoded.size):
         renderings = [render_plain(decoded, preprocessing)]
-        for number in range(crops.count):
-            crop = image.crop(crop_box(image.size, crops, key, number))
-            square_3SS = render(crop, (0, 0, *crop.size), size)
-            if crops.augment != "none":
-                square = Image.fromarray(square_3SS.transpose(1, 2, 0))
-                square = augment_crop(square, crops.augment, seed=crops.seed, key=key, number=number)
-                square_3SS = np.asarray(square).transpose(2, 0, 1)
-            renderings.append(square_3SS)
+        renderings += [_render_crop(decoded.image, size, crops, key, number) for number in range(crops.count)]
         return np.stack(renderings)
+
+
+def load_crop(data: bytes, key: str, preprocessing: Preprocessing, crops: Crops, number: int) -> NDArray[np.uint8]:
+    """One crop of an encoded image, whatever `crops.count`: uint8 RGB [3, S, S]. Raises BadImage as `load_pixels`."""
+    image = decode_scaled(data, preprocessing.least_side, preprocessing.max_pixels).image
+    with memory_for(image.size):
+        return _render_crop(image, preprocessing.image_size, crops, key, number)
+
+
+def _render_crop(image: Image.Image, size: int, crops: Crops, key: str, number: int) -> NDArray[np.uint8]:
+    """A crop, cut from the picture at its full size, resized as if nothing were around it, as torchvision does, and
+    then augmented: uint8 RGB [3, S, S]."""
+    crop = image.crop(crop_box(image.size, crops, key, number))
+    square_3SS = render(crop, (0, 0, *crop.size), size)
+    if crops.augment == "none":
+        return square_3SS
+    square = Image.fromarray(square_3SS.transpose(1, 2, 0))
+    square = augment_crop(square, crops.augment, seed=crops.seed, key=key, number=number)
+    return np.asarray(square).transpose(2, 0, 1)
 
 
 def crop_box(image_size: tuple[int, int], crops: Crops, key: str, number: int) -> tuple[int, int, int, int]:

@@ -1,6 +1,7 @@
 """Image files -> batches of pixels, in worker processes that run ahead of the encoder.
 
-Legend: B images, R renderings of each (the plain one, then its crops; never their mirror images), S image size.
+Legend: B images, R renderings of each (the plain one, then its crops; or one crop alone; never their mirror images),
+S image size.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from torch.utils.data import Dataset
 
 from ci2p_cache.items import ImageContent, hash_content
 from ci2p_cache.marker import Failure
-from pipeline.encode.crops import NO_CROPS, Crops, load_renderings
+from pipeline.encode.crops import NO_CROPS, Crops, load_crop, load_renderings
 from pipeline.encode.datasets.split import ImageSplit
 from pipeline.encode.preprocess import BadImage, Preprocessing, unreadable
 from pipeline.encode.workers import compute_ahead, in_shared_memory
@@ -44,10 +45,18 @@ class PixelBatch:
 class _PixelBatches(Dataset[PixelBatch]):
     """Batch number -> its pixels; what the worker processes hold."""
 
-    def __init__(self, split: ImageSplit, preprocessing: Preprocessing, crops: Crops, batches: Sequence[Sequence[int]]):
+    def __init__(
+        self,
+        split: ImageSplit,
+        preprocessing: Preprocessing,
+        crops: Crops,
+        only: int | None,
+        batches: Sequence[Sequence[int]],
+    ):
         self._split = split
         self._preprocessing = preprocessing
         self._crops = crops
+        self._only = only
         self._batches = batches
 
     def __getitem__(self, number: int) -> PixelBatch:
@@ -60,13 +69,23 @@ class _PixelBatches(Dataset[PixelBatch]):
             key = self._split.keys[index]
             try:
                 data, contents[index] = read_item(self._split, index)
-                images.append(load_renderings(data, key, self._preprocessing, self._crops))
+                images.append(self._render(data, key))
                 indices.append(index)
             except BadImage as error:
                 failures.append(Failure(key=key, reason=error.reason))
-        nothing = np.empty((1 + self._crops.count, 0, 3, size, size), np.uint8)
+        nothing = np.empty((_num_renderings(self._crops, self._only), 0, 3, size, size), np.uint8)
         pixels = np.stack(images, axis=1) if images else nothing
         return PixelBatch(indices, in_shared_memory(torch.from_numpy(pixels)), failures, contents)
+
+    def _render(self, data: bytes, key: str) -> NDArray[np.uint8]:
+        """[R, 3, S, S]."""
+        if self._only is None:
+            return load_renderings(data, key, self._preprocessing, self._crops)
+        return load_crop(data, key, self._preprocessing, self._crops, self._only)[None]
+
+
+def _num_renderings(crops: Crops, only: int | None) -> int:
+    return 1 + crops.count if only is None else 1
 
 
 def read_item(split: ImageSplit, index: int) -> tuple[bytes, ImageContent]:
@@ -90,15 +109,17 @@ def decode_batches(
     workers: int,
     pin: bool,
     crops: Crops = NO_CROPS,
+    only: int | None = None,
     largest: int | None = None,
 ) -> Iterator[PixelBatch]:
     """Yields the batches in order, decoded by `workers` processes (0: by this one). Raises as `compute_ahead` does.
 
-    `largest` is the size of the largest batch, where that is known without looking at all of them.
+    `only` is the number of the one crop to show in place of the plain rendering and `crops.count` of them. `largest` is
+    the size of the largest batch, where that is known without looking at all of them.
     """
-    renderings, size = 1 + crops.count, preprocessing.image_size
+    renderings, size = _num_renderings(crops, only), preprocessing.image_size
     return compute_ahead(
-        _PixelBatches(split, preprocessing, crops, batches),
+        _PixelBatches(split, preprocessing, crops, only, batches),
         len(batches),
         workers=workers,
         ahead=max(1, _BATCHES_AHEAD // renderings),

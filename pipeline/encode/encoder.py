@@ -3,19 +3,19 @@
 Legend: B images, S image size, H = W = S / 16.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.printable import counted
 from pipeline.encode.codec import load_analysis
 from pipeline.encode.openvino_engine import openvino_transform
 from pipeline.running.bfloat16 import warn_of_slow_bfloat16
+from pipeline.running.tf32 import float32_products
 
 Precision = Literal["float32", "bfloat16"]
 Engine = Literal["torch", "openvino"]
@@ -38,7 +38,10 @@ class Encoder:
         if self.engine == "openvino":
             return self.transform(images)
         images = images.contiguous(memory_format=torch.channels_last)
-        with exact_float32(), torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        with (
+            float32_products(tf32=False),
+            torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"),
+        ):
             latents: Tensor = self.transform(images)
         return latents.float().contiguous()
 
@@ -52,20 +55,6 @@ class Encoder:
         renderings = {"plain": lambda: pixels, "mirror": lambda: pixels.flip(-1)}
         latents = self(torch.cat([renderings[name]() for name in names]))
         return latents.view(len(names), -1, *latents.shape[1:]).transpose(0, 1)
-
-
-@contextmanager
-def exact_float32() -> Iterator[None]:
-    """float32 that is float32 on CUDA too, where torch lets convolutions round their inputs to TF32's ten bits.
-
-    So rounded, some of the cached integers would be other ones than a CPU's.
-    """
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def load_encoder(
@@ -87,9 +76,14 @@ def load_encoder(
     transform, weights_sha256 = load_analysis(weights)
     if engine == "openvino":
         return Encoder(openvino_transform(transform, precision), weights_sha256, target, precision, engine)
-    warn_of_slow_bfloat16(target, precision)
-    frozen = transform.requires_grad_(False).to(target).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return Encoder(frozen, weights_sha256, target, precision)
+    return frozen_encoder(transform, weights_sha256, target, precision)
+
+
+def frozen_encoder(transform: nn.Module, weights_sha256: str, device: torch.device, precision: Precision) -> Encoder:
+    """The encoder that a transform is, brought to a device as it stands: no copy is made of its weights."""
+    warn_of_slow_bfloat16(device, precision)
+    frozen = transform.requires_grad_(False).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Encoder(frozen, weights_sha256, device, precision)
 
 
 def resolve_device(device: str | torch.device, local_rank: int = 0) -> torch.device:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ci2p_cache.errors import Ci2pError, WorkError
+from ci2p_cache.free_memory import resident_limit_bytes
 from pipeline.running import signals
 from pipeline.running.cores import num_cores
 from pipeline.running.launched import launched_as
@@ -47,11 +48,12 @@ def compute_ahead(
 ) -> Iterator[T]:
     """Yields items 0 to `count` - 1 in order, `ahead` of them computed by each of `workers` processes (0: by this one).
 
-    `item_bytes` is what one item takes of the shared memory through which it comes: where there is too little for all
-    of them, fewer are computed ahead. `name` says for a message where an item's work begins. Raises WorkError when
-    memory runs out, when a process is lost, and whatever Ci2pError an item raises; other errors come as they are.
+    `item_bytes` is what one item takes of memory, and of the shared memory through which it comes: where there is too
+    little of either for all of them, fewer are computed ahead. `name` says for a message where an item's work begins.
+    Raises WorkError when memory runs out, when a process is lost, and whatever Ci2pError an item raises; other errors
+    come as they are.
     """
-    workers, ahead = _within_shared_memory(min(workers, count), ahead, item_bytes)
+    workers, ahead = _within_memory(min(workers, count), ahead, item_bytes)
     loader: DataLoader[T | Ci2pError] = DataLoader(
         _Guarded(items, count),
         batch_size=None,
@@ -114,23 +116,27 @@ class _Guarded(Dataset[T | Ci2pError]):
         return _short_of_memory()
 
 
-def _within_shared_memory(workers: int, ahead: int, item_bytes: int) -> tuple[int, int]:
-    """(workers, ahead) for which the shared memory that is free now has room; workers are given up last."""
-    if not workers or not SHARED_MEMORY.is_dir():
+def _within_memory(workers: int, ahead: int, item_bytes: int) -> tuple[int, int]:
+    """(workers, ahead) for which there is room now; workers are given up last."""
+    if not workers:
         return workers, ahead
-    free = shutil.disk_usage(SHARED_MEMORY).free
-    room = int(free * _SHARE) // max(item_bytes, 1) - _HELD
+    rooms = [("memory", resident_limit_bytes(), "fewer --workers take less")]
+    if SHARED_MEMORY.is_dir():
+        enlarge = "enlarge it for more (docker run --shm-size 2g)"
+        rooms.append((str(SHARED_MEMORY), shutil.disk_usage(SHARED_MEMORY).free * _SHARE, enlarge))
+    where, least, way_out = min(rooms, key=lambda room: room[1])
+    room = int(least) // max(item_bytes, 1) - _HELD
     if workers * ahead <= room:
         return workers, ahead
     fewer = (workers, max(room // workers, 1)) if room >= workers else (max(room, 0), 1)
     logger.warning(
-        "%s has %.0f MB free, and %d decoding processes want %.0f MB: going on with %s; enlarge it for more "
-        "(docker run --shm-size 2g)",
-        SHARED_MEMORY,
-        free / 1e6,
+        "%s has %.0f MB for it, and what %d decoding processes do ahead takes %.0f MB: going on with %s; %s",
+        where,
+        least / 1e6,
         workers,
-        (workers * ahead + _HELD) * item_bytes / _SHARE / 1e6,
+        (workers * ahead + _HELD) * item_bytes / 1e6,
         f"{fewer[0]}, each {fewer[1]} batches ahead" if fewer[0] else "none, and decoding in between",
+        way_out,
     )
     return fewer
 

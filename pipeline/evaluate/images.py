@@ -16,8 +16,9 @@ from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.marker import Failure
 from ci2p_cache.spec import CacheSpec, spec_of_record
 from ci2p_cache.views import PLAIN
+from pipeline.baselines.pixel_batches import to_floats
 from pipeline.baselines.pixel_spec import PixelSpec, is_pixels, pixel_spec_of_record
-from pipeline.baselines.pixels import VIEWS, to_floats
+from pipeline.baselines.pixels import VIEWS
 from pipeline.encode.datasets import ImageSplit, open_pool
 from pipeline.encode.datasets.split import SourceSplit
 from pipeline.encode.decoding import MEND_IT, OnError, decode_batches

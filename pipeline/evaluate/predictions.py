@@ -15,6 +15,7 @@ from ci2p_cache.spec import latent_difference, spec_of_record
 from ci2p_cache.views import whole_views
 from pipeline.running.finite import refuse_non_finite_outputs
 from pipeline.running.launched import ALONE, Launched
+from pipeline.running.tf32 import float32_products
 from pipeline.train.run_folder import DataRecord
 
 
@@ -31,7 +32,8 @@ class Predictions:
 def predict_inputs(model: nn.Module, inputs_BVCHW: Tensor) -> Tensor:
     """Probabilities float32 [B, K] on the CPU, the mean over the views; latents (or pixels) on the model's device."""
     B, V = inputs_BVCHW.shape[:2]
-    logits: Tensor = model(inputs_BVCHW.flatten(0, 1))
+    with float32_products(tf32=False):
+        logits: Tensor = model(inputs_BVCHW.flatten(0, 1))
     return logits.float().softmax(-1).view(B, V, -1).mean(1).cpu()
 
 

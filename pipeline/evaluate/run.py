@@ -15,6 +15,7 @@ from ci2p_cache.disk_cache import LocalDisk
 from ci2p_cache.errors import InputError
 from ci2p_cache.marker import Failure
 from ci2p_cache.views import MIRROR
+from pipeline.baselines.on_the_fly_record import images_of_record
 from pipeline.baselines.pixel_spec import is_pixels
 from pipeline.encode.decoding import OnError, default_workers
 from pipeline.encode.encoder import resolve_device
@@ -59,13 +60,15 @@ def evaluate(
     run, model, data, target, reads_images = _open_model(checkpoint, device, launched.local_rank)
     threads = default_workers() if workers is None else workers
     reads_pixels = is_pixels(data.spec)
-    if reads_images and images is None and not reads_pixels:
+    # Images that no cache knows, where none is given that does.
+    has_images = reads_pixels or (shards is None and images_of_record(data.spec) is not None)
+    if reads_images and images is None and not has_images:
         raise InputError(f"{run} reads images; give --images DIR, or for a cache the exported file that reads latents")
     if reads_pixels and shards is not None:
         raise InputError(f"--shards {shards}: the model of {run} reads pixels; give --images DIR, or neither")
     failures: list[Failure] = []
     num_missing = 0
-    if images is not None or reads_pixels:
+    if images is not None or has_images:
         rendering = _rendering(model, data, weights, target)
         chosen = images_of_split(run, data, images, split, shards)
         if chosen.changed and on_error == "stop":

@@ -6,7 +6,8 @@ from ci2p_cache.cache import open_cache
 from ci2p_cache.errors import InputError
 from ci2p_cache.known_images import HeldOut, KnownImages, held_out_of, known_images
 from ci2p_cache.spec import spec_of_record
-from pipeline.baselines.pixel_spec import PixelSpec, is_pixels, pixel_spec_of_record
+from pipeline.baselines.on_the_fly_record import images_of_record
+from pipeline.baselines.pixel_spec import PixelSpec
 from pipeline.baselines.pixels import open_pixel_data
 from pipeline.evaluate.held_out import ChosenImages, choose_images
 from pipeline.evaluate.images import open_images
@@ -22,8 +23,8 @@ def images_of_run(run: Path, config: RunConfig, images: str) -> ChosenImages:
 def images_of_split(run: Path, data: DataRecord, images: str | None, split: str, shards: str | None) -> ChosenImages:
     """What is measured of a folder of images: see `held_out`."""
     spec = data.spec
-    if is_pixels(spec):
-        own = pixel_spec_of_record(spec)
+    own = images_of_record(spec)
+    if own is not None:
         columns: tuple[str, ...] | None = own.columns
         dataset, seed, val_fraction, folder = (
             own.dataset,
@@ -57,10 +58,14 @@ def _known_images(run: Path, data: DataRecord, split: str, shards: str | None) -
     known = None if shards else read_known_images(run)
     if known is not None and split == "val":
         return known, known.held_out
-    if is_pixels(data.spec):
+    own = None if shards else images_of_record(data.spec)
+    if own is not None:
         if split != "val":
-            raise InputError(f"--split {split}: {run} reads pixels and knows its images of val alone; give --split val")
-        own = pixel_spec_of_record(data.spec)  # of an older ci2p: it kept how val was drawn, not what it is
+            raise InputError(
+                f"--split {split}: {run} was trained without a cache and knows its images of val alone; "
+                "give --split val"
+            )
+        # Of an older ci2p: it kept how val was drawn, not what it is.
         known = open_pixel_data(
             own.dataset,
             _pixel_folder(run, data, own),

@@ -4,7 +4,7 @@ from typing import Any
 
 from pipeline.baselines.pixel_spec import is_pixels
 from pipeline.export.record import ExportRecord
-from pipeline.models import name_for_timm
+from pipeline.models import has_image_size, name_for_timm
 from pipeline.train.run_folder import RunConfig
 
 # Said above, or of no use elsewhere.
@@ -17,7 +17,7 @@ def hub_config(model: Any, config: RunConfig, record: ExportRecord, license: str
     channels, side, _ = config.data.input_shape
     args: dict[str, Any] = {"latent_channels": channels, "latent_size": side}
     if is_pixels(config.data.spec):
-        args = {"img_size": side}
+        args = {"img_size": side} if has_image_size(config.recipe.model) else {}
     pretrained_cfg: dict[str, Any] = {
         "input_size": config.data.input_shape,
         "fixed_input_size": model.pretrained_cfg["fixed_input_size"],

@@ -19,8 +19,10 @@ import torch
 from numpy.typing import NDArray
 
 from ci2p_cache.cache import Cache, open_cache
+from ci2p_cache.errors import InputError
 from ci2p_cache.loader import PLAIN_VIEW
 from ci2p_cache.reader import ViewReader
+from ci2p_cache.spec import ON_THE_FLY
 from pipeline.evaluate.onnx_model import OnnxModel
 from pipeline.evaluate.predictions import refuse_other_latents
 from pipeline.export.agreement import spread
@@ -36,6 +38,11 @@ _BATCH = 32
 
 def open_splits(run: Path, config: RunConfig, shards: str | None) -> tuple[Cache, Cache]:
     """train and val of what a run was trained on. Raises InputError where they are not, or hold other latents."""
+    if shards is None and ON_THE_FLY in config.data.spec:
+        raise InputError(
+            f"--int8 is calibrated on a cache of latents, and {run} was trained without one; give --shards CACHE, of "
+            "its images"
+        )
     path = shards or find_data(config.data, run)
     train, val = open_cache(path, "train"), open_cache(path, "val")
     for cache in (train, val):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ci2p_cache.printable import counted, printable
+from ci2p_cache.spec import ON_THE_FLY
 from pipeline.baselines.pixel_spec import is_pixels
 from pipeline.export.measured import Measured
 from pipeline.export.record import ExportRecord
@@ -175,7 +176,7 @@ def _data(record: ExportRecord) -> list[str]:
         lines += [
             f"- **Encoder:** {_text(spec['encoder'])}, weights SHA-256 `{spec['weights_sha256']}`",
             f"- **Latents:** store {spec['store']}{step}; views {', '.join(map(_text, spec['views']))}",
-            f"- **Cache:** `{record.data.fingerprint}`",
+            f"- **{'Encoded on the fly' if ON_THE_FLY in spec else 'Cache'}:** `{record.data.fingerprint}`",
         ]
     return lines
 

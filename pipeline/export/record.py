@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from ci2p_cache.printable import counted
-from pipeline.baselines.pixel_spec import is_pixels
+from pipeline.baselines.on_the_fly_record import without_data_dir
 from pipeline.train.run_folder import DataRecord, RunConfig
 
 Reads = Literal["uint8", "float", "latents"]
@@ -92,7 +92,7 @@ def export_record(config: RunConfig, weights: dict[str, torch.Tensor], reads: Re
 
 def without_places(data: DataRecord) -> DataRecord:
     """What a run was trained on, without what it says of the machine that trained: of a path only the name is kept."""
-    spec = data.spec | {"data_dir": None} if is_pixels(data.spec) else data.spec
+    spec = without_data_dir(data.spec)
     return data.model_copy(
         update={"spec": spec, "path": PurePosixPath(data.path).name, "absolute_path": "", "path_from_run": ""}
     )

@@ -13,6 +13,8 @@ import pipeline.models.pixel_vit  # noqa: F401  (these register their models)
 from ci2p_cache.errors import InputError
 from pipeline.models.ci2p_vit import LATENT_SIZE
 from pipeline.models.patch_reshape import LATENT_CHANNELS
+from pipeline.models.pixel_cnn import NAMES as PIXEL_CNNS
+from pipeline.models.pixel_cnn import pixel_cnn
 from pipeline.models.pixel_vit import IMAGE_SIZE
 from pipeline.models.timm_vit import EXAMPLE, timm_vit, timm_vit_names
 from pipeline.models.variant import PAPER, Variant, refuse_variant
@@ -53,6 +55,8 @@ def create_model(
             f"--pretrained: {name} has no published weights; leave it out, or name a VisionTransformer of timm's, "
             f"as in --model {EXAMPLE}"
         )
+    if name in PIXEL_CNNS:
+        return pixel_cnn(name, num_classes=num_classes, drop_path=drop_path)
     channels, height, width = shape
     size = (height, width)
     arguments |= {"img_size": size} if reads_pixels(name) else {"latent_channels": channels, "latent_size": size}
@@ -72,7 +76,12 @@ def one_scale_names() -> list[str]:
 
 def baseline_names() -> list[str]:
     """The models that read pixels, in alphabetical order."""
-    return sorted(timm.list_models(module=("cnn_vit", "pixel_vit")))
+    return sorted([*timm.list_models(module=("cnn_vit", "pixel_vit")), *PIXEL_CNNS])
+
+
+def has_image_size(name: str) -> bool:
+    """Whether a model that reads pixels is built for one image size."""
+    return name not in PIXEL_CNNS
 
 
 def reads_pixels(name: str) -> bool:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ci2p_cache.cache import open_cache
 from ci2p_cache.errors import Ci2pError
 from ci2p_cache.printable import printable
-from pipeline.baselines.pixel_spec import is_pixels
+from pipeline.baselines.on_the_fly_record import images_of_record
 from pipeline.encode.pictures import PictureDecoder
 from pipeline.evaluate.predictions import Predictions, joined
 from pipeline.evaluate.reports import EvalReport
@@ -45,13 +45,14 @@ def measure(run: RunRecord, *, shards: str | None, weights: str, device: str, wo
         num_params = sum(parameter.numel() for parameter in load_model(run.path)[0].parameters())
     except Ci2pError as error:
         missing.append(f"the model's weights, and what they predict: {error}")
-    if not is_pixels(run.config.data.spec):
+    has_images = shards is None and images_of_record(run.config.data.spec) is not None
+    if not has_images:
         try:
             path = shards or find_data(run.config.data, run.path)
             caches = [open_cache(path, split) for split in ("train", "val")]
         except Ci2pError as error:
             missing.append(f"the cache, and with it what is measured on it: {error}")
-    if num_params is not None and (caches is not None or is_pixels(run.config.data.spec)):
+    if num_params is not None and (caches is not None or has_images):
         try:
             report = _evaluate(run, shards, device, workers)
             predictions = joined(report.predictions)

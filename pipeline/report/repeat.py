@@ -5,7 +5,8 @@ import shlex
 from typing import Any
 
 from ci2p_cache.errors import InputError
-from pipeline.baselines.pixel_spec import is_pixels, pixel_spec_of_record
+from pipeline.baselines.on_the_fly_record import images_of_record, on_the_fly_of
+from pipeline.baselines.pixel_spec import is_pixels
 from pipeline.report.run_record import RunRecord
 from pipeline.train.recipe import Recipe, load_recipe, recipe_names
 
@@ -32,12 +33,20 @@ def repeat_command(run: RunRecord) -> str:
 
 def _data_words(run: RunRecord) -> list[str]:
     data = run.config.data
-    if not is_pixels(data.spec):
+    spec = images_of_record(data.spec)
+    if spec is None:
         streamed = ["--resident", "off"] if data.window_shards else []
         return ["train", "--shards", data.path, *streamed]
-    spec = pixel_spec_of_record(data.spec)
-    words = ["baseline", "--dataset", spec.dataset, "--image-size", str(spec.image_size)]
+    words = ["baseline"]
+    how = on_the_fly_of(data.spec)
+    if how is not None:
+        words = ["train", "--encode", "on-the-fly", "--weights", how.weights, "--step", f"{data.spec['step']:g}"]
+        words += ["--encoder-precision", how.precision]
+    words += ["--dataset", spec.dataset, "--image-size", str(spec.image_size)]
     words += ["--short-edge", str(spec.short_edge), "--resize-mode", spec.resize_mode]
+    if spec.crops is not None and spec.crop_scale is not None:
+        words += ["--crops", spec.crops, "--crop-scale", *(f"{share:g}" for share in spec.crop_scale)]
+        words += ["--augment", spec.augment or "none"]
     if spec.data_dir is not None:
         words += ["--data-dir", spec.data_dir]
     if spec.val_fraction is not None:

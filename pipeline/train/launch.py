@@ -22,9 +22,11 @@ from pipeline.running import signals
 from pipeline.running.bfloat16 import warn_of_slow_bfloat16
 from pipeline.running.launched import Launched, launched_as
 from pipeline.running.peers import lost_peers, meet
+from pipeline.train.precision import refuse_unable
 
 _FABRIC_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "float32": "32-true",
+    "tf32": "32-true",
     "bfloat16": "bf16-mixed",
     "float16": "16-mixed",
 }
@@ -55,10 +57,12 @@ def _quiet_lightning() -> Iterator[None]:
 def launch(device: str, precision: str) -> Fabric:
     """Joins the processes that torchrun started, or stands alone.
 
-    `device` is auto, cpu, cuda, cuda:N or mps; under torchrun each process takes the device of its local rank.
-    Raises InputError for a device that is not there, or a precision that it cannot do.
+    `device` is auto, cpu, cuda, cuda:N or mps; under torchrun each process takes the device of its local rank. With
+    precision tf32 or float32 the steps belong into `float32_products`. Raises InputError for a device that is not
+    there, or a precision that it cannot do, and where machines have different numbers of processes, or more than GPUs.
     """
-    accelerator, _, index = _resolve(device).partition(":")
+    resolved = resolve_device(device)
+    accelerator, _, index = resolved.partition(":")
     launched = launched_as()
     world_size, local_world_size = launched.world_size, launched.local_world_size
     _refuse_uneven(launched)
@@ -67,8 +71,7 @@ def launch(device: str, precision: str) -> Fabric:
             f"{local_world_size} processes on this machine, and torch finds {counted(there, 'GPU')}: start as many as "
             f"there are GPUs (torchrun --nproc-per-node {there}, or --gpus all), or give --device cpu"
         )
-    if precision == "float16" and accelerator == "cpu":
-        raise InputError("precision float16 needs a GPU; on the cpu use bfloat16 or float32")
+    refuse_unable(resolved, precision)
     if index and world_size > 1:
         raise InputError(f"--device {device} under torchrun would put every process on it; use --device {accelerator}")
     fabric = Fabric(
@@ -100,7 +103,8 @@ def _refuse_uneven(launched: Launched) -> None:
         )
 
 
-def _resolve(device: str) -> str:
+def resolve_device(device: str) -> str:
+    """cpu, mps, cuda or cuda:N for one of those or auto. Raises InputError for a device that is not there."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     kind, _, index = device.partition(":")

@@ -23,16 +23,18 @@ from pipeline.running.launched import launched_as
 from pipeline.running.lock import Lock
 from pipeline.running.peers import lost_peers
 from pipeline.running.progress import progress as show_progress
+from pipeline.running.tf32 import float32_products
 from pipeline.train.checkpoint import Progress, refuse_non_finite, save_checkpoint, take_previous
 from pipeline.train.data import Batches, Share, TrainingData
 from pipeline.train.fetched import fetched_by_machine
-from pipeline.train.launch import agreed, deterministic_on_cpu, launch, step_seed
+from pipeline.train.launch import agreed, deterministic_on_cpu, launch, resolve_device, step_seed
 from pipeline.train.learner import Learner
 from pipeline.train.loggers.follower import Loggers, require_loggers
 from pipeline.train.loss_log import LossLog
 from pipeline.train.metrics_log import EpochMetrics, MetricsLog
 from pipeline.train.obstacles import refuse_untrainable, step_errors
 from pipeline.train.one_run import only_run_in
+from pipeline.train.precision import decided
 from pipeline.train.recipe import Recipe
 from pipeline.train.run_folder import (
     ModelBuilder,
@@ -97,10 +99,12 @@ def train(
     require_loggers(loggers)
     data = windowed(data, recipe.window)
     deadlines = Deadlines(checkpoint_every_minutes=recipe.checkpoint_every_minutes, max_minutes=max_minutes)
+    recipe = decided(recipe, run, resolve_device(device))
     fabric = launch(device, recipe.precision)
     share = Share(fabric.global_rank, fabric.world_size, fabric.device)
     refuse_untrainable(recipe, data, share)
-    with lost_peers(launched_as()), only_run_in(run, fabric) as lock:
+    is_tf32 = recipe.precision == "tf32"
+    with lost_peers(launched_as()), float32_products(tf32=is_tf32), only_run_in(run, fabric) as lock:
         return _train(recipe, data, run, fabric, share, lock, deadlines, build, callbacks, loggers)
 
 

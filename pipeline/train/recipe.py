@@ -115,8 +115,9 @@ class Recipe(BaseModel):
     """A run, or the file of its weights, to start from; with a new head where the classes are others."""
     seed: int = Field(0, ge=0, lt=2**32)
     """Of the weights, the order, the views and all augmentation."""
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the matrix products; weights, optimiser and loss are float32 throughout."""
+    precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = "auto"
+    """Of convolutions and matrix products; weights, optimiser and loss are float32 throughout. "auto" is float32 on a
+    CPU, and on a GPU bfloat16, or float16 where it has no bfloat16; a run keeps what it was begun with."""
     compile: bool = False
     """Whether torch.compile makes the model quicker; a C++ compiler is needed."""
     eval_every: _Count = Field(1, ge=1)

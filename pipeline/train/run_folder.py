@@ -102,8 +102,11 @@ class RunConfig(BaseModel):
     def run_id(self) -> str:
         """Equal for commands that go on with each other's runs, but for contents that one of their caches lacks."""
         free = FREE_FIELDS | (LENGTH_FIELDS if self.recipe.schedule == "constant" else set())
+        recipe = self.recipe.model_dump(mode="json", exclude={*free, "precision"}, exclude_defaults=True)
+        if self.recipe.precision != "float32":  # the default of the first versions, whose runs keep their names
+            recipe["precision"] = self.recipe.precision
         identity = [
-            self.recipe.model_dump(mode="json", exclude=set(free), exclude_defaults=True),
+            recipe,
             [self.data.classes, self.data.input_shape, self.data.fingerprint.split("-")[:2]],
         ]
         return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,143 @@
+"""A split's pixels in batches.
+
+    image file -> the cache's preprocessing, or a crop -> uint8 pixels -> the device -> mirrored where the cache would
+    show its mirror image -> floats in [0, 1]
+
+Pixels are ready when a step asks for them: worker processes decode ahead, or a thread gathers from memory. They travel
+as bytes, on CUDA from pinned memory, while the device computes, and whatever else is made of them is made there.
+"""
+
+# B batch, N samples of a split, S image size
+
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ci2p_cache.ahead import BATCHES_AHEAD, work_ahead
+from ci2p_cache.errors import WorkError
+from ci2p_cache.free_memory import resident_limit_bytes
+from ci2p_cache.order import BatchOrder
+from pipeline.encode.crops import Crops
+from pipeline.encode.datasets import ImageSplit
+from pipeline.encode.decoding import MEND_IT, decode_batches
+from pipeline.encode.preprocess import Preprocessing
+from pipeline.running.progress import progress
+from pipeline.train.data import Batch
+
+_MIRROR_VIEW = 1
+_LOADING_BATCH = 64
+
+
+def to_floats(pixels: Tensor, device: torch.device) -> Tensor:
+    """uint8 RGB [..., 3, S, S] -> float32 in [0, 1] on the device, the same shape."""
+    return pixels.to(device, non_blocking=True).float().div_(255)
+
+
+@dataclass(frozen=True)
+class PixelBatches:
+    """A split in batches of pixels: from memory, or decoded by worker processes that run ahead."""
+
+    source: "PixelSource"
+    order: BatchOrder
+    device: torch.device
+    resident: Tensor | None  # uint8 [N, 3, S, S]
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.order.steps_per_epoch
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """As `pixels` says, and raises."""
+        for pixels, labels in self.pixels(epoch, first_step):
+            floats = to_floats(pixels, self.device).contiguous(memory_format=torch.channels_last)
+            yield _Pixels(floats, labels)
+
+    def pixels(self, epoch: int, first_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields (uint8 RGB [B, 3, S, S], labels int64 [B]) on the device.
+
+        Raises WorkError for an image that cannot be decoded, when they are not in memory yet.
+        """
+        steps = list(self.order.epoch(epoch, first_step))
+        samples = [samples for samples, _ in steps]
+        loaded = self.source.decode(samples, epoch) if self.resident is None else self._gather(self.resident, samples)
+        with closing(loaded):
+            for (samples_B, views_B), pixels in zip(steps, loaded, strict=True):
+                pixels = pixels.to(self.device, non_blocking=True)
+                mirrored = torch.from_numpy(views_B == _MIRROR_VIEW)
+                if mirrored.any():  # asked of the host: the device is not waited for
+                    mirrored = mirrored.to(self.device, non_blocking=True)
+                    pixels = torch.where(mirrored[:, None, None, None], pixels.flip(-1), pixels)
+                labels = torch.from_numpy(self.source.labels_of(samples_B)).to(self.device, non_blocking=True)
+                yield pixels, labels
+
+    def _gather(self, resident: Tensor, batches: list[NDArray[np.int64]]) -> Generator[Tensor, None, None]:
+        largest = max(map(len, batches), default=1) * resident[:1].nbytes
+        ahead = max(1, min(BATCHES_AHEAD, int(resident_limit_bytes() // largest)))
+
+        def gather(samples: NDArray[np.int64]) -> Tensor:
+            pixels = torch.empty((len(samples), *resident.shape[1:]), dtype=torch.uint8, pin_memory=self.source.pin)
+            return torch.index_select(resident, 0, torch.from_numpy(samples), out=pixels)
+
+        return work_ahead(batches, gather, ahead)
+
+
+@dataclass(frozen=True)
+class _Pixels:
+    """A batch of pixels; what the model reads is called latents, whatever it is."""
+
+    latents: Tensor  # float32 [B, 3, S, S] in [0, 1]
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class PixelSource:
+    """A split's pixels by sample, in stage one's order."""
+
+    split: ImageSplit
+    sample_to_item: NDArray[np.int64]
+    preprocessing: Preprocessing
+    crops: Crops
+    workers: int
+    pin: bool
+
+    def labels_of(self, samples: NDArray[np.int64]) -> NDArray[np.int64]:
+        """[B] in [0, num_classes)."""
+        labels: NDArray[np.int64] = self.split.labels[self.sample_to_item[samples]]
+        return labels
+
+    def decode(self, batches: list[NDArray[np.int64]], epoch: int = 0) -> Generator[Tensor, None, None]:
+        """Yields uint8 [B, 3, S, S] of each batch of samples: the plain rendering, or the epoch's crop.
+
+        Raises WorkError for an image that cannot be decoded.
+        """
+        items = [self.sample_to_item[samples].tolist() for samples in batches]
+        decoded = decode_batches(
+            self.split,
+            self.preprocessing,
+            items,
+            workers=self.workers,
+            pin=self.pin,
+            crops=self.crops,
+            only=epoch if self.crops.count else None,
+        )
+        for batch in decoded:
+            if batch.failures:
+                raise WorkError(f"image {batch.failures[0].key}: {batch.failures[0].reason}; {MEND_IT}")
+            yield batch.pixels[0]
+
+    def load(self, *, quiet: bool) -> Tensor:
+        """Every sample, uint8 [N, 3, S, S]."""
+        samples = np.arange(len(self.sample_to_item))
+        size = self.preprocessing.image_size
+        whole = torch.empty((len(samples), 3, size, size), dtype=torch.uint8)
+        batches = [samples[start : start + _LOADING_BATCH] for start in range(0, len(samples), _LOADING_BATCH)]
+        with progress("decode", len(samples), "images", quiet=quiet) as advance:
+            for batch, pixels in zip(batches, self.decode(batches), strict=True):
+                whole[torch.from_numpy(batch)] = pixels
+                advance(len(batch))
+        return whole

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,7 +14,8 @@ from pipeline.encode.encoder import resolve_device
 from pipeline.running.launched import ALONE, Launched, launched_as
 from pipeline.running.processes import count_processes
 from pipeline.train.launch import launch
-from tests.conftest import REPOSITORY, call_ci2p, files_of, run_ci2p, write_image_folder
+from tests.conftest import call_ci2p, files_of, run_ci2p, write_image_folder
+from tests.forked import Forked
 from tests.test_cli import SMALL, refused
 
 ENCODE = ("encode", "--dataset", "folder", "--data-dir", "images", *SMALL)
@@ -128,16 +127,8 @@ def test_what_ends_one_process_is_said_once(home: Path) -> None:
 
 
 def test_an_interrupt_ends_all_processes(home: Path) -> None:
-    command = [sys.executable, "-m", "ci2p", *TRAIN, "--epochs", "5000", "--out", "long", "--gpus", "2"]
-    process = subprocess.Popen(
-        command,
-        cwd=home,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    command = [*TRAIN, "--epochs", "5000", "--out", "long", "--gpus", "2"]
+    process = Forked(command, cwd=home, start_new_session=True)
     while not (home / "long" / "last.ckpt").exists():
         assert process.poll() is None
         time.sleep(0.05)

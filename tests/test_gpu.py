@@ -106,8 +106,9 @@ def test_a_run_on_a_card_takes_what_suits_it(tmp_path: Path) -> None:
         {"precision": "bfloat16"},
         {"precision": "float16", "grad_clip": 1.0},
         {"precision": "bfloat16", "compile": True, "ema_decay": 0.9, "grad_clip": 1.0, "mixup": 0.8},
+        {"precision": "bfloat16", "optimizer": "nadamuon"},
     ],
-    ids=["tf32", "bfloat16", "float16 and clipping", "compiled"],
+    ids=["tf32", "bfloat16", "float16 and clipping", "compiled", "nadamuon"],
 )
 def test_a_run_that_is_stopped_goes_on_to_the_same_end(tmp_path: Path, settings: dict[str, object]) -> None:
     recipe = toy_recipe(**settings)

@@ -49,25 +49,35 @@ def quantise(latents: NDArray[np.float32], store: Store, step: float | None) -> 
     Rounds half to even, as torch.round and the codec itself do. Raises WorkError for a value that is not finite or
     that does not fit; nothing is clipped.
     """
-    if not np.isfinite(latents).all():
+    low, high = latents.min(initial=0), latents.max(initial=0)
+    stored_range(low, high, store, step)
+    if store == "float16":
+        return latents.astype(np.float16)
+    integers: NDArray[np.int32] = np.rint(latents / np.float32(step)).astype(np.int32)
+    return integers
+
+
+def stored_range(low: np.float32, high: np.float32, store: Store, step: float | None) -> tuple[float, float]:
+    """The range of latents once they are stored, from what it was: rounding keeps their order. Raises as `quantise`."""
+    exact = np.array([low, high], np.float32)
+    if not np.isfinite(exact).all():
         raise WorkError("the encoder gave a value that is not finite; check its weights, or use --precision float32")
     if store == "float16":
         with np.errstate(over="ignore"):
-            halves = latents.astype(np.float16)
+            halves = exact.astype(np.float16)
         if not np.isfinite(halves).all():
-            raise WorkError(f"a latent of {np.abs(latents).max():.0f} does not fit in float16; use --store int")
-        return halves
+            raise WorkError(f"a latent of {np.abs(exact).max():.0f} does not fit in float16; use --store int")
+        return float(halves[0]), float(halves[1])
     assert step is not None
     with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
-        integers = np.rint(latents / np.float32(step))
-    largest = float(np.abs(integers).max(initial=0))
-    if not largest <= ESCAPED_LIMIT:  # by a step of almost zero it may also be infinite, or 0 / 0
+        integers = np.rint(exact / np.float32(step))
+    if not np.abs(integers).max() <= ESCAPED_LIMIT:  # by a step of almost zero it may also be infinite, or 0 / 0
         raise WorkError(
-            f"a latent of {np.abs(latents).max():.4g} is more than {ESCAPED_LIMIT} steps of {step}, and no more are "
+            f"a latent of {np.abs(exact).max():.4g} is more than {ESCAPED_LIMIT} steps of {step}, and no more are "
             "stored; use a larger --step (the codec's own is 1.0), or --store float16"
         )
-    in_whole_steps: NDArray[np.int32] = integers.astype(np.int32)
-    return in_whole_steps
+    least, largest = integers.astype(np.int32).astype(np.float32) * np.float32(step)
+    return float(least), float(largest)
 
 
 def dequantise(

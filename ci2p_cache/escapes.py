@@ -14,16 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ci2p_cache.codecs import INT_LIMIT, Escaped
+from ci2p_cache.codecs import Escaped
 
 Escape = tuple[int, int, int, int]  # place in the shard, view, index into the flattened [C, H, W], integer
-
-
-def find_escapes(integers_VCHW: NDArray[np.int32]) -> list[tuple[int, int, int]]:
-    """(view, index, integer) of one image, in the order in which they lie."""
-    flat = integers_VCHW.reshape(len(integers_VCHW), -1)
-    views, indices = np.nonzero(np.abs(flat) > INT_LIMIT)
-    return list(zip(views.tolist(), indices.tolist(), flat[views, indices].tolist(), strict=True))
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from ci2p_cache.errors import InputError
-from pipeline.encode.codec import BUNDLED_WEIGHTS, hash_weights
+from pipeline.encode.codec import BUNDLED_WEIGHTS, hash_weights, load_analysis
 from pipeline.encode.decoding import PixelBatch
 from pipeline.encode.encoder import Encoder, Precision, load_encoder, resolve_device
 from pipeline.models import create_model
@@ -46,6 +46,26 @@ def test_bfloat16_stays_near_float32(pixels: torch.Tensor) -> None:
     changed = exact.round() != rounded.round()
     assert 0 < changed.float().mean() < 0.05
     assert (exact.round() - rounded.round()).abs().max() <= 2
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_frozen_encoder_computes_what_the_trained_one_does(pixels: torch.Tensor, precision: Precision) -> None:
+    """To the last bit: in bfloat16, what torch's autocast makes of it on a CPU."""
+    transform, _ = load_analysis("bundled")
+    images = (pixels.float() / 255).contiguous(memory_format=torch.channels_last)
+    transform = transform.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+        expected = transform(images).float()
+    assert torch.equal(load_encoder("bundled", "cpu", precision)(pixels), expected)
+
+
+def test_every_pixel_value_is_divided_not_multiplied() -> None:
+    """Seen from inside the transform: the float32 next to v / 255, for all of a byte's values."""
+    seen: list[torch.Tensor] = []
+    values = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 3, 16, 16)
+    encoder = Encoder(lambda images: (seen.append(images), images)[1], "0", torch.device("cpu"), "float32")
+    encoder(values)
+    assert np.array_equal(seen[0][0, 0].numpy().ravel(), (np.arange(256) / np.float64(255)).astype(np.float32))
 
 
 def test_the_same_weights_in_any_file_have_one_name(tmp_path: Path) -> None:

@@ -6,12 +6,13 @@ from pathlib import Path
 import fsspec
 import numpy as np
 import pytest
+import torch
 import zarr
 
 from ci2p_cache import codecs
 from ci2p_cache.cache import open_cache
 from ci2p_cache.errors import WorkError
-from ci2p_cache.escapes import collect_escapes, find_escapes
+from ci2p_cache.escapes import collect_escapes
 from ci2p_cache.items import ItemList, write_item_list
 from ci2p_cache.loader import BatchLoader
 from ci2p_cache.manifest import dump_manifest, parse_manifest
@@ -21,6 +22,7 @@ from ci2p_cache.reader import ViewReader
 from ci2p_cache.shard import ShardContents, finish_split, write_shard
 from ci2p_cache.spec import RECORD_IMAGES, CacheSpec
 from ci2p_cache.verify import verify_split
+from pipeline.encode import stored_batch
 from pipeline.encode.encoder import load_encoder
 from pipeline.evaluate.images import LatentRendering
 from tests.conftest import call_ci2p, encode_folder, files_of
@@ -45,16 +47,15 @@ def escaped(
 def exact(image_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, np.ndarray]:
     """Position -> round(y / step) * step of the training images, [V, C, H, W], by numpy alone from what y was."""
     latents: dict[int, np.ndarray] = {}
-    quantise = codecs.quantise
+    zigzag = stored_batch.zigzag
 
-    def watch(latents_VCHW: np.ndarray, store: codecs.Store, step: float | None) -> np.ndarray:
-        seen.append(latents_VCHW.copy())
-        return quantise(latents_VCHW, store, step)
+    def watch(latents_FBCHW: torch.Tensor, step: float) -> torch.Tensor:
+        seen.extend(latents_FBCHW.transpose(0, 1).numpy().copy())
+        return zigzag(latents_FBCHW, step)
 
     seen: list[np.ndarray] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(codecs, "quantise", watch)
-        patch.setattr("pipeline.encode.shard_writer._PACKING_THREADS", 1)
+        patch.setattr(stored_batch, "zigzag", watch)
         encode_folder(image_folder, tmp_path_factory.mktemp("exact") / "cache", step=STEP, splits=["train"])
     for position, latents_VCHW in enumerate(seen):
         latents[position] = np.rint(latents_VCHW / np.float32(STEP)) * np.float32(STEP)
@@ -114,8 +115,6 @@ def test_a_remote_cache_gives_them_too(escaped: Path, exact: dict[int, np.ndarra
 
 
 def test_raw_images_are_rounded_as_the_cache_is(escaped: Path) -> None:
-    import torch
-
     spec = open_cache(escaped, "val").spec
     encoder = load_encoder("bundled", "cpu")
     pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
@@ -153,8 +152,8 @@ def test_any_selection_of_views_finds_its_own() -> None:
     integers_NVCHW = (rng.standard_t(1, (9, 3, 4, 2, 2)) * 40).round().astype(np.int32)
     integers_NVCHW[[2, 5]] = 0
     shards = [
-        (begin, [(place, *found) for place in range(3) for found in find_escapes(integers_NVCHW[begin + place])])
-        for begin in (0, 3, 6)
+        (begin, [(*map(int, at), int(part[tuple(at)])) for at in np.argwhere(abs(part) > 127)])
+        for begin, part in zip((0, 3, 6), integers_NVCHW.reshape(3, 3, 3, 16), strict=True)
     ]
     escapes = collect_escapes(shards, 3, 16)
     assert len(escapes.rows) == (np.abs(integers_NVCHW) > 127).sum() > 20

@@ -16,9 +16,11 @@ from pipeline.encode.codec import load_analysis
 from pipeline.encode.openvino_engine import openvino_transform
 from pipeline.running.bfloat16 import warn_of_slow_bfloat16
 from pipeline.running.tf32 import float32_products
+from pipeline.transforms import freeze
 
 Precision = Literal["float32", "bfloat16"]
 Engine = Literal["torch", "openvino"]
+DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,13 @@ class Encoder:
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> Tensor:
         """uint8 RGB [B, 3, S, S] on any device -> latents float32 [B, 192, S / 16, S / 16] on the encoder's."""
-        images = pixels.to(self.device, non_blocking=True).float().div_(255)
+        pixels = pixels.to(self.device, non_blocking=True).contiguous(memory_format=torch.channels_last)
+        # By a tensor, for by a number a GPU multiplies with its reciprocal, which is another float for some values.
+        images = pixels / torch.full((), 255.0, device=self.device)
         if self.engine == "openvino":
             return self.transform(images)
-        images = images.contiguous(memory_format=torch.channels_last)
-        with (
-            float32_products(tf32=False),
-            torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"),
-        ):
-            latents: Tensor = self.transform(images)
+        with float32_products(tf32=False):
+            latents: Tensor = self.transform(images.to(DTYPES[self.precision]))
         return latents.float().contiguous()
 
     def views(self, pixels: Tensor, names: tuple[str, ...]) -> Tensor:
@@ -80,9 +80,10 @@ def load_encoder(
 
 
 def frozen_encoder(transform: nn.Module, weights_sha256: str, device: torch.device, precision: Precision) -> Encoder:
-    """The encoder that a transform is, brought to a device as it stands: no copy is made of its weights."""
+    """The encoder that a transform is, on a device; the transform itself stays as it is."""
     warn_of_slow_bfloat16(device, precision)
-    frozen = transform.requires_grad_(False).to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    frozen = freeze(transform, DTYPES[precision]).to(device)
+    frozen = frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Encoder(frozen, weights_sha256, device, precision)
 
 

@@ -12,8 +12,9 @@ from pipeline.encode.datasets.split import ImageSplit
 from pipeline.encode.decoding import decode_batches
 from pipeline.encode.encoder import Encoder
 from pipeline.encode.preprocess import Preprocessing
-from pipeline.encode.rows import encode_views, pack_row
+from pipeline.encode.rows import pack_row
 from pipeline.encode.shard_writer import EncodeOptions
+from pipeline.encode.stored_batch import StoredBatch
 
 _IMAGES = 16
 
@@ -65,15 +66,12 @@ def estimate(
     decoding_s = (time.monotonic() - begin) / len(items) / max(1, options.workers)
     if not batch.indices:
         return Estimate(num_images, 0, 0, 0.0, len(items), len(batch.failures))
-    encode_views(encoder, batch.pixels[:, :1], spec.views)  # what happens once is not counted
+    StoredBatch(encoder, batch.pixels[:, :1], spec).image(0)  # what happens once is not counted
     begin = time.monotonic()
-    latents_BVCHW = encode_views(encoder, batch.pixels, spec.views)
+    stored = StoredBatch(encoder, batch.pixels, spec)
+    rows = [pack_row(stored, place, split.keys[item], spec) for place, item in enumerate(batch.indices)]
     encoding_s = (time.monotonic() - begin) / len(batch.indices)
-    num_bytes = sum(
-        len(buffer)
-        for item, latents_VCHW in zip(batch.indices, latents_BVCHW, strict=True)
-        for buffer in pack_row(latents_VCHW, split.keys[item], spec).buffers
-    )
+    num_bytes = sum(len(buffer) for row in rows for buffer in row.buffers)
     expected = num_images * len(batch.indices) / len(items)
     return Estimate(
         num_images,

@@ -1,22 +1,13 @@
-"""What an image becomes in a shard: latents -> stored values -> a buffer a view; and back, for images that are kept.
-
-Legend: B images, R renderings (plain and crops), V views (those and their mirror images), S image size, C = 192,
-H = W = S / 16.
-"""
+"""What an image becomes in a shard: stored values -> a buffer a view; and back, for images that are kept."""
 
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from ci2p_cache import codecs
 from ci2p_cache.errors import WorkError
-from ci2p_cache.escapes import find_escapes
 from ci2p_cache.spec import CacheSpec
-from ci2p_cache.views import whole_views
-from pipeline.encode.encoder import Encoder
+from pipeline.encode.stored_batch import StoredBatch
 
 
 @dataclass(frozen=True)
@@ -29,26 +20,13 @@ class Row:
     high: float
 
 
-def encode_views(encoder: Encoder, pixels_RB3SS: Tensor, views: tuple[str, ...]) -> NDArray[np.float32]:
-    """Latents [B, V, C, H, W], a rendering with its mirror image at a time: crops take no more memory on the device."""
-    flips = whole_views(views)
-    latents = [encoder.views(pixels_B3SS, flips).cpu() for pixels_B3SS in pixels_RB3SS]
-    latents_BVCHW: NDArray[np.float32] = torch.cat(latents, dim=1).numpy()
-    return latents_BVCHW
-
-
-def pack_row(latents_VCHW: NDArray[np.float32], key: str, spec: CacheSpec) -> Row:
+def pack_row(batch: StoredBatch, place: int, key: str, spec: CacheSpec) -> Row:
+    """The image at `place` of a batch, once it is there. Raises WorkError for latents that cannot be stored."""
     try:
-        kept = codecs.quantise(latents_VCHW, spec.store, spec.step)
+        views, escapes, (low, high) = batch.image(place)
     except WorkError as error:
         raise WorkError(f"{spec.split} image {key}: {error}") from error
-    values = codecs.dequantise(kept, spec.store, spec.step)
-    escapes: list[tuple[int, int, int]] = []
-    if spec.store != "float16":
-        integers = kept.astype(np.int32, copy=False)
-        kept, escapes = codecs.zigzag(integers), find_escapes(integers)
-    buffers = tuple(codecs.pack(view, spec.store) for view in kept)
-    return Row(buffers, escapes, float(values.min()), float(values.max()))
+    return Row(tuple(codecs.pack(view, spec.store) for view in views), escapes, low, high)
 
 
 def unpack_row(buffers: tuple[bytes, ...], escapes: list[tuple[int, int, int]], spec: CacheSpec) -> Row:

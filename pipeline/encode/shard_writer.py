@@ -5,8 +5,9 @@ Legend: B images, V views, C = 192, H = W = S / 16 of the image size S.
 
 import importlib.metadata
 import platform
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,10 +30,13 @@ from pipeline.encode.encoder import Encoder
 from pipeline.encode.kept_items import GONE
 from pipeline.encode.preprocess import Preprocessing
 from pipeline.encode.resume import ShardWork, WorkBatches
-from pipeline.encode.rows import Row, encode_views, pack_row, unpack_row
+from pipeline.encode.rows import Row, pack_row, unpack_row
+from pipeline.encode.stored_batch import StoredBatch
 from pipeline.running import signals
+from pipeline.running.cores import cores_of_process
 
-_PACKING_THREADS = 4
+_BATCHES_AT_ONCE = 3  # the device has one, another waits for it, a third is packed
+_MOST_PACKERS = 16
 
 
 @dataclass(frozen=True)
@@ -99,11 +103,12 @@ def write_shards(encoder: Encoder, job: SplitJob, work: list[ShardWork], count: 
     recorded = _recorded(encoder)
     known_bad = {*read_refused(split_dir), *(failure.key for each in work for failure in each.failed_before)}
     with (
-        ThreadPoolExecutor(_PACKING_THREADS, thread_name_prefix="ci2p-pack") as packers,
+        ThreadPoolExecutor(packing_threads(), thread_name_prefix="ci2p-pack") as packers,
         ThreadPoolExecutor(1, thread_name_prefix="ci2p-write") as writer,
         signals.finishing(),
     ):
         writing: Future[None] | None = None
+        packing: deque[list[Future[Row]]] = deque()  # of the batches that came last
         done = _Encoded()
         num_failed = 0
         for number, batch in enumerate(decoded):
@@ -116,9 +121,15 @@ def write_shards(encoder: Encoder, job: SplitJob, work: list[ShardWork], count: 
             done.failures += batch.failures
             done.contents |= batch.contents
             if batch.indices:
-                latents_BVCHW = encode_views(encoder, batch.pixels, spec.views)
-                for item, latents_VCHW in zip(batch.indices, latents_BVCHW, strict=True):
-                    done.rows[item] = packers.submit(pack_row, latents_VCHW, split.keys[item], spec)
+                if len(packing) == _BATCHES_AT_ONCE:
+                    wait(packing.popleft())
+                stored = StoredBatch(encoder, batch.pixels, spec)
+                rows = {
+                    item: packers.submit(pack_row, stored, place, split.keys[item], spec)
+                    for place, item in enumerate(batch.indices)
+                }
+                packing.append([*rows.values()])
+                done.rows |= rows
             count(len(items), num_failed)
             if number + 1 == len(batches) or batches.work_of(number + 1) is not each:
                 if writing is not None:
@@ -128,6 +139,11 @@ def write_shards(encoder: Encoder, job: SplitJob, work: list[ShardWork], count: 
             signals.end_if_told()  # a shard that is being written is finished first
         if writing is not None:
             writing.result()
+
+
+def packing_threads() -> int:
+    """One a core of this process, for compressing takes all of it; the bytes do not depend on it."""
+    return min(_MOST_PACKERS, cores_of_process())
 
 
 def _was_removed(failure: Failure, known_bad: set[str]) -> bool:

@@ -18,8 +18,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from ci2p_cache.errors import Ci2pError, WorkError
 from ci2p_cache.free_memory import resident_limit_bytes
 from pipeline.running import signals
-from pipeline.running.cores import num_cores
-from pipeline.running.launched import launched_as
+from pipeline.running.cores import cores_of_process
 
 logger = logging.getLogger("ci2p")
 
@@ -33,7 +32,7 @@ _ENDING_S = 5.0  # how long a process that has closed its connection may take to
 
 def default_workers() -> int:
     """One decoding process a core that this process may use, 16 at most; of several processes, each takes its share."""
-    return max(1, min(16, num_cores() // launched_as().local_world_size))
+    return min(16, cores_of_process())
 
 
 def compute_ahead(

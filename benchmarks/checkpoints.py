@@ -1,10 +1,11 @@
-"""What checkpoints cost a training: its wall clock beside its steps and evaluations, by how often one is due.
+"""What a checkpoint costs a training: how long it stands still for one, waiting for the disk or for a copy in memory.
 
-    python benchmarks/checkpoints.py --shards caches/images [--model ci2p_vit_base] [--minutes 10 0.1] [--rounds 3]
+    python benchmarks/checkpoints.py [--model ci2p_vit_base] [--device cpu] [--steps-per-epoch 5] [--rounds 3]
 
-Trains some epochs anew for each clock, the clocks taking turns, so that what else the machine does falls on all. Prints
-the seconds in all, those of steps and evaluations as metrics.jsonl has them (writing slows them down where they share
-cores with it), and what share of all is neither: copies, waiting, and at the end the last checkpoint.
+A model and AdamW's moments after a step, on random latents. Each round times a step; a checkpoint with new best weights
+that is waited for; and the copy after which training goes on, while a thread writes the same files. In seconds of the
+clock, and of the processor by the thread that trains, which a busy machine changes less. The shares are of epochs of so
+many steps with a checkpoint each, waited for, and of ten minutes with one, copied.
 """
 
 import argparse
@@ -12,62 +13,107 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
+import torch
 from commands import command_line, machine
 
 from ci2p_cache.publish import publish
-from pipeline.train.data import open_training_data
-from pipeline.train.loop import train
-from pipeline.train.metrics_log import read_metrics
+from pipeline.models import create_model
+from pipeline.running.lock import Lock
+from pipeline.train.checkpoint import Progress
+from pipeline.train.checkpoint_writer import CheckpointWriter
+from pipeline.train.launch import deterministic_on_cpu, launch
+from pipeline.train.learner import Learner
 from pipeline.train.recipe import load_recipe
+from pipeline.train.run_folder import RunConfig
 
-Round = dict[str, float]
+CLASSES, SHAPE = 10, (192, 16, 16)
+CLOCK_S = 600.0
 
 
-def measure(arguments: argparse.Namespace, minutes: float) -> Round:
-    settings = {"model": arguments.model, "epochs": arguments.epochs, "batch_size": arguments.batch_size}
-    recipe = load_recipe("quick", settings | {"checkpoint_every_minutes": minutes})
-    data = open_training_data(arguments.shards)
-    with tempfile.TemporaryDirectory(dir=arguments.work) as work:
-        run = Path(work) / "run"
-        begin = time.monotonic()
-        result = train(recipe, data, run, device=arguments.device)
-        wall = time.monotonic() - begin
-        epochs = sum(line["seconds"] for line in read_metrics(run))
-        size = (run / "last.ckpt").stat().st_size
-    return {"wall_s": wall, "reported_s": result.seconds, "epochs_s": epochs, "checkpoint_bytes": size}
+class Batch:
+    """Random latents [B,192,16,16] and labels."""
+
+    def __init__(self, size: int, device: torch.device) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self.latents = torch.randn(size, *SHAPE, generator=generator).to(device)
+        self.labels = torch.randint(CLASSES, (size,), generator=generator).to(device)
+
+
+class Alone:
+    """A folder that nobody else wants, and a config that says nothing."""
+
+    def check(self) -> None: ...
+
+    def model_dump_json(self) -> str:
+        return "{}"
+
+
+def timed(do: Callable[[], object], device: torch.device) -> tuple[float, float]:
+    """Seconds of the clock, and of this thread on the processor."""
+    wall, cpu = time.monotonic(), time.thread_time()
+    do()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.monotonic() - wall, time.thread_time() - cpu
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--shards", required=True)
     parser.add_argument("--model", default="ci2p_vit_base")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument(
-        "--minutes", type=float, nargs="+", default=[10.0, 0.1], help="clocks: checkpoint_every_minutes"
-    )
+    parser.add_argument("--steps-per-epoch", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--work", type=Path, help="where runs are written, and removed; the disk that is measured")
+    parser.add_argument("--work", type=Path, help="the disk that is measured; a temporary folder if not given")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    rounds: dict[str, list[Round]] = {str(minutes): [] for minutes in arguments.minutes}
-    for _ in range(arguments.rounds):
-        for minutes in arguments.minutes:
-            rounds[str(minutes)].append(measure(arguments, minutes))
-    print(f"{machine()}; {arguments.model}, {arguments.epochs} epochs, {arguments.rounds} rounds")
-    for minutes_text, found in rounds.items():
-        reported, epochs = (statistics.median(one[key] for one in found) for key in ("reported_s", "epochs_s"))
-        shares = [1 - one["epochs_s"] / one["reported_s"] for one in found]
-        print(
-            f"every {minutes_text} min: {reported:.1f} s, steps and evaluations {epochs:.1f} s, the rest "
-            f"{100 * statistics.median(shares):.1f} % ({100 * min(shares):.1f}-{100 * max(shares):.1f}); "
-            f"a checkpoint of {found[0]['checkpoint_bytes'] / 1e6:.0f} MB"
-        )
+    precision = "float32"
+    recipe = load_recipe(
+        "quick", {"model": arguments.model, "batch_size": arguments.batch_size, "precision": precision}
+    )
+    fabric = launch(arguments.device, precision)
+    device = fabric.device
+    model = create_model(arguments.model, num_classes=CLASSES, input_shape=SHAPE)
+    learner = Learner(fabric, model, recipe, steps_per_epoch=arguments.steps_per_epoch, num_classes=CLASSES)
+    batch = cast(Any, Batch(arguments.batch_size, device))
+    times: dict[str, list[tuple[float, float]]] = {"step": [], "waited for": [], "copied": [], "written": []}
+    torch.set_num_threads(1)  # so that its thread's time is all of a step's
+    with tempfile.TemporaryDirectory(dir=arguments.work) as folder, deterministic_on_cpu(device):
+        run = Path(folder)
+        with CheckpointWriter(run, cast(Lock, Alone()), cast(RunConfig, Alone()), "") as writer:
+
+            def copy() -> None:
+                writer.keep_best(learner.evaluated)
+                writer.write(learner.checkpoint(Progress(), ""))
+
+            for number in range(arguments.rounds + 1):
+                step = timed(lambda number=number: learner.learn(batch, number, number), device)  # type: ignore[misc]
+                cpu = time.process_time()
+                waited = timed(lambda: (copy(), writer.wait()), device)
+                waited = waited[0], time.process_time() - cpu
+                copied = timed(copy, device)
+                written = timed(writer.wait, device)
+                if number:  # the first is to warm up
+                    for name, found in zip(times, (step, waited, copied, written), strict=True):
+                        times[name].append(found)
+        size = sum(path.stat().st_size for path in run.iterdir()) - (run / "previous.ckpt").stat().st_size
+    print(f"{machine()}; {arguments.model}, batches of {arguments.batch_size}, {arguments.rounds} rounds")
+    medians = {name: [statistics.median(each) for each in zip(*found, strict=True)] for name, found in times.items()}
+    for name, (wall, cpu) in medians.items():
+        print(f"{name:<12}{wall:>8.2f} s, {cpu:.2f} s of the processor" + (f", {size / 1e6:.0f} MB" * (name != "step")))
+    shares = {}
+    for which, place in (("clock", 0), ("processor", 1)):
+        epoch = arguments.steps_per_epoch * medians["step"][place]
+        waited_share = medians["waited for"][place] / (epoch + medians["waited for"][place])
+        copied_share = medians["copied"][place] / CLOCK_S
+        shares[which] = {"waited for every epoch": waited_share, "copied every ten minutes": copied_share}
+        print(f"by the {which}: {100 * waited_share:.1f} % every epoch, {100 * copied_share:.2f} % every ten minutes")
     if arguments.json:
-        result = {"command": command_line(), "machine": machine(), "rounds": rounds}
+        result = {"command": command_line(), "machine": machine(), "seconds": times, "bytes": size, "shares": shares}
         publish(arguments.json, (json.dumps(result, indent=1) + "\n").encode())
 
 

@@ -183,7 +183,7 @@ def test_t5_a_second_training_is_refused(tmp_path: Path) -> None:
 def test_t5_two_commands_at_once_leave_the_files_of_one(zarr_cache: Path, tmp_path: Path) -> None:
     """Without --out, from two terminals; the first is killed then, and the same command goes on."""
     words = ["train", "--shards", str(zarr_cache), "--model", "ci2p_vit_tiny", "--device", "cpu", "--batch-size", "4"]
-    words += ["--epochs", "200", "--set", "checkpoint_every_steps=1"]
+    words += ["--epochs", "200", "--set", "checkpoint_every_steps=5"]  # an epoch
     first = Forked(words, cwd=tmp_path)
     try:
         deadline = time.monotonic() + 120

@@ -7,6 +7,7 @@ card         copy bandwidth, and the rate of a matrix product by precision: what
 integers     how many cached integers differ between the CPU's encoder and the GPU's, float32 and bfloat16
 steps        whole training steps on a batch that lies on the device, eager and compiled: images/s, share of the
              product's rate, the host's own time, memory
+precisions   steps again, eager, in float32, TF32 and bfloat16
 encode       `ci2p encode` of DIR from files to shards: images/s, and how busy the card is meanwhile
 feeding      steps again, from a cache held on the card, held in memory, or decompressed as it goes
 pixels       steps of a pixel model from pictures in memory and from fresh crops, and of the first model with the
@@ -96,6 +97,15 @@ def steps(options: argparse.Namespace) -> Iterator[Row]:
                 yield {"model": name, "batch": batch_size, "compiled": compiled} | rates(
                     name, batch_size, compiled, one, options, peak
                 )
+
+
+def precisions(options: argparse.Namespace) -> Iterator[Row]:
+    name, batch_size = options.models[0], min(options.batches)
+    for precision in ("float32", "bfloat16") + (("tf32",) if options.device.startswith("cuda") else ()):
+        chosen = argparse.Namespace(**{**vars(options), "precision": precision})
+        peak = product_rate(options.device, precision)
+        found = rates(name, batch_size, False, held_batch(name, batch_size, chosen), chosen, peak)
+        yield {"precision": precision, "model": name, "batch": batch_size} | found
 
 
 def feeding(options: argparse.Namespace) -> Iterator[Row]:
@@ -189,7 +199,7 @@ def gpu_use() -> Iterator[list[float]]:
         thread.join()
 
 
-SECTIONS = {each.__name__: each for each in (card, integers, steps, encode, feeding, pixels, checkpoints)}
+SECTIONS = {each.__name__: each for each in (card, integers, steps, precisions, encode, feeding, pixels, checkpoints)}
 
 
 def main() -> None:

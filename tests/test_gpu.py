@@ -53,7 +53,7 @@ def test_a_cache_is_read_the_same_wherever_it_is_held(images: Path, tmp_path: Pa
         return [(batch.latents.cpu(), batch.labels.cpu()) for epoch in range(2) for batch in loader.epoch(epoch)]
 
     expected = batches("cpu", "off")
-    for resident in ("off", "cpu", "cuda"):
+    for resident in ("off", "cpu", "cuda", "auto"):
         for (ours, our_labels), (theirs, their_labels) in zip(batches("cuda", resident), expected, strict=True):
             assert torch.equal(ours, theirs) and torch.equal(our_labels, their_labels), resident
 

@@ -39,7 +39,7 @@ def held_batch(name: str, batch_size: int, options: argparse.Namespace) -> Itera
 def rates(
     name: str,
     batch_size: int,
-    compiled: bool,
+    compiled: bool | str,
     batches: Iterator[Batch],
     options: argparse.Namespace,
     peak: float,
@@ -52,7 +52,7 @@ def rates(
 def _rates(
     name: str,
     batch_size: int,
-    compiled: bool,
+    compiled: bool | str,
     batches: Iterator[Batch],
     options: argparse.Namespace,
     peak: float,

@@ -12,7 +12,9 @@ from pipeline.models.token_drop import drop_tokens
 from pipeline.models.variant import Variant
 from pipeline.train import learner
 from pipeline.train.launch import launch
+from pipeline.train.learner import Learner
 from pipeline.train.optimizer import build_optimizer, restore_optimizer
+from pipeline.train.recipe import Recipe
 from tests.toy_training import EVERYTHING, ToyBatch, build_small, toy_recipe
 
 # Of operators whose result the host reads: those of `item`, `if tensor:`, indexing by a mask and the like.
@@ -32,17 +34,22 @@ class Waits(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All that a recipe can switch on, with the optimiser that CUDA has; float16's scaler alone would wait."""
-    monkeypatch.setattr(learner, "build_optimizer", lambda model, recipe, _: build_optimizer(model, recipe, "cuda"))
+def everything(recipe: Recipe, device: str) -> tuple[Learner, ToyBatch]:
+    """A small model that drops tokens and paths, and a batch."""
     shape = (8, 8, 8)
     model = build_small(
         "ci2p_vit_tiny", num_classes=3, input_shape=shape, drop_path=0.3, variant=Variant(), pretrained=False
     )
     drop_tokens(model, 0.3)
+    ours = Learner(launch(device, recipe.precision), model, recipe, steps_per_epoch=10, num_classes=3)
+    return ours, ToyBatch(torch.randn(8, *shape, device=device), (torch.arange(8) % 3).to(device))
+
+
+def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that a recipe can switch on, with the optimiser that CUDA has; float16's scaler alone would wait."""
+    monkeypatch.setattr(learner, "build_optimizer", lambda model, recipe, _: build_optimizer(model, recipe, "cuda"))
     recipe = toy_recipe(**EVERYTHING | {"grad_clip": 1.0, "precision": "bfloat16", "window": 0})
-    ours = learner.Learner(launch("cpu", "bfloat16"), model, recipe, steps_per_epoch=10, num_classes=3)
-    batch = ToyBatch(torch.randn(8, *shape), torch.arange(8) % 3)
+    ours, batch = everything(recipe, "cpu")
     with Waits() as waits:
         for step in range(4):
             ours.learn(batch, step, seed=step)

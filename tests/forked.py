@@ -21,9 +21,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import NoReturn
 
+# The one server of a process that tests: whatever asks for "forkserver" is forked from it.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
+        "pytest",
         "tests.forked",
         "tests.storm.victims",
         "tests.toy_training",
@@ -31,7 +33,6 @@ CONTEXT.set_forkserver_preload(
         "ci2p_cache.tar_store",
         "ci2p_cache.zarr_store",
         "pipeline.encode.run",
-        "pipeline.encode.fit.run",
         "pipeline.evaluate.run",
         "pipeline.running.processes",
         "pipeline.train.loop",

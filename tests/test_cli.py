@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -14,7 +13,6 @@ import torch
 
 from tests.conftest import (
     CLASSES,
-    REPOSITORY,
     call_ci2p,
     encode_folder,
     files_of,
@@ -22,7 +20,7 @@ from tests.conftest import (
     run_python,
     write_image_folder,
 )
-from tests.forked import Forked
+from tests.forked import Forked, run_command
 
 SMALL = ("--image-size", "32", "--shard-size", "8", "--device", "cpu", "--workers", "1")
 
@@ -158,14 +156,18 @@ def test_inspect_and_verify(journey: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", [("eval", "--device", "cpu"), ("inspect", "caches/images")])
 def test_the_json_is_written_for_readers_that_go_away(journey: Path, tmp_path: Path, command: tuple[str, ...]) -> None:
     """As in `ci2p eval --json FILE | head -1`."""
+    unread = Forked([*command, "--json", tmp_path / "figures.json"], work=command_unread, cwd=journey)
+    _, errors = unread.communicate(timeout=60)
+    assert unread.returncode == 141 and "Traceback" not in errors
+    assert json.loads((tmp_path / "figures.json").read_text())
+
+
+def command_unread(arguments: list[str]) -> None:
+    """`ci2p ARGUMENTS` whose standard output nobody reads; tests/test_reader.py has it end as interpreters end."""
     reads, writes = os.pipe()
     os.close(reads)
-    arguments = [sys.executable, "-m", "ci2p", *command, "--json", str(tmp_path / "figures.json")]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    finished = subprocess.run(arguments, cwd=journey, stdout=writes, stderr=subprocess.PIPE, env=environment, text=True)
-    os.close(writes)
-    assert json.loads((tmp_path / "figures.json").read_text())
-    assert "Traceback" not in finished.stderr
+    os.dup2(writes, 1)
+    run_command(arguments)
 
 
 def test_the_environment_sets_options(journey: Path) -> None:

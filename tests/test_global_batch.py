@@ -1,11 +1,11 @@
 """Layers of the global batch: several processes compute what one computes of the whole batch, and compile as one graph.
 
-The processes are forked from a server that has imported torch, so that four of them take no longer to start than one.
+The processes are forked from the server of tests/forked.py, which has imported torch, so that four of them take no
+longer to start than one.
 """
 
 # B batch of all ranks (24), C channels, H=W grid, W ranks
 
-import multiprocessing
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -16,6 +16,7 @@ import torch.distributed
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+import tests.forked  # noqa: F401
 from pipeline.models.global_batch import see_global_batch
 from pipeline.models.inverted_residual import InvertedResidual
 from pipeline.train.launch import DDP_OPTIONS
@@ -23,7 +24,6 @@ from pipeline.train.launch import DDP_OPTIONS
 # isort: split
 from timm.layers import DropPath, PatchDropout
 
-multiprocessing.set_forkserver_preload(["tests.test_global_batch"])
 Check = Callable[[int, int], None]
 
 

@@ -56,7 +56,7 @@ def test_a_cache_is_read_the_same_wherever_it_is_held(images: Path, tmp_path: Pa
         return [(batch.latents.cpu(), batch.labels.cpu()) for epoch in range(2) for batch in loader.epoch(epoch)]
 
     expected = batches("cpu", "off")
-    for resident in ("off", "cpu", "cuda"):
+    for resident in ("off", "cpu", "cuda", "auto"):
         for (ours, our_labels), (theirs, their_labels) in zip(batches("cuda", resident), expected, strict=True):
             assert torch.equal(ours, theirs) and torch.equal(our_labels, their_labels), resident
 
@@ -157,8 +157,9 @@ def test_a_run_on_a_card_takes_what_suits_it(tmp_path: Path) -> None:
         {"precision": "float16", "grad_clip": 1.0},
         {"precision": "bfloat16", "compile": True, "ema_decay": 0.9, "grad_clip": 1.0, "mixup": 0.8},
         {"precision": "float16", "compile": "reduce-overhead", "ema_decay": 0.9, "grad_clip": 1.0, "cutmix": 0.8},
+        {"precision": "bfloat16", "optimizer": "nadamuon"},
     ],
-    ids=["tf32", "bfloat16", "float16 and clipping", "compiled", "CUDA graphs"],
+    ids=["tf32", "bfloat16", "float16 and clipping", "compiled", "CUDA graphs", "nadamuon"],
 )
 def test_a_run_that_is_stopped_goes_on_to_the_same_end(tmp_path: Path, settings: dict[str, object]) -> None:
     recipe = toy_recipe(**settings)

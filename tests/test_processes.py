@@ -41,6 +41,8 @@ def test_two_processes_do_what_one_does(home: Path) -> None:
     trained = run_ci2p(*TRAIN, "--epochs", "1", "--json", "train.json", cwd=home, CI2P_TRAIN_GPUS="2")
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.count("run: ") == 1
+    if hasattr(os, "memfd_create"):
+        assert trained.stderr.count("GiB, once for 2 processes") == 2  # train and val, each said by one of them
     assert json.loads((home / "runs" / "ci2p_vit_tiny-images-0" / "config.json").read_text())["world_size"] == 2
 
     both = run_ci2p("eval", "--device", "cpu", "--batch-size", "4", "--gpus", "2", "--json", "-", cwd=home)

@@ -69,7 +69,7 @@ def _see_the_whole_batch(rank: int) -> None:
     pixels_BCHW = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     torch.manual_seed(0)
     alone = create_model("resnet18", num_classes=3, input_shape=(3, 64, 64), drop_path=0.2).train()
-    together = see_global_batch(copy.deepcopy(alone), rank, 2, torch.device("cpu"))
+    together = see_global_batch(copy.deepcopy(alone), rank, 2)
     for model, mine in ((alone, pixels_BCHW), (together, pixels_BCHW[rank::2])):
         torch.manual_seed(2)  # for stochastic depth
         model(mine).square().sum().backward()

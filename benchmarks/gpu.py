@@ -209,8 +209,7 @@ def gpu_use() -> Iterator[list[float]]:
 
 
 SECTIONS = {
-    each.__name__: each
-    for each in (card, integers, steps, updates, precisions, encode, feeding, pixels, checkpoints)
+    each.__name__: each for each in (card, integers, steps, updates, precisions, encode, feeding, pixels, checkpoints)
 }
 
 

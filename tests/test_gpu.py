@@ -17,6 +17,7 @@ from pipeline.encode.encoder import load_encoder
 from pipeline.models.global_batch import GlobalBatchNorm
 from pipeline.running.tf32 import float32_products
 from pipeline.train.checkpoint import load_checkpoint
+from pipeline.train.checkpoint_writer import HostCopy
 from pipeline.train.data import Share
 from pipeline.train.loop import train
 from pipeline.train.metrics_log import read_metrics
@@ -171,6 +172,20 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_end(tmp_path: Path, settings:
     assert ours is not None and theirs is not None and ours.progress.epoch == theirs.progress.epoch
     for name, value in theirs.model.items():  # sums on a GPU come in no fixed order
         torch.testing.assert_close(ours.model[name].float(), value.float(), rtol=0.05, atol=0.02)
+
+
+def test_a_host_copy_is_of_before_the_next_step(tmp_path: Path) -> None:
+    weights = torch.nn.Conv2d(64, 64, 3).to("cuda", memory_format=torch.channels_last)
+    expected = {name: value.cpu().clone() for name, value in weights.state_dict().items()}
+    torch.cuda._sleep(100_000_000)  # the copy waits behind this, and what comes next behind the copy
+    copied = HostCopy({"model": weights.state_dict(), "lr": [0.1]})
+    for value in weights.state_dict().values():
+        value.zero_()
+    found = copied.get()
+    assert found["lr"] == [0.1]
+    for name, value in expected.items():
+        assert torch.equal(found["model"][name], value) and found["model"][name].is_pinned()
+        assert found["model"][name].stride() == value.stride()
 
 
 def test_the_commands_on_a_card(images: Path, tmp_path: Path) -> None:

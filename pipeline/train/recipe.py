@@ -124,9 +124,9 @@ class Recipe(BaseModel):
     eval_every: _Count = Field(1, ge=1)
     """Epochs between evaluations; the last epoch is always evaluated."""
     checkpoint_every_minutes: float = Field(10.0, gt=0)
-    """Minutes between checkpoints inside an epoch."""
+    """Minutes between checkpoints, wherever the epochs end; there is one at the end, too, and at a stop."""
     checkpoint_every_steps: _Count = Field(0, ge=0)
-    """Steps between checkpoints inside an epoch; 0 leaves it to the clock."""
+    """Steps between checkpoints beside those of the clock, counted from the run's beginning; 0 leaves it to that."""
 
     @model_validator(mode="before")
     @classmethod

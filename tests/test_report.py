@@ -229,6 +229,7 @@ def test_a_missing_package_is_named(home: Path, monkeypatch: pytest.MonkeyPatch)
     [
         ("paper-animals10", {}),
         ("quick", {"epochs": 3, "seed": 5, "compile": True}),
+        ("best", {"compile": "reduce-overhead"}),
         ("best", {"model": "ci2p_vit_small", "betas": [0.8, 0.9], "flip": "none"}),
         ("paper-imagenet", {"epochs": 4, "warmup_epochs": 1.5, "init_from": 'runs/it\'s "mine"'}),
         ("quick", {"window": 8, "token_drop": 0.25, "lr": 3e-5, "min_lr": 1e-7, "precision": "bfloat16"}),

@@ -30,7 +30,7 @@ from pipeline.commands.recipes import recipes
 from pipeline.commands.report import report
 from pipeline.commands.train import train
 from pipeline.running import signals
-from pipeline.running.memory import is_out_of_memory
+from pipeline.running.memory import is_of_gpu, is_out_of_memory
 
 
 class _Door(click.Group):
@@ -78,18 +78,22 @@ class _Door(click.Group):
             _fail("interrupted; run the same command again to continue", 1)
         except (OSError, MemoryError, RuntimeError, ImportError) as error:
             if is_out_of_memory(error):
-                _fail(self._short_of_memory(kwargs["obj"]), 1)
+                _fail(self._short_of_memory(kwargs["obj"], of_gpu=is_of_gpu(error)), 1)
             if not isinstance(error, OSError):
                 raise
             _fail(describe_system_error(error), 1)
         sys.exit(status if isinstance(status, int) else 0)
 
-    def _short_of_memory(self, given: list[str]) -> str:
+    def _short_of_memory(self, given: list[str], *, of_gpu: bool) -> str:
         """What a command that ran out of it can be asked to do with less."""
         command = next((self.commands[word] for word in given if word in self.commands), None)
         names = {parameter.name for parameter in command.params} if command else set()
         options = {"batch_size": "a smaller --batch-size", "workers": "fewer --workers", "resident": "--resident off"}
+        if of_gpu:
+            options = {"batch_size": "a smaller --batch-size", "resident": "--resident cpu", "device": "--device cpu"}
         ways = [way for name, way in options.items() if name in names]
+        if of_gpu:
+            return f"not enough memory on the GPU; give {' or '.join(ways) or 'it less to do'}"
         lower = f", or give {' or '.join(ways)}" if ways else ""
         return f"not enough memory; allow it more (ulimit -v){lower}"
 

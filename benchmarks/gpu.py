@@ -1,14 +1,18 @@
 """Everything that is to be measured on a GPU, one section after another, in one command: about a quarter of an hour.
 
-    python benchmarks/gpu.py --data-dir imagenette --work W [--sections card,integers,steps,encode,feeding,checkpoints]
-                             [--models ci2p_vit_base,ci2p_vit_ds,vit_base_p32] [--batches 128,256,1024]
+    python benchmarks/gpu.py --data-dir imagenette --work W [--models ci2p_vit_base,ci2p_vit_ds,vit_base_p32]
+                             [--sections card,integers,steps,encode,feeding,pixels,checkpoints] [--batches 128,256,1024]
 
 card         copy bandwidth, and the rate of a matrix product by precision: what the other figures are shares of
 integers     how many cached integers differ between the CPU's encoder and the GPU's, float32 and bfloat16
 steps        whole training steps on a batch that lies on the device, eager and compiled: images/s, share of the
              product's rate, the host's own time, memory
-encode       `ci2p encode` of DIR from files to shards: images/s, and how busy the card is meanwhile
+precisions   steps again, eager, in float32, TF32 and bfloat16
+encode       the encoder alone, from pixels to bytes, both on the host; then `ci2p encode` of DIR from files to shards:
+             images/s, and how busy the card is meanwhile
 feeding      steps again, from a cache held on the card, held in memory, or decompressed as it goes
+pixels       steps of a pixel model from pictures in memory and from fresh crops, and of the first model with the
+             encoder in every step
 checkpoints  what share of a training's wall clock is neither steps nor evaluation
 
 Prints each row as it is there, and writes all to --json after every section, so that a session that ends early loses
@@ -35,12 +39,15 @@ from step_rates import Row, held_batch, rates
 from training import endless, matrix_rate, seconds_of
 
 from ci2p_cache.publish import publish
+from pipeline.baselines.on_the_fly import encode_on_the_fly
+from pipeline.baselines.pixels import open_pixel_data
 from pipeline.encode.encoder import Encoder, load_encoder
 from pipeline.encode.preprocess import load_pixels, preprocessing
 from pipeline.encode.shard_writer import packing_threads
 from pipeline.encode.stored_batch import StoredBatch
+from pipeline.models import reads_pixels
 from pipeline.running.tf32 import float32_products
-from pipeline.train.data import Share, open_training_data
+from pipeline.train.data import Share, TrainingData, open_training_data
 
 _ROUNDS = 10
 
@@ -96,6 +103,15 @@ def steps(options: argparse.Namespace) -> Iterator[Row]:
                 )
 
 
+def precisions(options: argparse.Namespace) -> Iterator[Row]:
+    name, batch_size = options.models[0], min(options.batches)
+    for precision in ("float32", "bfloat16") + (("tf32",) if options.device.startswith("cuda") else ()):
+        chosen = argparse.Namespace(**{**vars(options), "precision": precision})
+        peak = product_rate(options.device, precision)
+        found = rates(name, batch_size, False, held_batch(name, batch_size, chosen), chosen, peak)
+        yield {"precision": precision, "model": name, "batch": batch_size} | found
+
+
 def feeding(options: argparse.Namespace) -> Iterator[Row]:
     cache, _ = encoded(options)
     name, batch_size = options.models[0], min(256, max(options.batches))
@@ -110,6 +126,26 @@ def feeding(options: argparse.Namespace) -> Iterator[Row]:
             batches = endless(data.train_batches(share, batch_size=batch_size, seed=0, flip=True))
         found = rates(name, batch_size, True, batches, options, peak)
         yield {"resident": resident or "one batch, no loader", "model": name, "batch": batch_size} | found
+
+
+def pixels(options: argparse.Namespace) -> Iterator[Row]:
+    batch_size = min(256, max(options.batches))
+    peak = matrix_rate(torch.device(options.device), options.precision, _ROUNDS)
+    share = Share(0, 1, torch.device(options.device))
+    of_pixels = next(filter(reads_pixels, options.models), "vit_tiny_p32")
+    images = ("folder", str(options.data_dir))
+    for name in (of_pixels, options.models[0]):
+        rows: dict[str, TrainingData | None] = {"one batch, no loader": None}
+        for crops in ("none", "fresh"):
+            shown = open_pixel_data(*images, workers=cores(), image_size=options.image_size, crops=crops)
+            where = "fresh crops" if crops == "fresh" else "in memory"
+            rows[where] = shown if name == of_pixels else encode_on_the_fly(shown)
+        for where, data in rows.items():
+            batches = held_batch(name, batch_size, options)
+            if data is not None:
+                batches = endless(data.train_batches(share, batch_size=batch_size, seed=0, flip=True))
+            found = rates(name, batch_size, True, batches, options, peak)
+            yield {"pixels": where, "model": name, "batch": batch_size} | found
 
 
 def encode(options: argparse.Namespace) -> Iterator[Row]:
@@ -189,7 +225,7 @@ def gpu_use() -> Iterator[list[float]]:
         thread.join()
 
 
-SECTIONS = {each.__name__: each for each in (card, integers, steps, encode, feeding, checkpoints)}
+SECTIONS = {each.__name__: each for each in (card, integers, steps, precisions, encode, feeding, pixels, checkpoints)}
 
 
 def main() -> None:

@@ -40,10 +40,11 @@ from rounds import measure, shares_of
 import ci2p
 from ci2p_cache.cache import Cache, open_cache
 from ci2p_cache.codecs import stored_dtype, unpack
-from ci2p_cache.loader import BatchLoader, load_resident
+from ci2p_cache.loader import BatchLoader
 from ci2p_cache.marker import read_marker
 from ci2p_cache.publish import publish
 from ci2p_cache.reader import ViewReader
+from ci2p_cache.resident import load_resident
 from ci2p_cache.shard_file import ShardFile, read_rows
 from ci2p_cache.tar_store import images_of_records
 from pipeline.encode.datasets import open_dataset

@@ -40,6 +40,7 @@ def parser_of(doc: str) -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--docs", type=Path, default=DOCS, help="where the report goes")
     return parser
 
 
@@ -69,24 +70,35 @@ def train(arm: Arm, seed: int, arguments: argparse.Namespace) -> float:
     measured = ci2p(
         *("train", "--shards", work / "caches" / arm.cache, "--out", work / "runs" / f"{folder}-{seed}"),
         *("--recipe", "quick", "--model", "ci2p_vit_tiny", "--epochs", arguments.epochs, "--seed", seed),
-        *("--precision", "bfloat16", "--workers", "1", *arm.options),
+        *("--precision", "bfloat16", "--workers", "1", "--no-pictures", *arm.options),
         report=work / f"{folder}.{seed}.train.json",
         threads=max(1, cores() // arguments.jobs),
     )
     return 100 * float(measured["final_top1"])
 
 
-def table(sizes: dict[str, float], top1: dict[str, list[float]], *, what: str, reference: str) -> str:
-    """A row an arm: mean top-1 over the seeds, and its difference to the reference's, seed by seed."""
-    lines = [f"| {what} | top-1, % | sd | against {reference} | n |", f"|{'---|' * (what.count('|') + 5)}"]
+def table(
+    sizes: dict[str, float],
+    top1: dict[str, list[float]],
+    *,
+    what: str,
+    reference: str,
+    seeds: int,
+    figures: dict[str, dict[str, float | None]],
+) -> str:
+    """A row an arm: mean top-1 over the seeds, and its difference to the reference's over the seeds that both have."""
+    more = "".join(f" {name} |" for name in figures)
+    lines = [f"| {what} |{more} top-1, % | sd | against {reference} | n |"]
+    lines.append(f"|{'---|' * (what.count('|') + 5 + len(figures))}")
     for name, values in top1.items():
-        several = len(values) > 1
-        spread = f"{statistics.stdev(values):.2f}" if several else ""
-        gaps = [ours - theirs for ours, theirs in zip(values, top1[reference], strict=True)]
-        error = f" ± {statistics.stdev(gaps) / len(gaps) ** 0.5:.2f}" if several else ""
-        against = "" if name == reference else f"{statistics.fmean(gaps):+.2f}{error}"
-        mean = statistics.fmean(values)
-        lines.append(f"| {name} | {sizes[name]:,.0f} | {mean:.2f} | {spread} | {against} | {len(values)} |")
+        mean = f"{statistics.fmean(values):.2f}" if values else ""
+        spread = f"{statistics.stdev(values):.2f}" if len(values) > 1 else ""
+        gaps = [ours - theirs for ours, theirs in zip(values, top1.get(reference, ()), strict=False)]
+        error = f" ± {statistics.stdev(gaps) / len(gaps) ** 0.5:.2f}" if len(gaps) > 1 else ""
+        against = f"{statistics.fmean(gaps):+.2f}{error}" if gaps and name != reference else ""
+        cells = "".join(f" {'' if each[name] is None else f'{each[name]:.2f}'} |" for each in figures.values())
+        count = str(seeds) if len(values) == seeds else f"{len(values)} of {seeds}"
+        lines.append(f"| {name} | {sizes[name]:,.0f} |{cells} {mean} | {spread} | {against} | {count} |")
     return "\n".join(lines)
 
 
@@ -100,23 +112,39 @@ def sweep(
     sizes_name: str,
     reference: str,
     report: str,
+    figures: dict[str, dict[str, float | None]] | None = None,
 ) -> None:
-    """Trains the arms, the first seed of all before the second; prints the table and writes docs/REPORT.
+    """Trains the arms, the first seed of all before the second; writes the report after each, and prints the table.
 
-    `sizes` are the arms', in bytes, and go by `sizes_name` in the report.
+    `sizes` are the arms', in bytes, and go by `sizes_name` in the report; `figures` are further columns, by their
+    headings, of every arm. Without seeds nothing is trained.
     """
-    jobs = [(arm, seed) for seed in range(arguments.seeds) for arm in arms]
-    with ThreadPoolExecutor(arguments.jobs) as pool:
-        found = list(pool.map(lambda job: train(*job, arguments), jobs))
-    top1: dict[str, list[float]] = {arm.name: [] for arm in arms}
-    for (arm, _), value in zip(jobs, found, strict=True):
-        top1[arm.name].append(value)
     numbers = {split: len(list((images / split).glob("*/*"))) for split in ("train", "val")}
     setting = (
         f"{numbers['train']:,} training and {numbers['val']:,} validation images at {arguments.image_size} px, "
         f"`ci2p_vit_tiny`, recipe `quick`, {arguments.epochs} epochs, bfloat16; top-1 of the last epoch; "
         f"the same seeds in every arm, differences by seed with their standard error; {machine()}"
     )
-    result = {"setting": setting, "command": command_line(), sizes_name: sizes, "top1": top1}
-    publish(DOCS / report, (json.dumps(result, indent=1) + "\n").encode())
-    print(f"{setting}\n\n{table(sizes, top1, what=what, reference=reference)}")
+    top1: dict[str, list[float]] = {arm.name: [] for arm in arms}
+
+    def write() -> None:
+        result = {
+            "setting": setting,
+            "command": command_line(),
+            "seeds": arguments.seeds,
+            "complete": all(len(values) == arguments.seeds for values in top1.values()),
+            sizes_name: sizes,
+            **({"figures": figures} if figures else {}),
+            "top1": top1,
+        }
+        arguments.docs.mkdir(parents=True, exist_ok=True)
+        publish(arguments.docs / report, (json.dumps(result, indent=1) + "\n").encode())
+
+    write()
+    jobs = [(arm, seed) for seed in range(arguments.seeds) for arm in arms]
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        for (arm, _), value in zip(jobs, pool.map(lambda job: train(*job, arguments), jobs), strict=True):
+            top1[arm.name].append(value)  # seed by seed, as they were asked for
+            write()
+    written = table(sizes, top1, what=what, reference=reference, seeds=arguments.seeds, figures=figures or {})
+    print(f"{setting}\n\n{written}")

@@ -7,7 +7,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from ci2p_cache.codecs import stored_dtype
 from ci2p_cache.disk_cache import LocalDisk
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.items import Contents, ItemList, read_contents, read_item_list
@@ -104,12 +103,6 @@ class Cache:
         if self.spec.format_version == 1:
             return None
         return read_contents(self.split_dir, self.manifest.num_items, self.manifest.seals)
-
-    @property
-    def resident_bytes(self) -> int:
-        """What the whole split takes in memory as stored values, every view of it."""
-        values = len(self.spec.views) * int(np.prod(self.spec.latent_shape))
-        return self.manifest.num_items * values * stored_dtype(self.spec.store).itemsize
 
 
 def open_cache(path: str | AnyPath, split: str, disk: LocalDisk | None = None) -> Cache:

@@ -8,7 +8,6 @@ import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -20,14 +19,16 @@ from ci2p_cache.cache import Cache
 from ci2p_cache.codecs import Escaped
 from ci2p_cache.errors import InputError
 from ci2p_cache.free_memory import resident_limit_bytes as resident_limit_bytes
+from ci2p_cache.neighbours import Neighbours
 from ci2p_cache.order import BatchOrder, Shards, Windows, window_shards
 from ci2p_cache.printable import counted
 from ci2p_cache.reader import ViewReader
+from ci2p_cache.resident import Resident as Resident
+from ci2p_cache.resident import hold
 from ci2p_cache.spec import CacheSpec
 
 logger = logging.getLogger("ci2p")
 
-Resident = Literal["auto", "cpu", "cuda", "off"]
 PLAIN_VIEW = 0
 
 
@@ -66,8 +67,10 @@ class BatchLoader:
         workers: int = 1,
         resident: Resident = "auto",
         view: int | None = None,
+        neighbours: Neighbours | None = None,
     ):
-        """`batch_size` is global; `workers` are decoding threads; `view` pins one view of every sample.
+        """`batch_size` is global; `workers` are decoding threads; `view` pins one view of every sample. In memory
+        `neighbours` hold the split once; each of them makes this loader.
 
         Raises InputError when the batch does not divide by the ranks, or the cache cannot be resident as asked.
         """
@@ -94,7 +97,8 @@ class BatchLoader:
             shards=shards,
         )
         self._escapes = self._reader.escapes
-        self._resident = self._load_resident(resident)
+        self._resident = hold(cache, self._reader, resident, self.device, view=self._order.view, neighbours=neighbours)
+        self._say_if_streamed()
 
     @property
     def steps_per_epoch(self) -> int:
@@ -123,13 +127,13 @@ class BatchLoader:
         if windows is not None:
             self._reader.prefetch(windows.ahead(samples))
         positions = self.cache.positions_of(samples)
-        rows = positions * len(self.cache.spec.views) + views
         if self._resident is not None:
-            batch = self._resident.index_select(0, torch.from_numpy(rows).to(self._resident.device))
+            batch = self._resident.read(positions, views)
         else:
             batch = torch.from_numpy(self._reader.read(positions, views))
         if self.device.type == "cuda" and not batch.is_cuda:
             batch = batch.pin_memory()
+        rows = positions * len(self.cache.spec.views) + views
         escaped = None if self._escapes is None else self._escapes.among(rows)
         return _Stored(batch, escaped, self.cache.labels_of(samples), positions)
 
@@ -138,31 +142,13 @@ class BatchLoader:
         labels = torch.from_numpy(stored.labels).to(self.device, non_blocking=True)
         return Batch(to_latents(values, self.cache.spec, stored.escaped), labels, stored.positions)
 
-    def _load_resident(self, resident: Resident) -> Tensor | None:
-        """The whole split as stored values [num_items * V, C, H, W], or None to read it batch by batch."""
-        need = self.cache.resident_bytes
-        allowed = resident_limit_bytes()
-        fits = need <= allowed
-        if resident == "auto":
-            resident = "cpu" if fits else "off"
-        if resident == "off":
-            if not self._reader.is_local:
-                window = counted(self._reader.window_shards, "shard")
-                hint = ""
-                if self.cache.disk is None and os.environ.get("LOCAL_WORLD_SIZE", "1") != "1":
-                    hint = "; each process fetches all of it, or each machine with --cache-dir"
-                logger.info("%s is streamed, %s a window%s", self.cache.split_dir, window, hint)
-            return None
-        if resident == "cuda" and self.device.type != "cuda":
-            raise InputError(f"--resident cuda needs a CUDA device, and --device is {self.device.type}")
-        if resident == "cpu" and not fits:
-            raise InputError(
-                f"--resident cpu needs {need / 2**30:.1f} GiB a process, and half of the free memory is "
-                f"{allowed / 2**30:.1f} GiB; use --resident off"
-            )
-        whole = load_resident(self.cache, self._reader, self.device if resident == "cuda" else torch.device("cpu"))
-        logger.info("%s/%s is resident: %.2f GiB", self.cache.path, self.cache.split, need / 2**30)
-        return whole
+    def _say_if_streamed(self) -> None:
+        if self._resident is None and not self._reader.is_local:
+            window = counted(self._reader.window_shards, "shard")
+            hint = ""
+            if self.cache.disk is None and os.environ.get("LOCAL_WORLD_SIZE", "1") != "1":
+                hint = "; each process fetches all of it, or each machine with --cache-dir"
+            logger.info("%s is streamed, %s a window%s", self.cache.split_dir, window, hint)
 
 
 @dataclass(frozen=True)
@@ -186,16 +172,6 @@ def order_window(cache: Cache, resident: Resident) -> int:
 
 def _is_streamed(cache: Cache, resident: Resident) -> bool:
     return "://" in str(cache.split_dir) and resident in ("auto", "off")
-
-
-def load_resident(cache: Cache, reader: ViewReader, device: torch.device) -> Tensor:
-    """A whole split on a device, stored values [num_items * V, C, H, W]: view v of position p is row p * V + v."""
-    spec = cache.spec
-    dtype = torch.float16 if spec.store == "float16" else torch.uint8
-    whole = torch.zeros((cache.manifest.num_items, len(spec.views), *spec.latent_shape), dtype=dtype, device=device)
-    for positions, values in reader.read_shards():
-        whole[torch.from_numpy(positions).to(device)] = torch.from_numpy(values).to(device)
-    return whole.flatten(0, 1)
 
 
 def to_latents(stored: Tensor, spec: CacheSpec, escaped: Escaped | None = None) -> Tensor:

@@ -118,17 +118,23 @@ class ViewReader:
             listed.append((number * self._spec.shard_size, escapes))
         return collect_escapes(listed, len(self._spec.views), int(np.prod(self._spec.latent_shape)))
 
-    def read_shards(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.generic]]]:
+    def read_shards(
+        self, *, view: int | None = None, share: tuple[int, int] = (0, 1)
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.generic]]]:
         """Yields (positions [n], stored values [n, V, C, H, W]) shard after shard, failures left out.
+
+        With `view` that one alone, V = 1; of a `share` (index, count) every count-th shard from the index-th on.
 
         The sequential path, and the only one for a remote cache: each shard is fetched once, whole.
         """
-        num_views = len(self._spec.views)
-        for shard in range(len(self._manifest.shards)):
+        views = np.arange(len(self._spec.views)) if view is None else np.array([view])
+        num_views = len(views)
+        shards = np.arange(len(self._manifest.shards))[share[0] :: share[1]]
+        for number, shard in enumerate(shards.tolist()):
             if self._remote is not None:
-                self.prefetch(np.arange(shard, min(shard + _SHARDS_AHEAD, len(self._manifest.shards))))
+                self.prefetch(shards[number : number + _SHARDS_AHEAD])
             positions = shard * self._spec.shard_size + np.flatnonzero(self._manifest.labels.of_shard(shard) >= 0)
-            flat = self.read(np.repeat(positions, num_views), np.tile(np.arange(num_views), len(positions)))
+            flat = self.read(np.repeat(positions, num_views), np.tile(views, len(positions)))
             yield positions, flat.reshape(len(positions), num_views, *self._spec.latent_shape)
             if self._remote is not None:
                 self._remote.drop(shard)

@@ -106,8 +106,15 @@ def run_python(
 
 
 def run_ci2p(*arguments: str | Path, cwd: Path | None = None, **env: str) -> "subprocess.CompletedProcess[str]":
-    """`ci2p ARGUMENTS`, as a user calls it."""
-    return run_python("-m", "ci2p", *arguments, cwd=cwd, **env)
+    """`ci2p ARGUMENTS` in a process of its own, which is forked where all is imported (tests/forked.py)."""
+    from tests.forked import Forked
+
+    process = Forked(arguments, cwd=cwd, env=os.environ | env)
+    try:
+        stdout, stderr = process.communicate(timeout=240)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(process.args, process.wait(), stdout, stderr)
 
 
 def call_ci2p(*arguments: str | Path, cwd: Path) -> "subprocess.CompletedProcess[str]":

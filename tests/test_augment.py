@@ -13,6 +13,7 @@ import pytest
 import timm.data.mixup
 import torch
 from timm.loss import SoftTargetCrossEntropy
+from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -322,13 +323,27 @@ def test_an_average_by_hand() -> None:
             linear.weight.fill_(value)
             norm.running_mean.fill_(-value)
             norm.num_batches_tracked.fill_(step)
-        average.update(model, step)
+        average.update(step)
         weight, mean = decay * weight + (1 - decay) * value, decay * mean - (1 - decay) * value
         state = average.state_dict()
         assert state["0.weight"].item() == pytest.approx(weight, rel=1e-6)
         assert state["1.running_mean"].item() == pytest.approx(mean, rel=1e-6)
         assert state["1.num_batches_tracked"] == step
     assert linear.weight.item() == 1.0
+
+
+def test_an_average_is_timm_s_to_the_bit() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(7, 5), nn.BatchNorm1d(5))
+    ours, theirs = WeightAverage(model, decay=0.9), ModelEmaV3(model, decay=0.9, use_warmup=True)
+    for step in range(40):
+        model(torch.randn(4, 7))
+        with torch.no_grad():
+            model[0].weight.add_(torch.randn(5, 7))
+        ours.update(step)
+        theirs.update(model, step=step + 1)
+        for name, value in theirs.module.state_dict().items():
+            assert torch.equal(ours.state_dict()[name], value), (name, step)
 
 
 def share_right(model: nn.Module) -> float:

@@ -92,6 +92,22 @@ def test_crops_that_cannot_be_are_refused(image_folder: Path, settings: dict[str
         pixel_data(image_folder, **settings)
 
 
+def test_the_decoding_processes_go_on_into_the_next_epoch(image_folder: Path) -> None:
+    settings = {"workers": 1, "crops": "fresh"}
+    batches = pixel_data(image_folder, **settings).train_batches(ALONE, batch_size=4, seed=5, flip=True)
+    seen, processes = [], []
+    for epoch in (1, 2, 4):
+        seen += [batch.latents for batch in batches.epoch(epoch)]
+        processes.append({process.pid for process in multiprocessing.active_children()})
+    assert processes[0] == processes[1] != processes[2]
+    anew = pixel_data(image_folder, **settings | {"workers": 0}).train_batches(ALONE, batch_size=4, seed=5, flip=True)
+    assert torch.equal(
+        torch.cat(seen), torch.cat([batch.latents for epoch in (1, 2, 4) for batch in anew.epoch(epoch)])
+    )
+    del batches
+    assert not processes[2] & {process.pid for process in multiprocessing.active_children()}
+
+
 @pytest.mark.parametrize("settings", [{"resident": "cpu"}, {"resident": "off", "workers": 1}])
 def test_an_epoch_that_is_left_leaves_no_thread_and_no_process(image_folder: Path, settings: dict[str, object]) -> None:
     before = {*threading.enumerate()}, {*multiprocessing.active_children()}
@@ -100,7 +116,11 @@ def test_an_epoch_that_is_left_leaves_no_thread_and_no_process(image_folder: Pat
     first = next(epoch)
     del epoch
     assert len(first.labels) == 2
-    assert {*threading.enumerate()} <= before[0] and {*multiprocessing.active_children()} <= before[1]
+    for thread in {*threading.enumerate()} - before[0]:
+        assert not thread.name.startswith("ci2p")
+        thread.join(30)  # multiprocessing's own, which sent the processes their work, ends by itself
+        assert not thread.is_alive()
+    assert {*multiprocessing.active_children()} <= before[1]
 
 
 def test_t2_ranks_share_every_global_batch_and_the_validation_images(image_folder: Path) -> None:

@@ -5,14 +5,22 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.conftest import CLASSES, REPOSITORY, call_ci2p, encode_folder, files_of, run_ci2p, write_image_folder
+from tests.conftest import (
+    CLASSES,
+    call_ci2p,
+    encode_folder,
+    files_of,
+    run_ci2p,
+    run_python,
+    write_image_folder,
+)
+from tests.forked import Forked, run_command
 
 SMALL = ("--image-size", "32", "--shard-size", "8", "--device", "cpu", "--workers", "1")
 
@@ -32,7 +40,7 @@ def test_help_answers_quickly() -> None:
         best = float("inf")
         for _ in range(3):
             begin = time.monotonic()
-            finished = run_ci2p(*command, "--help")
+            finished = run_python("-m", "ci2p", *command, "--help")
             best = min(best, time.monotonic() - begin)
         assert finished.returncode == 0 and "Usage:" in finished.stdout
         assert best < 1.0
@@ -52,14 +60,25 @@ def test_the_options_are_frozen() -> None:
 
 @pytest.fixture(scope="module")
 def journey(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which a user has encoded a folder of images and trained on it, all defaults but the sizes."""
+    """A folder in which a user has encoded a folder of images and trained on it, all defaults but the sizes: each
+    command by a new interpreter."""
     home = tmp_path_factory.mktemp("home")
     write_image_folder(home / "images", train=8, val=4)
-    encoded = run_ci2p(
-        "encode", "--dataset", "folder", "--data-dir", "images", *SMALL, "--json", "encode.json", cwd=home
+    encoded = run_python(
+        *("-m", "ci2p"),
+        "encode",
+        "--dataset",
+        "folder",
+        "--data-dir",
+        "images",
+        *SMALL,
+        "--json",
+        "encode.json",
+        cwd=home,
     )
     assert encoded.returncode == 0, encoded.stderr
-    trained = run_ci2p(
+    trained = run_python(
+        *("-m", "ci2p"),
         *("train", "--shards", "caches/images", "--model", "ci2p_vit_tiny", "--epochs", "3", "--batch-size", "8"),
         *("--set", "lr=1e-3", "--device", "cpu", "--json", "train.json"),
         cwd=home,
@@ -137,14 +156,18 @@ def test_inspect_and_verify(journey: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", [("eval", "--device", "cpu"), ("inspect", "caches/images")])
 def test_the_json_is_written_for_readers_that_go_away(journey: Path, tmp_path: Path, command: tuple[str, ...]) -> None:
     """As in `ci2p eval --json FILE | head -1`."""
+    unread = Forked([*command, "--json", tmp_path / "figures.json"], work=command_unread, cwd=journey)
+    _, errors = unread.communicate(timeout=60)
+    assert unread.returncode == 141 and "Traceback" not in errors
+    assert json.loads((tmp_path / "figures.json").read_text())
+
+
+def command_unread(arguments: list[str]) -> None:
+    """`ci2p ARGUMENTS` whose standard output nobody reads; tests/test_reader.py has it end as interpreters end."""
     reads, writes = os.pipe()
     os.close(reads)
-    arguments = [sys.executable, "-m", "ci2p", *command, "--json", str(tmp_path / "figures.json")]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    finished = subprocess.run(arguments, cwd=journey, stdout=writes, stderr=subprocess.PIPE, env=environment, text=True)
-    os.close(writes)
-    assert json.loads((tmp_path / "figures.json").read_text())
-    assert "Traceback" not in finished.stderr
+    os.dup2(writes, 1)
+    run_command(arguments)
 
 
 def test_the_environment_sets_options(journey: Path) -> None:
@@ -241,17 +264,8 @@ def test_a_full_disk_loses_nothing(journey: Path, tmp_path: Path) -> None:
 
 def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path) -> None:
     write_image_folder(tmp_path / "images", train=60, val=1)
-    command = [sys.executable, "-m", "ci2p", "encode", "--dataset", "folder", "--data-dir", "images", *SMALL]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # A shell's background jobs, this test run perhaps, ignore the interrupt and hand that down.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    process = Forked(
+        ["encode", "--dataset", "folder", "--data-dir", "images", *SMALL], cwd=tmp_path, start_new_session=True
     )
     while not list(tmp_path.glob("caches/images/train/shards/*.json")):
         assert process.poll() is None

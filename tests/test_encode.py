@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,7 +17,8 @@ from ci2p_cache.marker import marker_file, marker_path, read_marker
 from ci2p_cache.publish import publish
 from ci2p_cache.verify import verify_split
 from ci2p_cache.zarr_store import shard_file
-from tests.conftest import CLASSES, REPOSITORY, encode_folder, files_of, write_image_folder
+from tests.conftest import CLASSES, encode_folder, files_of, run_ci2p, write_image_folder
+from tests.forked import Forked
 
 
 class Killed(BaseException):
@@ -100,15 +99,12 @@ def test_c4_really_killed_at_several_moments(tmp_path: Path, format: str) -> Non
     settings = {"format": format, "shard_size": 5, "batch_size": 5, "crops": 1}
     whole = files_of(encode_folder(images, tmp_path / "whole", **settings))
     cache = tmp_path / "killed"
-    command = [sys.executable, "-m", "ci2p", "encode", "--dataset", "folder", "--data-dir", str(images)]
+    command = ["encode", "--dataset", "folder", "--data-dir", str(images)]
     command += ["--out", str(cache), "--image-size", "32", "--shard-size", "5", "--batch-size", "5"]
     command += ["--format", format, "--crops", "1", "--workers", "1", "--device", "cpu"]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     kills = 0
     for markers, extra_seconds in ((1, 0.0), (5, 0.01), (8, 0.03), (14, 0.0)):
-        process = subprocess.Popen(
-            command, cwd=tmp_path, env=environment, start_new_session=True, stderr=subprocess.PIPE
-        )
+        process = Forked(command, cwd=tmp_path, start_new_session=True)
         deadline = time.monotonic() + 120
         while len(list(cache.glob("*/shards/*.json"))) < markers and process.poll() is None:
             assert time.monotonic() < deadline
@@ -117,9 +113,9 @@ def test_c4_really_killed_at_several_moments(tmp_path: Path, format: str) -> Non
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
             kills += 1
-        process.communicate()
+        process.wait()
     assert kills >= 2
-    finished = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    finished = run_ci2p(*command, cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr
     assert {name: data for name, data in files_of(cache).items() if not name.endswith(".tmp")} == whole
 

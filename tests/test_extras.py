@@ -9,6 +9,7 @@ import pytest
 from ci2p_cache.errors import InputError
 from ci2p_cache.extras import EXTRAS, not_installed
 from tests.conftest import REPOSITORY, run_python
+from tests.forked import Forked, run_command
 
 
 def test_messages_and_pyproject_name_the_same_packages() -> None:
@@ -44,14 +45,11 @@ def test_a_package_that_does_not_load_is_told_apart() -> None:
     assert "is not installed" in str(not_installed("huggingface", "x", ModuleNotFoundError(name="pyarrow.lib")))
 
 
-WITHOUT = """
-import sys
-for name in sys.argv.pop(1).split(","):
-    sys.modules[name] = None
-import cli
-sys.argv[0] = "ci2p"
-cli.main()
-"""
+def command_without(arguments: list[str]) -> None:
+    """`ci2p ARGUMENTS[1:]` where the packages of ARGUMENTS[0] are not installed."""
+    for name in arguments[0].split(","):
+        sys.modules[name] = None  # type: ignore[assignment]
+    run_command(arguments[1:])
 
 
 WITHOUT_ONE_AFTER_ANOTHER = """
@@ -84,10 +82,12 @@ for command in sys.argv[2].split("\\n"):
 def test_every_command_says_which_package_it_lacks(
     arguments: str, package: str, zarr_cache: Path, tmp_path: Path
 ) -> None:
-    refused = run_python("-c", WITHOUT, package, *arguments.format(cache=zarr_cache).split(), cwd=tmp_path)
-    assert refused.returncode == 2, refused.stderr
-    said = refused.stderr.splitlines()[-1]  # after what `encode` recognised
-    assert said.startswith("Error: ") and "Traceback" not in refused.stderr, refused.stderr
+    words = [package, *arguments.format(cache=zarr_cache).split()]
+    refused = Forked(words, work=command_without, cwd=tmp_path)
+    _, errors = refused.communicate(timeout=120)
+    assert refused.returncode == 2, errors
+    said = errors.splitlines()[-1]  # after what `encode` recognised
+    assert said.startswith("Error: ") and "Traceback" not in errors, errors
     assert f"the package {package} is not installed" in said
     assert "pip install '" in said or "has no build for Python" in said
 

@@ -21,7 +21,7 @@ from pipeline.train.data import Share
 from pipeline.train.loop import train
 from pipeline.train.metrics_log import read_metrics
 from pipeline.train.run_folder import read_config
-from tests.conftest import encode_folder, run_ci2p, write_image_folder
+from tests.conftest import encode_folder, run_python, write_image_folder
 from tests.test_baseline import pixel_data
 from tests.test_processes import ENCODE
 from tests.toy_training import ToyData, build_small, toy_recipe
@@ -87,7 +87,7 @@ def test_a_cache_is_read_the_same_wherever_it_is_held(images: Path, tmp_path: Pa
         return [(batch.latents.cpu(), batch.labels.cpu()) for epoch in range(2) for batch in loader.epoch(epoch)]
 
     expected = batches("cpu", "off")
-    for resident in ("off", "cpu", "cuda"):
+    for resident in ("off", "cpu", "cuda", "auto"):
         for (ours, our_labels), (theirs, their_labels) in zip(batches("cuda", resident), expected, strict=True):
             assert torch.equal(ours, theirs) and torch.equal(our_labels, their_labels), resident
 
@@ -140,8 +140,9 @@ def test_a_run_on_a_card_takes_what_suits_it(tmp_path: Path) -> None:
         {"precision": "bfloat16"},
         {"precision": "float16", "grad_clip": 1.0},
         {"precision": "bfloat16", "compile": True, "ema_decay": 0.9, "grad_clip": 1.0, "mixup": 0.8},
+        {"precision": "bfloat16", "optimizer": "nadamuon"},
     ],
-    ids=["tf32", "bfloat16", "float16 and clipping", "compiled"],
+    ids=["tf32", "bfloat16", "float16 and clipping", "compiled", "nadamuon"],
 )
 def test_a_run_that_is_stopped_goes_on_to_the_same_end(tmp_path: Path, settings: dict[str, object]) -> None:
     recipe = toy_recipe(**settings)
@@ -162,7 +163,7 @@ def test_the_commands_on_a_card(images: Path, tmp_path: Path) -> None:
         ["eval", "--device", "cuda"],
         ["eval", "--images", str(images), "--device", "cuda"],
     ):
-        done = run_ci2p(*command, cwd=tmp_path)
+        done = run_python("-m", "ci2p", *command, cwd=tmp_path)
         assert done.returncode == 0 and "Traceback" not in done.stderr, (command, done.stderr)
 
 
@@ -173,7 +174,8 @@ def test_two_cards_learn_what_one_does(images: Path, tmp_path: Path) -> None:
     for count in (1, 2):
         run = tmp_path / f"run{count}"
         command = ["train", str(cache), "--model", "ci2p_vit_tiny", "--epochs", "2", "--batch-size", "8"]
-        done = run_ci2p(
+        done = run_python(
+            *("-m", "ci2p"),
             *command,
             "--set",
             "drop_path=0.0",

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import REPOSITORY, run_python
+from tests.conftest import REPOSITORY, encode_folder, run_python
 
 SOURCES = sorted(
     [
@@ -78,8 +78,9 @@ def test_click_is_known_to_the_door_and_the_commands_alone() -> None:
     assert all(file == "cli.py" or file.startswith("pipeline/commands/") for file in importers("pipeline.commands"))
 
 
-def test_torch_enters_the_cache_through_the_loader_alone() -> None:
-    assert {file for file in importers("torch") if file.startswith("ci2p_cache/")} == {"ci2p_cache/loader.py"}
+def test_torch_enters_the_cache_through_the_loader_and_what_it_holds() -> None:
+    found = {file for file in importers("torch") if file.startswith("ci2p_cache/")}
+    assert found == {"ci2p_cache/loader.py", "ci2p_cache/resident.py"}
 
 
 def test_timm_and_pillow_stay_in_their_folders() -> None:
@@ -115,18 +116,26 @@ def refuse_open(*arguments, **keywords):
 
 PIL.Image.open = refuse_open
 import cli
-sys.argv[0] = "ci2p"
-cli.main()
+for command in sys.argv[1].splitlines():
+    try:
+        cli.main(command.split())
+    except SystemExit as end:
+        if end.code:
+            raise
 """
 
 
-def test_t4_stage_two_imports_no_codec_and_opens_no_image(cache: Path, tmp_path: Path) -> None:
-    arguments = ["train", "--shards", str(cache), "--model", "ci2p_vit_tiny", "--epochs", "1", "--batch-size", "8"]
-    arguments += ["--out", str(tmp_path / "run"), "--device", "cpu", "--pictures"]
-    finished = run_python("-c", WITHOUT_CODEC_OR_IMAGES, *arguments)
+def test_t4_stage_two_imports_no_codec_and_opens_no_image(zarr_cache: Path, image_folder: Path, tmp_path: Path) -> None:
+    """From a cache of either format."""
+    tars = encode_folder(image_folder, tmp_path / "tars", format="webdataset")
+    options = "--model ci2p_vit_tiny --epochs 1 --batch-size 8 --device cpu --pictures"
+    commands = "\n".join(
+        f"train --shards {cache} --out {tmp_path}/{run} {options}" for cache, run in ((zarr_cache, "a"), (tars, "b"))
+    )
+    finished = run_python("-c", WITHOUT_CODEC_OR_IMAGES, commands)
     assert finished.returncode == 0, finished.stderr
     assert "was not drawn" not in finished.stderr
-    assert (tmp_path / "run" / "best.safetensors").exists()
+    assert all((tmp_path / run / "best.safetensors").exists() for run in "ab")
     # The guard itself works: stage one cannot run under it.
-    stage_one = run_python("-c", WITHOUT_CODEC_OR_IMAGES, "encode", "--dataset", "sample", cwd=tmp_path)
+    stage_one = run_python("-c", WITHOUT_CODEC_OR_IMAGES, "encode --dataset sample", cwd=tmp_path)
     assert stage_one.returncode != 0 and "stage two imported" in stage_one.stderr

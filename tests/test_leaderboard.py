@@ -1,7 +1,5 @@
 """The leaderboard's pages hold what docs/leaderboard.json says, and a row comes of run folders."""
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,23 +7,15 @@ from typing import Any
 
 import pytest
 
+from tests.benchmark_scripts import benchmark_script
 from tests.conftest import REPOSITORY
 from tests.toy_training import train_toy
 
 
 @pytest.fixture(scope="module")
 def board() -> Iterator[Any]:
-    """benchmarks/leaderboard.py as a script finds its neighbours; nothing of it stays."""
-    folder = REPOSITORY / "benchmarks"
-    sys.path.insert(0, str(folder))
-    spec = importlib.util.spec_from_file_location("leaderboard", folder / "leaderboard.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["leaderboard"] = module
-    spec.loader.exec_module(module)
-    yield module
-    sys.path.remove(str(folder))
-    del sys.modules["leaderboard"], sys.modules["commands"]
+    with benchmark_script("leaderboard") as module:
+        yield module
 
 
 def test_the_pages_are_those_of_the_data(board: Any) -> None:

@@ -71,7 +71,8 @@ def test_several_tasks_of_srun_are_refused(of_srun: dict[str, str], monkeypatch:
     [
         (MemoryError(), "Error: not enough memory"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "not enough memory"),
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"), "not enough memory"),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB"), "not enough memory on the GPU"),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), "not enough memory on the GPU; give"),
         (OSError(12, "Cannot allocate memory"), "not enough memory"),
     ],
 )
@@ -83,7 +84,7 @@ def test_no_memory_is_one_line(error: Exception, said: str, tmp_path: Path, monk
     assert said in refused(call_ci2p("verify", ".", cwd=tmp_path), status=1)
     monkeypatch.setattr("pipeline.train.data.open_training_data", fails)
     line = refused(call_ci2p("train", "--shards", "x", cwd=tmp_path), status=1)
-    assert "a smaller --batch-size" in line and "--resident off" in line
+    assert "a smaller --batch-size" in line and f"--resident {'cpu' if 'GPU' in said else 'off'}" in line
 
 
 def test_what_is_no_lack_of_memory_is_not_taken_for_it() -> None:

@@ -5,8 +5,6 @@ import json
 import logging
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,8 +20,9 @@ from pipeline.running.lock import Lock
 from pipeline.train.loop import train
 from pipeline.train.one_run import LOCK
 from pipeline.train.run_folder import newest_run
-from tests.conftest import REPOSITORY, call_ci2p
+from tests.conftest import call_ci2p
 from tests.equal_runs import assert_same_run
+from tests.forked import Forked
 from tests.toy_training import Killed, ToyData, build_small, toy_recipe, train_toy
 
 HERE = this_process()
@@ -185,10 +184,7 @@ def test_t5_two_commands_at_once_leave_the_files_of_one(zarr_cache: Path, tmp_pa
     """Without --out, from two terminals; the first is killed then, and the same command goes on."""
     words = ["train", "--shards", str(zarr_cache), "--model", "ci2p_vit_tiny", "--device", "cpu", "--batch-size", "4"]
     words += ["--epochs", "200"]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    first = subprocess.Popen(
-        [sys.executable, "-m", "ci2p", *words], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL
-    )
+    first = Forked(words, cwd=tmp_path)
     try:
         deadline = time.monotonic() + 120
         while not list(tmp_path.glob("runs/*/last.ckpt")):

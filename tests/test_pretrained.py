@@ -16,7 +16,7 @@ from pipeline.train.loop import TrainResult, train
 from pipeline.train.recipe import Recipe, load_recipe, parse_setting
 from pipeline.train.run_folder import read_config
 from pipeline.train.trained_model import load_model
-from tests.conftest import run_ci2p
+from tests.conftest import run_python
 from tests.test_cli import refused
 from tests.toy_training import ToyData
 
@@ -102,7 +102,7 @@ def test_the_recipe_takes_a_switch_or_a_file() -> None:
 def test_without_a_network_the_error_says_what_to_fetch(zarr_cache: Path, tmp_path: Path) -> None:
     arguments = ("train", "--shards", zarr_cache, "--device", "cpu", "--pretrained", "--model")
     offline = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub")}
-    message = refused(run_ci2p(*arguments, MODEL, cwd=tmp_path, **offline))
+    message = refused(run_python("-m", "ci2p", *arguments, MODEL, cwd=tmp_path, **offline))
     assert f"the weights of {MODEL} are not on this machine and the download failed" in message
     assert f"fetch https://huggingface.co/timm/{MODEL}." in message
     assert "--set pretrained=FILE" in message

@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,7 +14,8 @@ from pipeline.encode.encoder import resolve_device
 from pipeline.running.launched import ALONE, Launched, launched_as
 from pipeline.running.processes import count_processes
 from pipeline.train.launch import launch
-from tests.conftest import REPOSITORY, call_ci2p, files_of, run_ci2p, write_image_folder
+from tests.conftest import call_ci2p, files_of, run_ci2p, write_image_folder
+from tests.forked import Forked
 from tests.test_cli import SMALL, refused
 
 ENCODE = ("encode", "--dataset", "folder", "--data-dir", "images", *SMALL)
@@ -42,6 +41,8 @@ def test_two_processes_do_what_one_does(home: Path) -> None:
     trained = run_ci2p(*TRAIN, "--epochs", "1", "--json", "train.json", cwd=home, CI2P_TRAIN_GPUS="2")
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.count("run: ") == 1
+    if hasattr(os, "memfd_create"):
+        assert trained.stderr.count("GiB, once for 2 processes") == 2  # train and val, each said by one of them
     assert json.loads((home / "runs" / "ci2p_vit_tiny-images-0" / "config.json").read_text())["world_size"] == 2
 
     both = run_ci2p("eval", "--device", "cpu", "--batch-size", "4", "--gpus", "2", "--json", "-", cwd=home)
@@ -128,16 +129,8 @@ def test_what_ends_one_process_is_said_once(home: Path) -> None:
 
 
 def test_an_interrupt_ends_all_processes(home: Path) -> None:
-    command = [sys.executable, "-m", "ci2p", *TRAIN, "--epochs", "5000", "--out", "long", "--gpus", "2"]
-    process = subprocess.Popen(
-        command,
-        cwd=home,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    command = [*TRAIN, "--epochs", "5000", "--out", "long", "--gpus", "2"]
+    process = Forked(command, cwd=home, start_new_session=True)
     while not (home / "long" / "last.ckpt").exists():
         assert process.poll() is None
         time.sleep(0.05)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 
-from ci2p_cache import loader as loader_module
 from ci2p_cache import order, reader, remote
 from ci2p_cache.cache import Cache, open_cache
 from ci2p_cache.errors import InputError
@@ -99,7 +98,7 @@ def test_ranks_and_residency_make_no_difference_to_the_order(
     loader = BatchLoader(open_cache(local, "train"), batch_size=4, seed=2, resident="off")
     assert positions(resident="cpu") == [batch.positions.tolist() for batch in loader.epoch(1)] != streamed
     # What does not fit is streamed.
-    monkeypatch.setattr(loader_module, "resident_limit_bytes", lambda: 1000.0)
+    monkeypatch.setattr("ci2p_cache.resident.resident_limit_bytes", lambda is_shared=False: 1000.0)
     assert positions() == streamed
     with pytest.raises(InputError, match=r"--resident cpu needs .* use --resident off"):
         positions(resident="cpu")

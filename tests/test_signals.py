@@ -17,6 +17,7 @@ from pipeline.running.signals import Ended, ending_by_signals, finishing
 from pipeline.train.checkpoint import load_checkpoint
 from tests.conftest import REPOSITORY, call_ci2p, files_of, run_ci2p, write_image_folder
 from tests.equal_runs import assert_same_run
+from tests.forked import Forked
 from tests.toy_training import ToyData, train_toy
 
 TRAIN = ("train", "--model", "ci2p_vit_tiny", "--batch-size", "4", "--device", "cpu")
@@ -135,15 +136,7 @@ def test_other_commands_end_with_the_status_and_no_traceback(
 
 def _ended(command: list[str | Path], name: str, home: Path, is_due: Callable[[], bool], to_all: bool = False) -> str:
     """The one line of a command that is sent a signal once `is_due`."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "ci2p", *map(str, command)],
-        cwd=home,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = Forked(command, cwd=home, start_new_session=True)
     while not is_due():
         assert process.poll() is None
         time.sleep(0.002)

@@ -7,8 +7,6 @@ import os
 import pickle
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -31,8 +29,10 @@ from pipeline.train.optimizer import build_optimizer, build_schedule
 from pipeline.train.recipe import Recipe
 from pipeline.train.run_folder import default_run, newest_run, read_config
 from pipeline.train.trained_model import load_model
-from tests.conftest import REPOSITORY, run_ci2p, upload_cache
+from tests.conftest import run_ci2p, upload_cache
 from tests.equal_runs import assert_same_run
+from tests.forked import Forked
+from tests.torchrun_training import train_by_torchrun
 from tests.toy_training import EVERYTHING, Killed, ToyData, build_small, toy_recipe, train_toy
 
 
@@ -85,15 +85,13 @@ def test_t3_ci2p_train_really_killed(zarr_cache: Path, tmp_path: Path) -> None:
     arguments += ["--batch-size", "4", "--set", "checkpoint_every_steps=2"]  # 5 steps an epoch
     assert run_ci2p(*arguments, "--out", tmp_path / "whole").returncode == 0
     run = tmp_path / "killed"
-    command = [sys.executable, "-m", "ci2p", *arguments, "--out", str(run)]
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
 
     def checkpoint_time() -> int:
         checkpoint = run / "last.ckpt"
         return checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
 
     for num_checkpoints in (0, 3):
-        victim = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        victim = Forked([*arguments, "--out", run])
         seen, last, deadline = 0, checkpoint_time(), time.monotonic() + 120
         while not (run / "config.json").exists() or seen < num_checkpoints:
             assert victim.poll() is None and time.monotonic() < deadline, "it ended before it could be killed"
@@ -392,75 +390,6 @@ def test_t3_a_streamed_run_resumes_whatever_memory_is_free(
     assert all(line["fetched_bytes"][0] > 0 for line in read_metrics(tmp_path / "whole"))
 
 
-TOGETHER = """
-import copy, os, sys, time
-from datetime import timedelta
-from pathlib import Path
-import torch.distributed
-from ci2p_cache.errors import InputError, WorkError
-from pipeline.models import create_model
-from pipeline.models.global_batch import see_global_batch
-from pipeline.running.launched import launched_as
-from pipeline.running.peers import lost_peers
-from pipeline.train.loop import train
-from tests.toy_training import EVERYTHING, ToyData, build_small, toy_recipe
-run, case, rank = Path(sys.argv[1]), sys.argv[2], int(os.environ["RANK"])
-is_first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
-data = ToyData(input_shape=(8, 8, 8), fault=("SIGKILL", 1, 2) if case == "killed" and is_first and rank else None)
-
-def train_together(**settings):
-    calls = [lambda metrics: case == "stopped"]
-    return train(toy_recipe(**EVERYTHING, **settings), data, run, device="cpu", build=build_small, callbacks=calls)
-
-def see_the_whole_batch():
-    pixels_BCHW = torch.rand(8, 3, 64, 64, generator=torch.Generator().manual_seed(1))
-    torch.manual_seed(0)
-    alone = create_model("resnet18", num_classes=3, input_shape=(3, 64, 64), drop_path=0.2).train()
-    together = see_global_batch(copy.deepcopy(alone), rank, 2, torch.device("cpu"))
-    for model, mine in ((alone, pixels_BCHW), (together, pixels_BCHW[rank::2])):
-        torch.manual_seed(2)  # for stochastic depth
-        model(mine).square().sum().backward()
-    for (name, ours), (_, theirs) in zip(together.named_parameters(), alone.named_parameters()):
-        torch.distributed.all_reduce(ours.grad)
-        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-3 * float(theirs.grad.abs().max()))
-    for ours, theirs in zip(together.buffers(), alone.buffers()):
-        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
-
-if case == "stopped":
-    try:
-        train_together(batch_size=9)
-    except InputError as error:
-        assert "batch_size = 9 does not divide by 2 processes" in str(error)
-    else:
-        raise AssertionError("a batch of 9 was accepted")
-assert train_together().finished == (case == "killed")
-if case == "stopped":
-    see_the_whole_batch()
-    seen = run
-    run = run if rank == 0 else run.parent / "not shared"
-    try:
-        train_together()
-    except InputError as error:
-        first, second = str(error).split(", and process 1 ")
-        assert first.startswith("process 0 would go on in epoch 2 after step 0 (") and second.startswith("at the begin")
-    else:
-        raise AssertionError("two places to go on from were accepted")
-    assert not run.exists() or rank == 0
-    run = seen
-    short = torch.distributed.new_group(backend="gloo", timeout=timedelta(seconds=1))
-    if rank:
-        time.sleep(4)
-    else:
-        try:
-            with lost_peers(launched_as()):
-                torch.distributed.all_reduce(torch.zeros(1), group=short)
-        except WorkError as error:
-            assert "process 0 of 2 has lost another one: nothing came from it for 600 s (CI2P_PEER" in str(error)
-        else:
-            raise AssertionError("a process that sleeps was waited for")
-"""
-
-
 @pytest.fixture(scope="module")
 def augmented_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run of one process, with everything on that draws random numbers."""
@@ -472,18 +401,10 @@ def augmented_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("case", ["stopped", "killed"])
 def test_t2_two_processes_lose_what_one_loses(tmp_path: Path, augmented_run: Path, case: str) -> None:
     """Killed and started again by torchrun; or stopped after an epoch, and gone on with by one."""
-    script, run = tmp_path / "script.py", tmp_path / "run"
-    script.write_text(TOGETHER)
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*torchrun, "--max-restarts", "1", str(script), str(run), case],
-        cwd=REPOSITORY,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=280,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run = tmp_path / "run"
+    together = Forked([run, case], work=train_by_torchrun)
+    _, errors = together.communicate(timeout=280)
+    assert together.returncode == 0, errors[-3000:]
     assert read_config(run).world_size == 2
     if case == "stopped":
         assert train_toy(run, ToyData(input_shape=(8, 8, 8)), **EVERYTHING).finished

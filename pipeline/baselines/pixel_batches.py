@@ -9,9 +9,11 @@ as bytes, on CUDA from pinned memory, while the device computes, and whatever el
 
 # B batch, N samples of a split, S image size
 
-from collections.abc import Generator, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
+from itertools import islice
+from typing import overload
 
 import numpy as np
 import torch
@@ -31,6 +33,7 @@ from pipeline.train.data import Batch
 
 _MIRROR_VIEW = 1
 _LOADING_BATCH = 64
+_ENDLESS = 2**31  # batches
 
 
 def to_floats(pixels: Tensor, device: torch.device) -> Tensor:
@@ -38,14 +41,18 @@ def to_floats(pixels: Tensor, device: torch.device) -> Tensor:
     return pixels.to(device, non_blocking=True).float().div_(255)
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class PixelBatches:
-    """A split in batches of pixels: from memory, or decoded by worker processes that run ahead."""
+    """A split in batches of pixels: from memory, or decoded by worker processes that run ahead.
+
+    In training they run ahead into the next epoch too, while this one is evaluated.
+    """
 
     source: "PixelSource"
     order: BatchOrder
     device: torch.device
     resident: Tensor | None  # uint8 [N, 3, S, S]
+    _begun: "tuple[int, Generator[Tensor, None, None]] | None" = None  # an epoch, and what is decoded of it and on
 
     @property
     def steps_per_epoch(self) -> int:
@@ -64,7 +71,7 @@ class PixelBatches:
         """
         steps = list(self.order.epoch(epoch, first_step))
         samples = [samples for samples, _ in steps]
-        loaded = self.source.decode(samples, epoch) if self.resident is None else self._gather(self.resident, samples)
+        loaded = self._decode(epoch, first_step) if self.resident is None else self._gather(self.resident, samples)
         with closing(loaded):
             for (samples_B, views_B), pixels in zip(steps, loaded, strict=True):
                 pixels = pixels.to(self.device, non_blocking=True)
@@ -75,6 +82,24 @@ class PixelBatches:
                 labels = torch.from_numpy(self.source.labels_of(samples_B)).to(self.device, non_blocking=True)
                 yield pixels, labels
 
+    def _decode(self, epoch: int, first_step: int) -> Generator[Tensor, None, None]:
+        """The batches of an epoch; where it is left, or raises, no process goes on with it."""
+        begun, self._begun = self._begun, None
+        if begun is None or begun[0] != epoch or first_step:
+            begun = None  # ends those processes before others begin
+            batches = EpochBatches(
+                self.order, self.source.sample_to_item, epoch, first_step, endless=self.order.shuffle
+            )
+            decoded = self.source.decode(batches, batches.epoch_of, -(-self.order.batch_size // self.order.world_size))
+        else:
+            decoded = begun[1]
+        with ExitStack() as stack:
+            stack.enter_context(closing(decoded))
+            yield from islice(decoded, self.steps_per_epoch - first_step)
+            if self.order.shuffle:
+                stack.pop_all()
+                self._begun = (epoch + 1, decoded)
+
     def _gather(self, resident: Tensor, batches: list[NDArray[np.int64]]) -> Generator[Tensor, None, None]:
         largest = max(map(len, batches), default=1) * resident[:1].nbytes
         ahead = max(1, min(BATCHES_AHEAD, int(resident_limit_bytes() // largest)))
@@ -84,6 +109,35 @@ class PixelBatches:
             return torch.index_select(resident, 0, torch.from_numpy(samples), out=pixels)
 
         return work_ahead(batches, gather, ahead)
+
+
+@dataclass(frozen=True, eq=False)
+class EpochBatches(Sequence[list[int]]):
+    """The items of each batch from a step of an epoch on; `endless`: on through the epochs behind it."""
+
+    order: BatchOrder
+    sample_to_item: NDArray[np.int64]
+    epoch: int
+    first_step: int
+    endless: bool
+
+    def __len__(self) -> int:
+        return _ENDLESS if self.endless else self.order.steps_per_epoch - self.first_step
+
+    @overload
+    def __getitem__(self, number: int) -> list[int]: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[list[int]]: ...
+    def __getitem__(self, number: int | slice) -> list[int] | list[list[int]]:
+        if isinstance(number, slice):
+            return [self[each] for each in range(*number.indices(len(self)))]
+        step = (self.first_step + number) % self.order.steps_per_epoch
+        samples, _ = next(self.order.epoch(self.epoch_of(number), step))
+        items: list[int] = self.sample_to_item[samples].tolist()
+        return items
+
+    def epoch_of(self, number: int) -> int:
+        return self.epoch + (self.first_step + number) // self.order.steps_per_epoch
 
 
 @dataclass(frozen=True)
@@ -110,12 +164,12 @@ class PixelSource:
         labels: NDArray[np.int64] = self.split.labels[self.sample_to_item[samples]]
         return labels
 
-    def decode(self, batches: list[NDArray[np.int64]], epoch: int = 0) -> Generator[Tensor, None, None]:
-        """Yields uint8 [B, 3, S, S] of each batch of samples: the plain rendering, or the epoch's crop.
-
-        Raises WorkError for an image that cannot be decoded.
+    def decode(
+        self, items: Sequence[Sequence[int]], epoch_of: Callable[[int], int], largest: int
+    ) -> Generator[Tensor, None, None]:
+        """Yields uint8 [B, 3, S, S] of each batch of items, of at most `largest`: the plain rendering, or the crop of
+        the batch's epoch. Raises WorkError for an image that cannot be decoded.
         """
-        items = [self.sample_to_item[samples].tolist() for samples in batches]
         decoded = decode_batches(
             self.split,
             self.preprocessing,
@@ -123,7 +177,8 @@ class PixelSource:
             workers=self.workers,
             pin=self.pin,
             crops=self.crops,
-            only=epoch if self.crops.count else None,
+            only=epoch_of if self.crops.count else None,
+            largest=largest,
         )
         for batch in decoded:
             if batch.failures:
@@ -137,7 +192,8 @@ class PixelSource:
         whole = torch.empty((len(samples), 3, size, size), dtype=torch.uint8)
         batches = [samples[start : start + _LOADING_BATCH] for start in range(0, len(samples), _LOADING_BATCH)]
         with progress("decode", len(samples), "images", quiet=quiet) as advance:
-            for batch, pixels in zip(batches, self.decode(batches), strict=True):
+            items = [self.sample_to_item[batch].tolist() for batch in batches]
+            for batch, pixels in zip(batches, self.decode(items, lambda _: 0, _LOADING_BATCH), strict=True):
                 whole[torch.from_numpy(batch)] = pixels
                 advance(len(batch))
         return whole

@@ -61,7 +61,7 @@ _GROUPS = {
     type=click.Choice(["auto", "cpu", "cuda", "off"]),
     default="auto",
     show_default=True,
-    help="Where the whole cache is held; auto: in memory if it fits.",
+    help="Where the whole cache is held; auto: on the GPU or in memory if it fits.",
 )
 @cache_dir_option
 @cache_gb_option

@@ -4,7 +4,7 @@ Legend: B images, R renderings of each (the plain one, then its crops; or one cr
 S image size.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -23,6 +23,7 @@ from pipeline.encode.workers import compute_ahead, in_shared_memory
 from pipeline.encode.workers import default_workers as default_workers
 
 OnError = Literal["stop", "skip"]
+NumberOfCrop = Callable[[int], int]  # the number of a batch -> that of the crop of its images
 MEND_IT = "mend it, or use --on-error skip to leave such images out and count them"
 
 _BATCHES_AHEAD = 4  # of each worker; fewer with crops, for a batch of them takes as many times the memory
@@ -50,7 +51,7 @@ class _PixelBatches(Dataset[PixelBatch]):
         split: ImageSplit,
         preprocessing: Preprocessing,
         crops: Crops,
-        only: int | None,
+        only: NumberOfCrop | None,
         batches: Sequence[Sequence[int]],
     ):
         self._split = split
@@ -69,7 +70,7 @@ class _PixelBatches(Dataset[PixelBatch]):
             key = self._split.keys[index]
             try:
                 data, contents[index] = read_item(self._split, index)
-                images.append(self._render(data, key))
+                images.append(self._render(data, key, number))
                 indices.append(index)
             except BadImage as error:
                 failures.append(Failure(key=key, reason=error.reason))
@@ -77,14 +78,14 @@ class _PixelBatches(Dataset[PixelBatch]):
         pixels = np.stack(images, axis=1) if images else nothing
         return PixelBatch(indices, in_shared_memory(torch.from_numpy(pixels)), failures, contents)
 
-    def _render(self, data: bytes, key: str) -> NDArray[np.uint8]:
+    def _render(self, data: bytes, key: str, number: int) -> NDArray[np.uint8]:
         """[R, 3, S, S]."""
         if self._only is None:
             return load_renderings(data, key, self._preprocessing, self._crops)
-        return load_crop(data, key, self._preprocessing, self._crops, self._only)[None]
+        return load_crop(data, key, self._preprocessing, self._crops, self._only(number))[None]
 
 
-def _num_renderings(crops: Crops, only: int | None) -> int:
+def _num_renderings(crops: Crops, only: NumberOfCrop | None) -> int:
     return 1 + crops.count if only is None else 1
 
 
@@ -109,13 +110,13 @@ def decode_batches(
     workers: int,
     pin: bool,
     crops: Crops = NO_CROPS,
-    only: int | None = None,
+    only: NumberOfCrop | None = None,
     largest: int | None = None,
 ) -> Iterator[PixelBatch]:
     """Yields the batches in order, decoded by `workers` processes (0: by this one). Raises as `compute_ahead` does.
 
-    `only` is the number of the one crop to show in place of the plain rendering and `crops.count` of them. `largest` is
-    the size of the largest batch, where that is known without looking at all of them.
+    `only` is the one crop to show, batch by batch, in place of the plain rendering and `crops.count` of them. `largest`
+    is the size of the largest batch, where that is known without looking at all of them.
     """
     renderings, size = _num_renderings(crops, only), preprocessing.image_size
     return compute_ahead(

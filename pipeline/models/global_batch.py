@@ -16,15 +16,13 @@ from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 
 
-def see_global_batch(model: nn.Module, rank: int, world_size: int, device: torch.device) -> nn.Module:
+def see_global_batch(model: nn.Module, rank: int, world_size: int) -> nn.Module:
     """Puts layers of the global batch in the place of those that would see a rank's own part; one rank needs none.
 
     Names and tensors of the state stay as they are. Every rank must have as many samples as any other.
     """
     if world_size == 1:
         return model
-    if device.type == "cuda":
-        model = cast(Any, nn.SyncBatchNorm).convert_sync_batchnorm(model)
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
             if type(child) is DropPath:
@@ -32,7 +30,7 @@ def see_global_batch(model: nn.Module, rank: int, world_size: int, device: torch
             elif type(child) is PatchDropout:
                 setattr(parent, name, _PatchDropout(child, rank, world_size))
             elif type(child) is nn.BatchNorm2d:
-                setattr(parent, name, _BatchNorm(child))
+                setattr(parent, name, _BatchNorm(child, world_size))
     return model
 
 
@@ -74,53 +72,59 @@ class _PatchDropout(nn.Module):
 
 
 class _BatchNorm(nn.BatchNorm2d):
-    """Normalises by mean and variance of all ranks' values while it trains."""
+    """Normalises by mean and variance of all ranks' values while it trains.
 
-    def __init__(self, alone: nn.BatchNorm2d) -> None:
+    In place of torch's SyncBatchNorm, which on CUDA waits for the device at every layer, for batches that may be of
+    different sizes, and which torch.compile cannot trace; here all are equal. One message a direction.
+    """
+
+    def __init__(self, alone: nn.BatchNorm2d, world_size: int) -> None:
         super().__init__(alone.num_features, alone.eps, alone.momentum)
         self.weight, self.bias = alone.weight, alone.bias
         self.running_mean, self.running_var = alone.running_mean, alone.running_var
         self.num_batches_tracked = alone.num_batches_tracked
         self.training = alone.training
+        self.world_size = world_size
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             normalised: Tensor = super().forward(input)
             return normalised
         self._check_input_dim(input)
-        out, mean_C, var_C = _normalise(input, self.weight, self.bias, self.eps)
-        count = torch.distributed.get_world_size() * input.numel() // input.shape[1]
+        count = self.world_size * (input.numel() // input.shape[1])
         if count < 2:
             raise ValueError(f"Expected more than 1 value per channel when training, got input size {input.size()}")
+        apply: Any = _Normalise.apply
+        out, mean_C, var_C = apply(input, self.weight, self.bias, self.eps, self.world_size)
         assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
         with torch.no_grad():
             self.running_mean.lerp_(mean_C, self.momentum)
             self.running_var.lerp_(var_C * (count / (count - 1)), self.momentum)
             if self.num_batches_tracked is not None:
                 self.num_batches_tracked.add_(1)
-        return out
-
-
-def _normalise(x_BCHW: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    apply: Any = torch.compiler.disable(_Normalise.apply)  # type: ignore[no-untyped-call]
-    normalised: tuple[Tensor, Tensor, Tensor] = apply(x_BCHW, weight_C, bias_C, eps)
-    return normalised
+        return cast(Tensor, out)
 
 
 class _Normalise(torch.autograd.Function):
-    """(x, weight, bias, eps) -> (x normalised over all ranks, mean [C], biased variance [C])."""
+    """(x, weight, bias, eps, W) -> (x normalised over all W ranks, mean [C], biased variance [C]).
+
+    Statistics are float32 whatever x is. A rank's own are taken about its own mean; they are put together in double
+    precision, where mean(x^2) - mean(x)^2 loses nothing that a float32 mean has.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x_BCHW: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float) -> tuple[Tensor, ...]:
-        own = torch.stack(torch.var_mean(x_BCHW.float(), dim=(0, 2, 3), correction=0))
-        each = [torch.empty_like(own) for _ in range(torch.distributed.get_world_size())]
-        torch.distributed.all_gather(each, own)
-        var_WC, mean_WC = torch.stack(each, dim=1).double()
-        mean_C = mean_WC.mean(0)
-        var_C = var_WC.mean(0) + (mean_WC - mean_C).square().mean(0)
-        mean_C, var_C = mean_C.float(), var_C.float()
+    def forward(
+        ctx: Any, x_BCHW: Tensor, weight_C: Tensor, bias_C: Tensor, eps: float, world_size: int
+    ) -> tuple[Tensor, ...]:
+        own_var_C, own_mean_C = torch.var_mean(x_BCHW.float(), dim=(0, 2, 3), correction=0)
+        own_var_C, own_mean_C = own_var_C.double(), own_mean_C.double()
+        sums_2C = torch.stack([own_mean_C, own_var_C + own_mean_C.square()])
+        torch.distributed.all_reduce(sums_2C)
+        exact_mean_C, square_C = sums_2C / world_size
+        mean_C, var_C = exact_mean_C.float(), (square_C - exact_mean_C.square()).clamp(min=0).float()
         ctx.save_for_backward(x_BCHW, weight_C, mean_C, (var_C + eps).rsqrt())
         ctx.mark_non_differentiable(mean_C, var_C)
+        ctx.world_size = world_size
         return batch_norm(x_BCHW, mean_C, var_C, weight_C, bias_C, eps=eps), mean_C, var_C
 
     @staticmethod
@@ -128,12 +132,11 @@ class _Normalise(torch.autograd.Function):
         x_BCHW, weight_C, mean_C, scale_C = ctx.saved_tensors
         grad_BCHW = grads[0].float()
         shape = (1, -1, 1, 1)
-        x_hat_BCHW = (x_BCHW.float() - mean_C.view(shape)) * scale_C.view(shape)
-        own = torch.stack([grad_BCHW.sum((0, 2, 3)), (grad_BCHW * x_hat_BCHW).sum((0, 2, 3))])
-        everybody = own.clone()
-        torch.distributed.all_reduce(everybody)
-        count = torch.distributed.get_world_size() * x_BCHW.numel() // x_BCHW.shape[1]
-        bias_mean_C, weight_mean_C = everybody / count
-        grad_x_BCHW = grad_BCHW - bias_mean_C.view(shape) - x_hat_BCHW * weight_mean_C.view(shape)
-        grad_x_BCHW = grad_x_BCHW * (weight_C * scale_C).view(shape)
-        return grad_x_BCHW.to(x_BCHW.dtype), own[1], own[0], None
+        x_hat_BCHW = (x_BCHW.float() - mean_C.view(shape)).mul_(scale_C.view(shape))
+        own_2C = torch.stack([grad_BCHW.sum((0, 2, 3)), (grad_BCHW * x_hat_BCHW).sum((0, 2, 3))])
+        sums_2C = own_2C.clone()
+        torch.distributed.all_reduce(sums_2C)
+        bias_mean_C, weight_mean_C = sums_2C / (ctx.world_size * (x_BCHW.numel() // x_BCHW.shape[1]))
+        grad_x_BCHW = x_hat_BCHW.mul_(-weight_mean_C.view(shape)).add_(grad_BCHW).sub_(bias_mean_C.view(shape))
+        grad_x_BCHW = grad_x_BCHW.mul_((weight_C * scale_C).view(shape))
+        return grad_x_BCHW.to(x_BCHW.dtype), own_2C[1], own_2C[0], None, None

@@ -99,5 +99,6 @@ def _pointwise(in_channels: int, out_channels: int) -> nn.Conv2d:
 def _normalised(conv: nn.Conv2d, *, activation: bool) -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict(conv=conv, norm=nn.BatchNorm2d(conv.out_channels))
     if activation:
-        layers["activation"] = nn.Hardswish(inplace=True)
+        # Not in place: its gradient needs what it was given, which autograd would then save as a copy of its own.
+        layers["activation"] = nn.Hardswish()
     return nn.Sequential(layers)

@@ -16,6 +16,7 @@ from ci2p_cache.errors import InputError
 from ci2p_cache.known_images import KnownImages, known_images
 from ci2p_cache.loader import PLAIN_VIEW, BatchLoader, Resident, order_window
 from ci2p_cache.spec import refuse_mixture
+from pipeline.running.neighbours import neighbours
 
 
 class Batch(Protocol):
@@ -149,18 +150,20 @@ class CacheData:
     def _loader(
         self, cache: Cache, share: Share, *, batch_size: int, seed: int, shuffle: bool, view: int | None
     ) -> BatchLoader:
-        return BatchLoader(
-            cache,
-            batch_size=batch_size,
-            seed=seed,
-            rank=share.rank,
-            world_size=share.world_size,
-            device=share.device,
-            shuffle=shuffle,
-            workers=self.workers,
-            resident=self.resident,
-            view=view,
-        )
+        with neighbours(share.world_size) as together:
+            return BatchLoader(
+                cache,
+                batch_size=batch_size,
+                seed=seed,
+                rank=share.rank,
+                world_size=share.world_size,
+                device=share.device,
+                shuffle=shuffle,
+                workers=self.workers,
+                resident=self.resident,
+                view=view,
+                neighbours=together,
+            )
 
 
 def open_training_data(

@@ -1,5 +1,6 @@
 """Launch: the device, the precision and the other processes, through Lightning Fabric."""
 
+import inspect
 import logging
 import os
 from collections.abc import Iterator
@@ -11,7 +12,9 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from ci2p_cache.errors import InputError
 from ci2p_cache.printable import counted
@@ -26,6 +29,15 @@ _FABRIC_PRECISION: dict[str, Literal["32-true", "bf16-mixed", "16-mixed"]] = {
     "tf32": "32-true",
     "bfloat16": "bf16-mixed",
     "float16": "16-mixed",
+}
+
+# A gradient lies in the buffer that is sent, and is not copied there. Running statistics are those of the global batch
+# on every rank: they need not be sent before each step, and are made equal to the bit before they are evaluated. Not
+# `static_graph`, which is for parameters that a step does not use: there are none.
+_HAS_FORWARD_SYNC = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # torch 2.13 on
+DDP_OPTIONS: dict[str, Any] = {
+    "gradient_as_bucket_view": True,
+    "forward_sync_buffers" if _HAS_FORWARD_SYNC else "broadcast_buffers": False,
 }
 
 
@@ -66,7 +78,7 @@ def launch(device: str, precision: str) -> Fabric:
         accelerator=accelerator,
         devices=[int(index)] if index else local_world_size,
         num_nodes=world_size // local_world_size,
-        strategy="ddp" if world_size > 1 else "auto",
+        strategy=DDPStrategy(**DDP_OPTIONS) if world_size > 1 else "auto",
         precision=_FABRIC_PRECISION[precision],
         # Not as Fabric would guess from the environment: `launched_as` has said it, and a Slurm job of several tasks,
         # asked for as cores, is one process all the same.

@@ -14,7 +14,7 @@ from pipeline.models.global_batch import see_global_batch
 from pipeline.train.augment import augment
 from pipeline.train.checkpoint import Checkpoint, Progress
 from pipeline.train.data import Batch
-from pipeline.train.optimizer import build_optimizer, build_schedule
+from pipeline.train.optimizer import build_optimizer, build_schedule, restore_optimizer
 from pipeline.train.recipe import Recipe
 from pipeline.train.weight_average import WeightAverage
 
@@ -26,13 +26,13 @@ class Learner:
         self, fabric: Fabric, model: nn.Module, recipe: Recipe, *, steps_per_epoch: int, num_classes: int
     ) -> None:
         # As on one device: the result does not depend on how many ranks share the batch.
-        model = see_global_batch(model, fabric.global_rank, fabric.world_size, fabric.device)
+        model = see_global_batch(model, fabric.global_rank, fabric.world_size)
         self.model = model
         """The bare module that learns."""
         self._fabric = fabric
         self._recipe = recipe
         self._num_classes = num_classes
-        self._optimizer = build_optimizer(model, recipe)
+        self._optimizer = build_optimizer(model, recipe, fabric.device.type)
         forward = cast(nn.Module, torch.compile(model)) if recipe.compile else model
         self._wrapped, self._stepper = fabric.setup(forward, self._optimizer)
         self._schedule = build_schedule(self._optimizer, recipe, steps_per_epoch)
@@ -65,7 +65,7 @@ class Learner:
         self._stepper.step()
         self._stepper.zero_grad()
         if self._average is not None:
-            self._average.update(self.model, step)
+            self._average.update(step)
         return loss.detach()
 
     @property
@@ -93,7 +93,7 @@ class Learner:
         """Takes over a checkpoint's weights, moments and average. Raises WorkError when they are of another model."""
         try:
             self.model.load_state_dict(checkpoint.model)
-            self._optimizer.load_state_dict(checkpoint.optimizer)
+            restore_optimizer(self._optimizer, checkpoint.optimizer)
             self._fabric.strategy.precision.load_state_dict(checkpoint.precision)
             if self._average is not None:
                 self._average.load_state_dict(checkpoint.ema)

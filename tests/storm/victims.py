@@ -5,7 +5,6 @@ fork would break.
 """
 
 import contextlib
-import multiprocessing
 import os
 import resource
 import signal
@@ -15,11 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ci2p_cache.errors import Ci2pError
+from tests.forked import CONTEXT
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
-    ["tests.storm.victims", "tests.toy_training", "pipeline.encode.run", "ci2p_cache.convert"]
-)
 _PATIENCE_S = 120
 _STATUS_OF_ERROR = 3  # a Ci2pError or the system's: what a user would read in one line
 
@@ -36,8 +32,8 @@ def run_victim(
     `largest_file` and `memory` are bytes, limits that the system holds it to: a disk that refuses, memory that is not
     there. Raises AssertionError for any other end: a traceback, a crash, a process that hangs.
     """
-    receive, send = _CONTEXT.Pipe(duplex=False)
-    process = _CONTEXT.Process(target=_victim, args=(send, largest_file, memory, work, given))
+    receive, send = CONTEXT.Pipe(duplex=False)
+    process = CONTEXT.Process(target=_victim, args=(send, largest_file, memory, work, given))
     process.start()
     send.close()
     if kill_after_s is not None:

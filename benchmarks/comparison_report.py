@@ -1,0 +1,195 @@
+"""What `comparison` has come to so far, as docs/results.md, docs/results.json and docs/comparison.png."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+from ci2p_cache.publish import publish
+from pipeline.models.complexity import measure
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+WAYS = {"time": "Equal time", "epochs": "Equal epochs"}
+_IMAGES = {
+    "all": "training images, which the bundled encoder was trained on without their labels, and validation images, "
+    "which it was not",
+    "unseen": "images of the validation split alone, three quarters of each class to train: the bundled encoder was "
+    "not trained on any of them",
+}
+
+
+@dataclass(frozen=True)
+class Block:
+    """One data set under one recipe."""
+
+    data: str
+    recipe: str
+    encoded: dict[str, Any]
+    models: dict[str, str]
+    epochs: dict[str, dict[str, int]]
+    """By way, of each model that takes part in it."""
+
+    @property
+    def title(self) -> str:
+        return f"{'all images' if self.data == 'all' else 'images that no encoder saw'}, recipe `{self.recipe}`"
+
+    def lengths(self, name: str) -> list[int]:
+        """The trainings that a model needs; one that is of both ways is trained once."""
+        return sorted({way[name] for way in self.epochs.values() if name in way})
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One training that has ended."""
+
+    data: str
+    recipe: str
+    name: str
+    epochs: int
+    seed: int
+    measured: dict[str, Any]
+
+
+def write_report(
+    docs: Path,
+    blocks: Sequence[Block],
+    done: Sequence[Trained],
+    *,
+    seeds: int,
+    image_size: int,
+    minutes: float,
+    setting: str,
+    command: str,
+) -> None:
+    """Writes the three files; what is missing stands in them."""
+    planned = seeds * sum(len(block.lengths(name)) for block in blocks for name in block.models)
+    missing = f"**Not complete: {len(done)} of {planned} trainings are done.**" if len(done) < planned else ""
+    gmacs = {
+        model: measure([model], [image_size])[0].gmacs_trained
+        for model in {model for block in blocks for model in block.models.values()}
+    }
+    lines = ["# CI2P-ViT beside the pixel models", "", f"Written by `{command}`.", "", setting, ""]
+    lines += [
+        "Baselines read pixels that were decoded once and lie in memory, unless they draw fresh crops, which flatters "
+        "them: they wait for no decoder. Minutes are those of training and validation. Last and best top-1 are of "
+        "validation images, mean and standard deviation over the seeds; bands in the picture are one standard "
+        "deviation to either side.",
+        "",
+        *([missing, ""] if missing else []),
+        "![accuracy against epochs and against minutes](comparison.png)",
+        "",
+    ]
+    for block in blocks:
+        sizes = ", ".join(f"{block.encoded[split]['num_images']:,} {split}" for split in ("train", "val"))
+        encoding = sum(block.encoded[split]["seconds"] for split in ("train", "val"))
+        lines += [
+            f"## {block.title[:1].upper()}{block.title[1:]}",
+            "",
+            f"Images: {sizes}; {_IMAGES[block.data]}. Encoding the cache, once for all trainings to come and not in "
+            f"the tables: {encoding / 60:.1f} minutes on all cores, {block.encoded['train']['bytes_per_view']:,.0f} "
+            "bytes a view.",
+            "",
+        ]
+        for way, title in WAYS.items():
+            ran = {name: _of(done, block, name, epochs) for name, epochs in block.epochs[way].items()}
+            lines += [f"### {title}{f', {minutes:g} minutes' if way == 'time' else ''}, `{block.recipe}`, {block.data}"]
+            lines += ["", *_table(block, way, ran, gmacs, seeds), ""]
+            left_out = sorted(set(block.models) - set(ran))
+            if left_out:
+                lines += [f"Left out, for it would take over {2 * minutes:g} minutes: {', '.join(left_out)}.", ""]
+    docs.mkdir(parents=True, exist_ok=True)
+    publish(docs / "results.md", "\n".join(lines).encode())
+    result = {
+        "setting": setting,
+        "command": command,
+        "complete": not missing,
+        "blocks": [asdict(block) for block in blocks],
+        "runs": [asdict(trained) for trained in done],
+    }
+    publish(docs / "results.json", (json.dumps(result, indent=1) + "\n").encode())
+    _draw(docs / "comparison.png", blocks, done)
+
+
+def _of(done: Sequence[Trained], block: Block, name: str, epochs: int) -> list[dict[str, Any]]:
+    wanted = (block.data, block.recipe, name, epochs)
+    ours = [t for t in done if (t.data, t.recipe, t.name, t.epochs) == wanted]
+    return [t.measured for t in sorted(ours, key=lambda t: t.seed)]
+
+
+def _table(
+    block: Block, way: str, ran: dict[str, list[dict[str, Any]]], gmacs: dict[str, float], seeds: int
+) -> list[str]:
+    lines = [
+        "| model | trained parameters | trained G MACs | epochs | minutes | training images/s | last top-1, % "
+        "| best top-1, % | n |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, runs in ran.items():
+        start = f"| {name} (`{block.models[name]}`) "
+        macs, epochs = f"{gmacs[block.models[name]]:.2f}", block.epochs[way][name]
+        if not runs:
+            lines.append(f"{start}| | {macs} | {epochs} | | | | | 0 of {seeds} |")
+            continue
+        count = str(seeds) if len(runs) == seeds else f"{len(runs)} of {seeds}"
+        taken, rate = (statistics.fmean(run[key] for run in runs) for key in ("seconds", "images_per_s"))
+        lines.append(
+            f"{start}| {runs[0]['params']:,} | {macs} | {epochs} | {taken / 60:.1f} | {rate:.1f} "
+            f"| {spread([100 * run['final_top1'] for run in runs])} "
+            f"| {spread([100 * run['best_top1'] for run in runs])} | {count} |"
+        )
+    return lines
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and, of more than one, standard deviation."""
+    several = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.2f}{several}"
+
+
+def curve(measured: dict[str, Any]) -> tuple[list[float], list[float], list[float]]:
+    """Epochs, minutes and top-1 in percent, epoch after epoch."""
+    epochs, minutes, top1 = [], [], []
+    seconds = 0.0
+    for line in measured["metrics"]:
+        seconds += line["seconds"]
+        if line["val_top1"] is not None:
+            epochs.append(line["epoch"])
+            minutes.append(seconds / 60)
+            top1.append(100 * line["val_top1"])
+    return epochs, minutes, top1
+
+
+def _draw(file: Path, blocks: Sequence[Block], done: Sequence[Trained]) -> None:
+    figure, rows = plt.subplots(len(blocks), 2, figsize=(11, 4 * len(blocks)), dpi=120, sharey="row", squeeze=False)
+    for block, (left, right) in zip(blocks, rows, strict=True):
+        for axes, way, place in ((left, "epochs", 0), (right, "time", 1)):
+            for color, name in enumerate(block.models):
+                if name not in block.epochs[way]:
+                    continue
+                curves = [curve(measured) for measured in _of(done, block, name, block.epochs[way][name])]
+                if not curves:
+                    continue
+                x = [statistics.fmean(points) for points in zip(*(each[place] for each in curves), strict=True)]
+                seeds = list(zip(*(each[2] for each in curves), strict=True))
+                mean = [statistics.fmean(points) for points in seeds]
+                axes.plot(x, mean, ".-", color=f"C{color}", label=f"{name}, n = {len(curves)}")
+                if len(curves) > 1:
+                    half = [statistics.stdev(points) for points in seeds]
+                    low = [middle - width for middle, width in zip(mean, half, strict=True)]
+                    high = [middle + width for middle, width in zip(mean, half, strict=True)]
+                    axes.fill_between(x, low, high, color=f"C{color}", alpha=0.2, linewidth=0)
+            axes.grid(alpha=0.3)
+            if axes.get_lines():
+                axes.legend(loc="lower right", fontsize="small")
+        title = block.title.replace("`", "")
+        left.set(xlabel="epochs", ylabel="validation top-1, %", title=f"equal epochs: {title}")
+        right.set(xlabel="minutes of training and validation", title=f"equal time: {title}")
+    figure.tight_layout()
+    figure.savefig(file)
+    plt.close(figure)

@@ -29,22 +29,21 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from commands import ci2p, command_line, cores, machine
+from encoder_rate import encoder_rate
 from step_rates import Row, held_batch, rates
 from training import endless, matrix_rate, seconds_of
 
 from ci2p_cache.publish import publish
 from pipeline.baselines.on_the_fly import encode_on_the_fly
 from pipeline.baselines.pixels import open_pixel_data
-from pipeline.encode.encoder import Encoder, load_encoder
+from pipeline.encode.encoder import load_encoder
 from pipeline.encode.preprocess import load_pixels, preprocessing
 from pipeline.encode.shard_writer import packing_threads
-from pipeline.encode.stored_batch import StoredBatch
 from pipeline.models import reads_pixels
 from pipeline.running.tf32 import float32_products
 from pipeline.train.data import Share, TrainingData, open_training_data
@@ -149,22 +148,9 @@ def pixels(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def encode(options: argparse.Namespace) -> Iterator[Row]:
-    """First the encoder alone, from pixels on the host to bytes on the host, then the command."""
-    pixels_RB3SS = torch.randint(0, 256, (1, 32, 3, options.image_size, options.image_size), dtype=torch.uint8)
-    if options.device.startswith("cuda"):
-        pixels_RB3SS = pixels_RB3SS.pin_memory()
-    spec: Any = SimpleNamespace(store="int", step=1.0, views=("plain", "mirror"))
     for precision in ("float32", "bfloat16"):
-        encoder = load_encoder("bundled", options.device, precision)  # type: ignore[arg-type]
-
-        def batches(encoder: Encoder = encoder) -> None:
-            under_way = [StoredBatch(encoder, pixels_RB3SS, spec) for _ in range(3)]
-            for batch in under_way:
-                batch.image(0)
-
-        batches()
-        seconds = statistics.median(seconds_of(batches, torch.device(options.device)) for _ in range(_ROUNDS))
-        yield {"encoder alone": precision, "views_s": 3 * 64 / seconds}
+        rate = encoder_rate(options.device, precision, options.image_size, _ROUNDS)  # type: ignore[arg-type]
+        yield {"encoder alone": precision, "views_s": rate}
     with gpu_use() as use:
         _, report = encoded(options)
     num_images, seconds = (sum(split[key] for split in report.values()) for key in ("num_encoded", "seconds"))

@@ -29,6 +29,8 @@ from commands import DOCS, ci2p, command_line, cores, machine
 from comparison_report import Block, Trained, write_report
 from sweep import subset_of
 
+from ci2p_cache.printable import counted
+
 WIDTHS = {
     "tiny": {
         "CI2P-ViT": "ci2p_vit_tiny",
@@ -219,7 +221,7 @@ def _describe(arguments: argparse.Namespace, threads: int) -> str:
             f"`{arguments.data_dir.name}` at {arguments.image_size} px, {arguments.precision}"
             + "".join(f", `{each}`" for each in arguments.set)
             + f"; {arguments.seeds} seeds asked for; the same images in the same order for every model. {machine()};",
-            f"{arguments.jobs} trainings at a time with {threads} thread{'s' * (threads > 1)} each.",
+            f"{counted(arguments.jobs, 'training')} at a time with {counted(threads, 'thread')} each.",
             *(["**This is a reduced scale.**"] if is_reduced else []),
             *([arguments.note] if arguments.note else []),
         ]

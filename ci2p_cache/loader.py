@@ -18,7 +18,6 @@ from ci2p_cache.ahead import BATCHES_AHEAD, work_ahead
 from ci2p_cache.cache import Cache
 from ci2p_cache.codecs import Escaped
 from ci2p_cache.errors import InputError
-from ci2p_cache.free_memory import resident_limit_bytes as resident_limit_bytes
 from ci2p_cache.neighbours import Neighbours
 from ci2p_cache.order import BatchOrder, Shards, Windows, window_shards
 from ci2p_cache.printable import counted

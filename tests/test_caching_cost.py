@@ -1,29 +1,17 @@
 """What the benchmark of caching says of trainings: minutes to a level, cold and warm, and where the cache loses."""
 
-import importlib.util
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.conftest import REPOSITORY
+from tests.benchmark_scripts import benchmark_script
 
 
 @pytest.fixture(scope="module")
 def cost() -> Iterator[Any]:
-    """benchmarks/caching_cost.py as a script finds its neighbours; nothing of it stays."""
-    folder = REPOSITORY / "benchmarks"
-    sys.path.insert(0, str(folder))
-    spec = importlib.util.spec_from_file_location("caching_cost", folder / "caching_cost.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["caching_cost"] = module
-    spec.loader.exec_module(module)
-    yield module
-    sys.path.remove(str(folder))
-    for name in ("caching_cost", "sweep", "commands"):
-        del sys.modules[name]
+    with benchmark_script("caching_cost") as module:
+        yield module
 
 
 def lines(rate: float, *top1: float | None) -> list[dict[str, Any]]:

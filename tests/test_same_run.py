@@ -223,3 +223,34 @@ def test_a_config_that_is_none_is_refused_in_a_line(stopped: Path, change: Calla
         assert "\n" not in str(error.value) and "\0" not in str(error.value)
     with pytest.raises(InputError):
         read_config(stopped)
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (
+            {"run_id": "f00"},
+            r"process 1 \(there\) would train another run than process 0 .* a --precision where their",
+        ),
+        (
+            {"epoch": 0},
+            r"process 0 would go on in epoch 2 after step 0 .*, and process 1 at the beginning \(there\):",
+        ),
+        (
+            {"step": 3},
+            r"and process 1 in epoch 2 after step 3 \(there\): they do not see the same .* give an --out that",
+        ),
+        ({"refusal": WorkError("last.ckpt is damaged")}, "^last.ckpt is damaged$"),
+    ],
+)
+def test_processes_that_start_elsewhere_are_refused(
+    begun: Path, other: dict[str, object], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a second process has found comes from here; two real ones are in tests/test_train.py."""
+
+    def gather(found: object, launched: object) -> list[object]:
+        return [found, replace(found, machine="there", **other)]  # type: ignore[type-var]
+
+    monkeypatch.setattr("pipeline.train.same_start.gather", gather)
+    with pytest.raises(Ci2pError, match=named):
+        train(toy_recipe(), ToyData(), begun, device="cpu", build=build_small)

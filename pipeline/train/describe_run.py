@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ci2p_cache.printable import counted
+from ci2p_cache.spec import ON_THE_FLY
 from pipeline.train.checkpoint import newest_checkpoint
 from pipeline.train.metrics_log import read_metrics
 from pipeline.train.recipe import Recipe
@@ -32,6 +33,7 @@ def summarise_run(run: Path) -> dict[str, Any]:
         "run": str(run),
         "model": config.recipe.model,
         "cache": config.data.path,
+        "reads_images": "kind" in config.data.spec or ON_THE_FLY in config.data.spec,
         "classes": list(config.data.classes),
         "input_shape": list(config.data.input_shape),
         "recipe": changed | {"epochs": config.recipe.epochs},
@@ -63,7 +65,7 @@ def describe_run(summary: dict[str, Any]) -> list[str]:
     sizes = ", ".join(f"{name} {size / 1e6:.1f} MB" for name, size in summary["bytes"].items())
     return [
         f"model    {summary['model']}, input {summary['input_shape']}, {counted(len(classes), 'class')}: {names}",
-        f"cache    {summary['cache']}",
+        f"{'images' if summary['reads_images'] else 'cache'}".ljust(9) + str(summary["cache"]),
         f"recipe   {recipe}",
         f"state    {summary['epochs_done']} of {counted(summary['recipe']['epochs'], 'epoch')}, {state}; {best}; "
         f"{summary['seconds']:.0f} s",

@@ -1,12 +1,13 @@
 """Everything that is to be measured on a GPU, one section after another, in one command: about a quarter of an hour.
 
     python benchmarks/gpu.py --data-dir imagenette --work W [--models ci2p_vit_base,ci2p_vit_ds,vit_base_p32]
-                             [--sections card,integers,steps,encode,feeding,pixels,checkpoints] [--batches 128,256,1024]
+                             [--sections card,integers,steps,updates,precisions,encode,...] [--batches 128,256,1024]
 
 card         copy bandwidth, and the rate of a matrix product by precision: what the other figures are shares of
 integers     how many cached integers differ between the CPU's encoder and the GPU's, float32 and bfloat16
-steps        whole training steps on a batch that lies on the device, eager and compiled: images/s, share of the
-             product's rate, the host's own time, memory
+steps        whole training steps on a batch that lies on the device, eager, compiled, and as CUDA graphs: images/s,
+             share of the product's rate, the host's own time, memory
+updates      what a step does behind its gradients: AdamW fused and not, the average of the weights ours and timm's
 precisions   steps again, eager, in float32, TF32 and bfloat16
 encode       the encoder alone, from pixels to bytes, both on the host; then `ci2p encode` of DIR from files to shards:
              images/s, and how busy the card is meanwhile
@@ -35,7 +36,7 @@ import numpy as np
 import torch
 from commands import ci2p, command_line, cores, machine
 from encoder_rate import encoder_rate
-from step_rates import Row, held_batch, rates
+from step_rates import Row, held_batch, rates, update_times
 from training import endless, matrix_rate, seconds_of
 
 from ci2p_cache.publish import publish
@@ -95,11 +96,19 @@ def steps(options: argparse.Namespace) -> Iterator[Row]:
     peak = product_rate(options.device, options.precision)
     for name in options.models:
         for batch_size in options.batches:
-            for compiled in (False, True):
+            # CUDA graphs spare the host's time, which counts where a step is short.
+            graphs = ("reduce-overhead",) if batch_size == min(options.batches) else ()
+            for compiled in (False, True, *graphs):
                 one = held_batch(name, batch_size, options)
                 yield {"model": name, "batch": batch_size, "compiled": compiled} | rates(
                     name, batch_size, compiled, one, options, peak
                 )
+
+
+def updates(options: argparse.Namespace) -> Iterator[Row]:
+    for name in options.models:
+        for update, seconds in update_times(name, torch.device(options.device), _ROUNDS).items():
+            yield {"model": name, "update": update, "ms": 1e3 * seconds}
 
 
 def precisions(options: argparse.Namespace) -> Iterator[Row]:
@@ -165,19 +174,22 @@ def encode(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def checkpoints(options: argparse.Namespace) -> Iterator[Row]:
+    """By the usual clock, which four epochs do not reach: the last one is what is waited for; and one after another."""
     cache, _ = encoded(options)
-    run, report = options.work / "run", options.work / "train.json"
-    begin = time.perf_counter()
-    ci2p(
-        *("train", "--shards", cache, "--model", options.models[0], "--epochs", 4, "--out", run),
-        *("--device", options.device, "--precision", options.precision),
-        report=report,
-        threads=cores(),
-    )
-    wall = time.perf_counter() - begin
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    size = (run / "last.ckpt").stat().st_size
-    yield {"wall_s": wall, "epochs_s": sum(line["seconds"] for line in lines), "checkpoint_MB": size / 1e6}
+    for minutes in (10, 0.001):
+        run, report = options.work / f"run-{minutes}", options.work / "train.json"
+        begin = time.perf_counter()
+        ci2p(
+            *("train", "--shards", cache, "--model", options.models[0], "--epochs", 4, "--out", run),
+            *("--device", options.device, "--precision", options.precision),
+            *("--set", f"checkpoint_every_minutes={minutes}"),
+            report=report,
+            threads=cores(),
+        )
+        wall = time.perf_counter() - begin
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        seconds = {"wall_s": wall, "epochs_s": sum(line["seconds"] for line in lines)}
+        yield {"every_min": minutes} | seconds | {"checkpoint_MB": (run / "last.ckpt").stat().st_size / 1e6}
 
 
 def encoded(options: argparse.Namespace) -> tuple[Path, Row]:
@@ -211,7 +223,9 @@ def gpu_use() -> Iterator[list[float]]:
         thread.join()
 
 
-SECTIONS = {each.__name__: each for each in (card, integers, steps, precisions, encode, feeding, pixels, checkpoints)}
+SECTIONS = {
+    each.__name__: each for each in (card, integers, steps, updates, precisions, encode, feeding, pixels, checkpoints)
+}
 
 
 def main() -> None:

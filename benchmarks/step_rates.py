@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from training import TRAINING_MACS, wait_for
+from training import TRAINING_MACS, seconds_of, wait_for
 
 from pipeline.models import create_model, reads_pixels
 from pipeline.models.complexity import measure
@@ -15,7 +15,12 @@ from pipeline.running.tf32 import float32_products
 from pipeline.train.data import Batch
 from pipeline.train.launch import launch, step_seed
 from pipeline.train.learner import Learner
+from pipeline.train.optimizer import build_optimizer
 from pipeline.train.recipe import Recipe
+from pipeline.train.weight_average import WeightAverage
+
+# isort: split
+from timm.utils import ModelEmaV3
 
 Row = dict[str, Any]
 _LAPS = 3  # a ratio below their spread is noise
@@ -39,7 +44,7 @@ def held_batch(name: str, batch_size: int, options: argparse.Namespace) -> Itera
 def rates(
     name: str,
     batch_size: int,
-    compiled: bool,
+    compiled: bool | str,
     batches: Iterator[Batch],
     options: argparse.Namespace,
     peak: float,
@@ -52,7 +57,7 @@ def rates(
 def _rates(
     name: str,
     batch_size: int,
-    compiled: bool,
+    compiled: bool | str,
     batches: Iterator[Batch],
     options: argparse.Namespace,
     peak: float,
@@ -97,3 +102,25 @@ def _rates(
         row["GiB"] = torch.cuda.max_memory_allocated() / 2**30
     torch._dynamo.reset()
     return row
+
+
+def update_times(name: str, device: torch.device, rounds: int) -> dict[str, float]:
+    """Medians, in seconds, of what follows a model's gradients; the ways take turns."""
+    shape = (3, 256, 256) if reads_pixels(name) else (192, 16, 16)
+    model = create_model(name, num_classes=10, input_shape=shape).to(device)
+    for parameter in model.parameters():
+        parameter.grad = torch.full_like(parameter, 1e-3)
+    ours, theirs = WeightAverage(model, 0.999), ModelEmaV3(model, decay=0.999, use_warmup=True)
+    ways = {
+        "average": lambda: ours.update(1000),
+        "average, timm's": lambda: theirs.update(model, step=1001),
+        "AdamW": build_optimizer(model, Recipe(), device.type).step,
+        "AdamW, not fused": build_optimizer(model, Recipe(), "cpu").step,
+    }
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for number in range(rounds + 1):
+        for way, update in ways.items():
+            seconds = seconds_of(update, device)
+            if number:  # the first is to warm up
+                times[way].append(seconds)
+    return {way: statistics.median(found) for way, found in times.items()}

@@ -61,10 +61,12 @@ def hold(
     need = cache.manifest.num_items * num_views * _bytes_per_view(cache)
     is_on_card, is_in_memory = _agreed(lambda: _fits(resident, need, device, neighbours), neighbours)
     where = f"{cache.path}/{cache.split} is resident"
+    not_held = f"{cache.path}/{cache.split} is not held: its {need / _GIB:.2f} GiB leave too little free"
     if is_on_card:
         whole = load_resident(cache, reader, device, view=view)
         _say(neighbours, f"{where} on {torch.cuda.get_device_name(device)}: {need / _GIB:.2f} GiB")
     elif not is_in_memory:
+        _say(neighbours, not_held)
         return None
     elif neighbours is not None and (buffer := shared_memory(need, neighbours)) is not None:
         whole = torch.frombuffer(buffer, dtype=_dtype(cache)).view(-1, *cache.spec.latent_shape)
@@ -74,6 +76,7 @@ def hold(
         if neighbours is not None and need > resident_limit_bytes():
             if resident == "cpu":
                 raise _too_large(need, resident_limit_bytes(), " a process, which cannot share it here")
+            _say(neighbours, not_held)
             return None
         whole = load_resident(cache, reader, torch.device("cpu"), view=view)
         _say(neighbours, f"{where}: {need / _GIB:.2f} GiB")

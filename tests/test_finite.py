@@ -67,7 +67,7 @@ def test_weights_that_are_no_numbers_are_not_measured(zarr_cache: Path, tmp_path
 def test_the_validation_sample_is_named(cache_of_no_numbers: CacheData) -> None:
     batches = cache_of_no_numbers.val_batches(Share(0, 1, torch.device("cpu")), batch_size=4)
     fabric = launch("cpu", "float32")
-    validate(fabric, Level(), batches)
+    validate(fabric, Level(), batches, num_classes=3)
     _spoil(batches)
     key = cache_of_no_numbers.val.read_keys()[4]
     with pytest.raises(WorkError, match=f"1 of 9 validation samples \\({key} is one\\).*1 of them hold values"):
@@ -76,7 +76,7 @@ def test_the_validation_sample_is_named(cache_of_no_numbers: CacheData) -> None:
             def forward(self, latents_BCHW: torch.Tensor) -> torch.Tensor:
                 return latents_BCHW.mean((2, 3))[:, 6:9]
 
-        validate(fabric, Whole(), batches)
+        validate(fabric, Whole(), batches, num_classes=3)
 
 
 def test_outputs_that_grew_too_large_are_said(tmp_path: Path) -> None:

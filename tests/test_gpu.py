@@ -3,6 +3,7 @@
 None of these has run on a card yet: bounds are what the arithmetic lets expect.
 """
 
+import copy
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,16 +16,19 @@ from ci2p_cache.loader import BatchLoader
 from pipeline.baselines.on_the_fly import encode_on_the_fly
 from pipeline.encode.encoder import Encoder, load_encoder
 from pipeline.encode.stored_batch import StoredBatch
+from pipeline.models.global_batch import GlobalBatchNorm
 from pipeline.running.tf32 import float32_products
 from pipeline.train.checkpoint import load_checkpoint
+from pipeline.train.checkpoint_writer import HostCopy
 from pipeline.train.data import Share
 from pipeline.train.loop import train
 from pipeline.train.metrics_log import read_metrics
 from pipeline.train.run_folder import read_config
 from tests.conftest import encode_folder, run_python, write_image_folder
 from tests.test_baseline import pixel_data
+from tests.test_learner import everything
 from tests.test_processes import ENCODE
-from tests.toy_training import ToyData, build_small, toy_recipe
+from tests.toy_training import EVERYTHING, ToyData, build_small, toy_recipe
 
 pytestmark = [
     pytest.mark.gpu,
@@ -127,6 +131,53 @@ def test_tf32_rounds_products_and_convolutions_and_nothing_else_does() -> None:
             assert bounds[0] <= error < bounds[1], (is_tf32, error)
 
 
+def test_no_step_waits_for_the_card() -> None:
+    settings = EVERYTHING | {"grad_clip": 1.0, "precision": "bfloat16", "window": 0}
+    learner, batch = everything(toy_recipe(**settings), "cuda")
+    learner.learn(batch, 0, seed=0)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for step in range(1, 4):
+            learner.learn(batch, step, seed=step)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_statistics_of_all_processes_on_a_card(tmp_path: Path, dtype: torch.dtype, compiled: bool) -> None:
+    """Of one, through NCCL: what torch's own layer computes."""
+    x_BCHW = (5 + torch.randn(32, 16, 8, 8, device="cuda")).to(dtype, memory_format=torch.channels_last)
+    theirs = torch.nn.BatchNorm2d(16, device="cuda")
+    ours = copy.deepcopy(torch.nn.Sequential(theirs))
+    torch.distributed.init_process_group("nccl", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        ours[0] = GlobalBatchNorm(ours[0], world_size=1)
+        runs = []
+        for norm in (torch.compile(ours, fullgraph=True) if compiled else ours, theirs):
+            leaf = x_BCHW.clone().requires_grad_()
+            out = norm(leaf)
+            (out.float() ** 3).sum().backward()
+            runs.append((out.float(), leaf.grad.float()))
+    finally:
+        torch.distributed.destroy_process_group()
+    bound = 1e-4 if dtype == torch.float32 else 3e-2
+    torch.testing.assert_close(runs[0], runs[1], rtol=bound, atol=bound)
+    for name, value in theirs.state_dict().items():
+        torch.testing.assert_close(ours[0].state_dict()[name], value, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours[0].weight.grad, theirs.weight.grad, rtol=bound, atol=bound)
+
+
+def test_a_card_s_checkpoint_goes_on_without_it(tmp_path: Path) -> None:
+    """And the other way round: the kernels of the optimiser are the device's, its state is not."""
+    recipe = toy_recipe(precision="float32", ema_decay=0.9)
+    for number in range(100):
+        device = ("cuda", "cpu")[number % 2]
+        if train(recipe, ToyData(), tmp_path, device=device, max_minutes=0, build=build_small).finished:
+            return
+    raise AssertionError("it never ends")
+
+
 def test_a_run_on_a_card_takes_what_suits_it(tmp_path: Path) -> None:
     train(toy_recipe(epochs=1), ToyData(), tmp_path, device="cuda", build=build_small)
     is_ampere = torch.cuda.get_device_capability() >= (8, 0)
@@ -140,9 +191,10 @@ def test_a_run_on_a_card_takes_what_suits_it(tmp_path: Path) -> None:
         {"precision": "bfloat16"},
         {"precision": "float16", "grad_clip": 1.0},
         {"precision": "bfloat16", "compile": True, "ema_decay": 0.9, "grad_clip": 1.0, "mixup": 0.8},
+        {"precision": "float16", "compile": "reduce-overhead", "ema_decay": 0.9, "grad_clip": 1.0, "cutmix": 0.8},
         {"precision": "bfloat16", "optimizer": "nadamuon"},
     ],
-    ids=["tf32", "bfloat16", "float16 and clipping", "compiled", "nadamuon"],
+    ids=["tf32", "bfloat16", "float16 and clipping", "compiled", "CUDA graphs", "nadamuon"],
 )
 def test_a_run_that_is_stopped_goes_on_to_the_same_end(tmp_path: Path, settings: dict[str, object]) -> None:
     recipe = toy_recipe(**settings)
@@ -154,6 +206,20 @@ def test_a_run_that_is_stopped_goes_on_to_the_same_end(tmp_path: Path, settings:
     assert ours is not None and theirs is not None and ours.progress.epoch == theirs.progress.epoch
     for name, value in theirs.model.items():  # sums on a GPU come in no fixed order
         torch.testing.assert_close(ours.model[name].float(), value.float(), rtol=0.05, atol=0.02)
+
+
+def test_a_host_copy_is_of_before_the_next_step(tmp_path: Path) -> None:
+    weights = torch.nn.Conv2d(64, 64, 3).to("cuda", memory_format=torch.channels_last)
+    expected = {name: value.cpu().clone() for name, value in weights.state_dict().items()}
+    torch.cuda._sleep(100_000_000)  # the copy waits behind this, and what comes next behind the copy
+    copied = HostCopy({"model": weights.state_dict(), "lr": [0.1]})
+    for value in weights.state_dict().values():
+        value.zero_()
+    found = copied.get()
+    assert found["lr"] == [0.1]
+    for name, value in expected.items():
+        assert torch.equal(found["model"][name], value) and found["model"][name].is_pinned()
+        assert found["model"][name].stride() == value.stride()
 
 
 def test_the_commands_on_a_card(images: Path, tmp_path: Path) -> None:

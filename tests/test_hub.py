@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,9 +24,10 @@ from pipeline.export.hub_model import HubModel
 from pipeline.export.model_card import FOLDER
 from pipeline.export.record import export_record
 from pipeline.models import baseline_names, model_names, reads_pixels
+from pipeline.train.checkpoint import load_checkpoint, save_checkpoint
 from pipeline.train.run_folder import RunConfig, build_model, read_config
 from pipeline.train.trained_model import load_model
-from pipeline.train.weights_file import write_weights
+from pipeline.train.weights_file import read_weights, write_weights
 from tests.conftest import CLASSES, call_ci2p, encode_folder, files_of, run_python
 
 # isort: split
@@ -174,13 +176,20 @@ def test_the_card_claims_what_metrics_has_of_these_weights(home: Path) -> None:
     assert titles == ["Model Details", "Model Usage", "Training Data", "Recipe", "Evaluation"]
 
 
-@pytest.mark.parametrize("case", ["last.ckpt", "killed behind its best weights"])
+@pytest.mark.parametrize("case", ["last.ckpt", "other weights", "an older ci2p killed behind its best weights"])
 def test_nothing_is_claimed_of_weights_that_metrics_does_not_have(home: Path, tmp_path: Path, case: str) -> None:
     run = shutil.copytree(home / "run", tmp_path / "run")
     if case == "last.ckpt":
         source = run / case
+    elif case == "other weights":
+        source = run
+        weights, told = read_weights(run / "best.safetensors")
+        write_weights(run / "best.safetensors", {name: 2 * value for name, value in weights.items()}, str(told))
     else:
         source = run
+        checkpoint = load_checkpoint(run / "last.ckpt")
+        assert checkpoint is not None
+        save_checkpoint(run, replace(checkpoint, best=None))
         line = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
         with (run / "metrics.jsonl").open("a") as file:
             file.write(json.dumps(line | {"epoch": 3, "val_top1": 1.0}) + "\n")

@@ -6,9 +6,55 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from pipeline.models.token_drop import drop_tokens
+from pipeline.models.variant import Variant
+from pipeline.train import learner
+from pipeline.train.launch import launch
+from pipeline.train.learner import Learner
 from pipeline.train.optimizer import build_optimizer, restore_optimizer
-from tests.toy_training import toy_recipe
+from pipeline.train.recipe import Recipe
+from tests.toy_training import EVERYTHING, ToyBatch, build_small, toy_recipe
+
+# Of operators whose result the host reads: those of `item`, `if tensor:`, indexing by a mask and the like.
+WAITING = ("_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal", "_unique2", "unique_dim")
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operators that would wait for a device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func._schema.name.removeprefix("aten::") in WAITING:
+            self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def everything(recipe: Recipe, device: str) -> tuple[Learner, ToyBatch]:
+    """A small model that drops tokens and paths, and a batch."""
+    shape = (8, 8, 8)
+    model = build_small(
+        "ci2p_vit_tiny", num_classes=3, input_shape=shape, drop_path=0.3, variant=Variant(), pretrained=False
+    )
+    drop_tokens(model, 0.3)
+    ours = Learner(launch(device, recipe.precision), model, recipe, steps_per_epoch=10, num_classes=3)
+    return ours, ToyBatch(torch.randn(8, *shape, device=device), (torch.arange(8) % 3).to(device))
+
+
+def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that a recipe can switch on, with the optimiser that CUDA has; float16's scaler alone would wait."""
+    monkeypatch.setattr(learner, "build_optimizer", lambda model, recipe, _: build_optimizer(model, recipe, "cuda"))
+    recipe = toy_recipe(**EVERYTHING | {"grad_clip": 1.0, "precision": "bfloat16", "window": 0})
+    ours, batch = everything(recipe, "cpu")
+    with Waits() as waits:
+        for step in range(4):
+            ours.learn(batch, step, seed=step)
+        assert waits.seen == []
+        assert torch.zeros(1).item() == 0 and waits.seen == ["aten._local_scalar_dense.default"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What cannot be trained, or ends for want of something, says so in one line."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,12 @@ from pipeline.running.compiling import compiler_errors
 from pipeline.running.launched import ALONE, launched_as
 from pipeline.running.memory import is_out_of_memory
 from pipeline.train import loop
+from pipeline.train.data import Share
+from pipeline.train.obstacles import refuse_untrainable
 from pipeline.train.recipe import load_recipe
 from tests.conftest import call_ci2p
 from tests.test_cli import refused
-from tests.toy_training import ToyData, train_toy
+from tests.toy_training import ToyData, toy_recipe, train_toy
 
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0"}
 
@@ -32,6 +35,13 @@ def test_one_token_of_one_image_names_the_batch(tmp_path: Path, window: int) -> 
     with pytest.raises(InputError, match=r"^batch_size = 1 gives BatchNorm one value a channel"):
         train_toy(tmp_path / "run", data, batch_size=1, window=window)
     assert train_toy(tmp_path / "run", data, batch_size=2, window=window, epochs=1).finished
+
+
+def test_graphs_across_processes_are_refused() -> None:
+    recipe, alone = toy_recipe(compile="reduce-overhead"), Share(0, 1, torch.device("cpu"))
+    refuse_untrainable(recipe, ToyData(), alone)
+    with pytest.raises(InputError, match=r'^compile = "reduce-overhead" is for one process, and these are 2; give'):
+        refuse_untrainable(recipe, ToyData(), replace(alone, world_size=2))
 
 
 def test_a_compiler_that_is_not_there_is_said_in_one_line() -> None:

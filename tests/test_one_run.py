@@ -183,7 +183,7 @@ def test_t5_a_second_training_is_refused(tmp_path: Path) -> None:
 def test_t5_two_commands_at_once_leave_the_files_of_one(zarr_cache: Path, tmp_path: Path) -> None:
     """Without --out, from two terminals; the first is killed then, and the same command goes on."""
     words = ["train", "--shards", str(zarr_cache), "--model", "ci2p_vit_tiny", "--device", "cpu", "--batch-size", "4"]
-    words += ["--epochs", "200"]
+    words += ["--epochs", "200", "--set", "checkpoint_every_steps=5"]  # an epoch
     first = Forked(words, cwd=tmp_path)
     try:
         deadline = time.monotonic() + 120
@@ -243,15 +243,16 @@ def test_t5_what_cannot_be_gone_on_with_is_not_written_over(
 def test_t5_killed_before_its_first_checkpoint_it_begins_anew_and_no_other_does(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Metrics and weights of an epoch are written before the checkpoint that knows of them."""
+    """Metrics and weights of an epoch are written before the checkpoint that knows of them, the weights aside."""
 
     def killed(*_: object) -> None:
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr("pipeline.train.loop.save_checkpoint", killed)
+        patch.setattr("pipeline.train.checkpoint_writer.save_checkpoint", killed)
         train_toy(tmp_path / "killed")
-    assert {"metrics.jsonl", "best.safetensors"} < set(contents(tmp_path / "killed"))
+    there = set(contents(tmp_path / "killed"))
+    assert {"metrics.jsonl", "best.next"} < there and "best.safetensors" not in there
     with pytest.raises(InputError, match=r"lr is 0\.002 there and 0\.0005 in this command"):
         train_toy(tmp_path / "killed", lr=5e-4)
     train_toy(tmp_path / "killed")

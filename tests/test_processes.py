@@ -129,7 +129,7 @@ def test_what_ends_one_process_is_said_once(home: Path) -> None:
 
 
 def test_an_interrupt_ends_all_processes(home: Path) -> None:
-    command = [*TRAIN, "--epochs", "5000", "--out", "long", "--gpus", "2"]
+    command = [*TRAIN, "--epochs", "5000", "--out", "long", "--gpus", "2", "--set", "checkpoint_every_steps=2"]
     process = Forked(command, cwd=home, start_new_session=True)
     while not (home / "long" / "last.ckpt").exists():
         assert process.poll() is None

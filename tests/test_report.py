@@ -150,7 +150,9 @@ def test_in_a_browser(home: Path, page: str, tmp_path: Path) -> None:
             assert tab.complaints() == [] and tab.requests() == [url]
 
 
-def test_a_training_leaves_pictures_once(home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_training_leaves_pictures_once(
+    home: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     left = [home / RUN / name for name in (CURVES, CONFUSION)]
     assert all(len(Image.open(path).convert("RGB").getcolors(1 << 24) or ()) > 20 for path in left)
     data = open_training_data(str(home / "cache"))
@@ -160,6 +162,12 @@ def test_a_training_leaves_pictures_once(home: Path, tmp_path: Path, caplog: pyt
     shutil.copytree(home / RUN, tmp_path / "run", ignore=shutil.ignore_patterns("*.png", "*.ckpt"))
     assert [path.name for path in leave_pictures(tmp_path / "run", data, "cpu", finished=False)] == [CURVES]
     assert leave_pictures(tmp_path, data, "cpu", finished=False) == [] and "not drawn" not in caplog.text
+    # Of counts that are there already no model is opened, and the picture is the same.
+    monkeypatch.delattr("pipeline.report.training_pictures.score")
+    confusion = json.loads(measured.stdout)["confusion"]
+    run = (tmp_path / "run").rename(tmp_path / Path(RUN).name)
+    drawn = leave_pictures(run, data, "cpu", finished=True, confusion=confusion)
+    assert [path.name for path in drawn] == [CONFUSION] and drawn[0].read_bytes() == left[1].read_bytes()
 
 
 def test_a_training_does_not_fail_of_a_picture(
@@ -221,6 +229,7 @@ def test_a_missing_package_is_named(home: Path, monkeypatch: pytest.MonkeyPatch)
     [
         ("paper-animals10", {}),
         ("quick", {"epochs": 3, "seed": 5, "compile": True}),
+        ("best", {"compile": "reduce-overhead"}),
         ("best", {"model": "ci2p_vit_small", "betas": [0.8, 0.9], "flip": "none"}),
         ("paper-imagenet", {"epochs": 4, "warmup_epochs": 1.5, "init_from": 'runs/it\'s "mine"'}),
         ("quick", {"window": 8, "token_drop": 0.25, "lr": 3e-5, "min_lr": 1e-7, "precision": "bfloat16"}),

@@ -102,6 +102,10 @@ def test_where_nothing_can_be_shared_each_has_its_own(
     assert not torch.equal(held[0].values, held[1].values)
     monkeypatch.setattr(resident, "resident_limit_bytes", lambda is_shared=False: GIB if is_shared else 1000)
     assert together(2, lambda us: hold(split, reader_of(split), "auto", CPU, neighbours=us)) == [None, None]
+    monkeypatch.setattr(resident, "resident_limit_bytes", lambda is_shared=False: 1000)
+    assert together(2, lambda us: hold(split, reader_of(split), "auto", CPU, neighbours=us)) == [None, None]
+    assert caplog.text.count("is not held: its 0.00 GiB leave too little free") == 2
+    monkeypatch.setattr(resident, "resident_limit_bytes", lambda is_shared=False: GIB if is_shared else 1000)
     for error in together(2, lambda us: hold(split, reader_of(split), "cpu", CPU, neighbours=us)):
         assert isinstance(error, InputError) and "a process, which cannot share it here" in str(error)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.train import loop
+from pipeline.train import checkpoint_writer
 from tests.toy_training import Killed, ToyData, train_toy
 
 accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
@@ -15,7 +15,7 @@ accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_a
 @pytest.mark.parametrize("checkpoints", [0, 1, 2])
 def test_no_step_is_shown_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoints: int) -> None:
     """Killed with the epoch's metrics written and its checkpoint not, after so many checkpoints."""
-    save, saved = loop.save_checkpoint, []
+    save, saved = checkpoint_writer.save_checkpoint, []
 
     def killing(*args: Any) -> None:
         if len(saved) == checkpoints:
@@ -24,7 +24,7 @@ def test_no_step_is_shown_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         save(*args)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(loop, "save_checkpoint", killing)
+        patch.setattr(checkpoint_writer, "save_checkpoint", killing)
         train_toy(tmp_path)
     train_toy(tmp_path)
     events = accumulators.EventAccumulator(str(tmp_path))

@@ -15,11 +15,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-import pipeline.train.loop
 from ci2p_cache import order
 from ci2p_cache.disk_cache import LocalDisk
 from ci2p_cache.errors import InputError, WorkError
 from pipeline.models import create_model
+from pipeline.train import checkpoint_writer
 from pipeline.train.checkpoint import Checkpoint, load_checkpoint, refuse_non_finite, save_checkpoint
 from pipeline.train.data import open_training_data
 from pipeline.train.launch import step_seed
@@ -62,7 +62,7 @@ def test_t3_holds_for_every_optimizer(tmp_path: Path, whole_run: Path, optimizer
 
 
 def test_t3_from_the_checkpoint_of_every_step(whole_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every state that a short training goes through is kept, and each of them gone on from."""
+    """Every state that a short training goes through is kept, its new best weights not renamed, and gone on from."""
     states: list[Path] = []
 
     def keep(run: Path, checkpoint: Checkpoint) -> None:
@@ -71,7 +71,7 @@ def test_t3_from_the_checkpoint_of_every_step(whole_run: Path, tmp_path: Path, m
         shutil.copytree(run, states[-1], ignore=shutil.ignore_patterns("*.lock"))
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.train.loop, "save_checkpoint", keep)
+        patch.setattr(checkpoint_writer, "save_checkpoint", keep)
         train_toy(tmp_path / "run", checkpoint_every_steps=1)
     assert len(states) >= 15
     for state in states[:-1]:
@@ -139,6 +139,9 @@ def test_it_learns_a_separable_problem(tmp_path: Path) -> None:
     assert result.final_top1 is not None and result.final_top1 >= 0.95
     assert result.best_top1 == max(line["val_top1"] for line in lines)
     assert result.images_per_s > 0 and result.seconds > 0
+    assert result.best_confusion is not None and list(map(sum, result.best_confusion)) == [7, 7, 7]
+    assert sum(row[label] for label, row in enumerate(result.best_confusion)) / 21 == result.best_top1
+    assert train_toy(tmp_path, epochs=8, drop_path=0.0).best_confusion is None  # it is finished: nothing was evaluated
 
 
 def test_a_run_folder_holds_what_the_contract_names(whole_run: Path) -> None:
@@ -149,7 +152,7 @@ def test_a_run_folder_holds_what_the_contract_names(whole_run: Path) -> None:
     assert [(line["epoch"], line["step"]) for line in lines] == [(1, 5), (2, 10), (3, 15)]
     assert all(0 <= line["val_top1"] <= line["val_top5"] == 1.0 for line in lines)  # three classes only
     config = read_config(whole_run)
-    assert config.recipe == toy_recipe()
+    assert config.recipe == toy_recipe(precision="float32")  # chosen for the device
     assert config.data.classes == ToyData().classes and config.data.path == "caches/toy"
     assert config.versions["torch"] == torch.__version__.partition("+")[0] or config.versions["torch"]
     names = {path.name for path in whole_run.iterdir() if not path.name.startswith("events.")}

@@ -145,10 +145,9 @@ def build_small(
 
 
 def toy_recipe(**settings: object) -> Recipe:
-    """3 epochs of 5 steps, with everything that draws random numbers switched on."""
-    return Recipe.model_validate(
-        {"model": "ci2p_vit_tiny", "epochs": 3, "batch_size": 8, "lr": 2e-3, "drop_path": 0.3} | settings
-    )
+    """3 epochs of 5 steps and a checkpoint after each, with everything that draws random numbers switched on."""
+    usual = {"model": "ci2p_vit_tiny", "epochs": 3, "batch_size": 8, "lr": 2e-3, "drop_path": 0.3}
+    return Recipe.model_validate(usual | {"checkpoint_every_steps": 5} | settings)
 
 
 def train_toy(

@@ -54,6 +54,8 @@ def train_on(
             from pipeline.report.training_pictures import leave_pictures
             from pipeline.train.run_folder import read_config
 
-            drawn = leave_pictures(result.run, data, read_config(result.run).device, finished=result.finished)
+            where = read_config(result.run).device
+            confusion = result.best_confusion
+            drawn = leave_pictures(result.run, data, where, finished=result.finished, confusion=confusion)
             if drawn:
                 print_line(json_file, f"pictures: {', '.join(path.name for path in drawn)}")

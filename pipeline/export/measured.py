@@ -6,6 +6,7 @@ from pathlib import Path
 from pipeline.train.checkpoint import newest_checkpoint
 from pipeline.train.metrics_log import read_metrics
 from pipeline.train.run_folder import BEST, read_known_images
+from pipeline.train.weights_file import read_seal
 
 _TOP = 5
 
@@ -28,13 +29,18 @@ class Measured:
 def measured_of(run: Path, weights: Path, num_classes: int) -> Measured | None:
     """What metrics.jsonl says of the run's best weights; None for others, or where it is not sure whose they are.
 
-    A run that was killed behind its best weights and before its checkpoint does not know. Raises WorkError for damage.
+    The checkpoint bears the seal of its own; one of an older ci2p does not, and where lines have come after it the
+    weights may have, too. Raises WorkError for damage.
     """
     newest = newest_checkpoint(run) if weights == run / BEST else None
     if newest is None:
         return None
     progress, lines = newest[0].progress, read_metrics(run)
-    if not lines or lines[-1]["epoch"] != progress.epoch:
+    if newest[0].best is None:
+        is_sure = bool(lines) and lines[-1]["epoch"] == progress.epoch
+    else:
+        is_sure = newest[0].best == read_seal(weights)
+    if not is_sure:
         return None
     for line in lines:
         if line["epoch"] == progress.best_epoch and line.get("val_top1") == progress.best_top1:

@@ -30,7 +30,7 @@ def see_global_batch(model: nn.Module, rank: int, world_size: int) -> nn.Module:
             elif type(child) is PatchDropout:
                 setattr(parent, name, _PatchDropout(child, rank, world_size))
             elif type(child) is nn.BatchNorm2d:
-                setattr(parent, name, _BatchNorm(child, world_size))
+                setattr(parent, name, GlobalBatchNorm(child, world_size))
     return model
 
 
@@ -71,7 +71,7 @@ class _PatchDropout(nn.Module):
         return torch.cat((prefix, rest.gather(1, kept[..., None].expand(-1, -1, D))), dim=1)
 
 
-class _BatchNorm(nn.BatchNorm2d):
+class GlobalBatchNorm(nn.BatchNorm2d):
     """Normalises by mean and variance of all ranks' values while it trains.
 
     In place of torch's SyncBatchNorm, which on CUDA waits for the device at every layer, for batches that may be of

@@ -87,6 +87,6 @@ def _differences(recipe: Recipe, name: str) -> dict[str, Any]:
 def _option(field: str, value: Any) -> list[str]:
     if field in _OWN_OPTIONS:
         return [f"--{field.replace('_', '-')}", str(value)]
-    if field == "compile":
+    if field == "compile" and isinstance(value, bool):
         return ["--compile" if value else "--no-compile"]
     return ["--set", f"{field}={json.dumps(value)}"]

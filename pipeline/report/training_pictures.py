@@ -20,9 +20,12 @@ logger = logging.getLogger("ci2p")
 CURVES, CONFUSION = "curves.png", "confusion.png"
 
 
-def leave_pictures(run: Path, data: TrainingData, device: str, *, finished: bool) -> list[Path]:
+def leave_pictures(
+    run: Path, data: TrainingData, device: str, *, finished: bool, confusion: list[list[int]] | None = None
+) -> list[Path]:
     """Draws a run's curves and, of a finished one, what its best weights confuse; returns what was written.
 
+    The `confusion` is that of their evaluation in training; without it they are evaluated once more.
     Nothing is drawn twice, and nothing without matplotlib. Nothing is raised either, for the training is over and its
     results are on the disk: a picture that cannot be drawn is a line in the log.
     """
@@ -30,7 +33,7 @@ def leave_pictures(run: Path, data: TrainingData, device: str, *, finished: bool
         return []
     wanted: dict[str, Callable[[], bytes]] = {CURVES: partial(_curves, run)}
     if finished:
-        wanted[CONFUSION] = partial(_confusion, run, data, device)
+        wanted[CONFUSION] = partial(_confusion, run, data, device, confusion)
     written = []
     for name, drawn in wanted.items():
         path = run / name
@@ -64,11 +67,13 @@ def _curves(run: Path) -> bytes:
     return as_png(partial(draw_panels, group_by_setting([read_run(run)])))
 
 
-def _confusion(run: Path, data: TrainingData, device: str) -> bytes:
+def _confusion(run: Path, data: TrainingData, device: str, confusion: list[list[int]] | None) -> bytes:
     from pipeline.report.confusion import draw_confusion
     from pipeline.report.look import as_png
 
-    scores = score(run, data, device)
-    chart = partial(draw_confusion, scores.confusion, read_config(run).data.classes)
-    title = f"{run.resolve().name}: top-1 {100 * scores.top1:.2f} %, {scores.num_images:,} images"
+    if confusion is None:
+        confusion = score(run, data, device).confusion
+    num_images, num_right = sum(map(sum, confusion)), sum(row[label] for label, row in enumerate(confusion))
+    chart = partial(draw_confusion, confusion, read_config(run).data.classes)
+    title = f"{run.resolve().name}: top-1 {100 * num_right / num_images:.2f} %, {num_images:,} images"
     return as_png(chart, title)

@@ -8,7 +8,6 @@ previous.ckpt    the one before it, since a disk that damages a file does so aft
 """
 
 import hashlib
-import io
 import logging
 import os
 import pickle
@@ -45,20 +44,60 @@ def write_checkpoint(path: Path, content: dict[str, Any], *, format_version: int
 
     Raises OSError when the disk refuses; the newest is then still there, under one of the two names.
     """
-    buffer = io.BytesIO()
-    torch.save({"format_version": format_version} | content, buffer)
-    archive = buffer.getbuffer()
-    assert archive[-_END_BYTES:][:4] == _END, "torch.save ends its archive with something else now"
-    archive[-2:] = _SEAL_BYTES.to_bytes(2, "little")
     path.parent.mkdir(parents=True, exist_ok=True)
     with published_aside(path) as aside:
         with aside.open("wb") as file:
-            file.write(archive)
-            file.write(_SEAL + hashlib.sha256(archive).hexdigest().encode())
+            archive: Any = _SealedFile(file)
+            torch.save({"format_version": format_version} | content, archive)
+            archive.seal()
             file.flush()
             os.fsync(file.fileno())
         if previous is not None and path.exists():
             path.replace(previous)
+
+
+class _SealedFile:
+    """What torch.save writes an archive to: it goes to the disk as it comes, and into the digest of the seal.
+
+    The record that ends the archive is held back, since the seal is its comment. An error of the disk waits for `seal`:
+    raised into torch, it would come back as one of torch's.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._digest = file, hashlib.sha256()
+        self._end = b""
+        self._error: OSError | None = None
+
+    def write(self, data: bytes | memoryview) -> int:
+        data = memoryview(data)
+        if len(data) >= _END_BYTES:
+            self._write(self._end)
+            self._write(data[:-_END_BYTES])
+            self._end = bytes(data[-_END_BYTES:])
+        else:
+            self._write((self._end + bytes(data))[:-_END_BYTES])
+            self._end = (self._end + bytes(data))[-_END_BYTES:]
+        return len(data)
+
+    def flush(self) -> None:
+        """As torch asks for it."""
+
+    def seal(self) -> None:
+        """Raises OSError when the disk has refused."""
+        assert self._end[:4] == _END, "torch.save ends its archive with something else now"
+        self._write(self._end[:-2] + _SEAL_BYTES.to_bytes(2, "little"))
+        self._write(_SEAL + self._digest.hexdigest().encode())
+        if self._error is not None:
+            raise self._error
+
+    def _write(self, data: bytes | memoryview) -> None:
+        if self._error is not None:
+            return
+        self._digest.update(data)
+        try:
+            self._file.write(data)
+        except OSError as error:
+            self._error = error
 
 
 def read_checkpoint(path: Path, *, format_version: int, older: Collection[int] = ()) -> dict[str, Any] | None:

@@ -10,10 +10,12 @@ from ci2p_cache.errors import WorkError
 
 def non_finite(state: Mapping[str, Tensor]) -> str | None:
     """The name of the first tensor that holds a value that is infinite or no number; None where all are finite."""
-    for name, value in state.items():
-        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
-            return name
-    return None
+    floating = {name: value for name, value in state.items() if value.is_floating_point()}
+    if not floating:
+        return None
+    # One answer, so that a GPU is waited for once.
+    are_finite = torch.stack([torch.isfinite(value).all() for value in floating.values()]).tolist()
+    return next((name for name, is_finite in zip(floating, are_finite, strict=True) if not is_finite), None)
 
 
 def refuse_non_finite_outputs(outputs_BK: Tensor, name: Callable[[int], str]) -> None:

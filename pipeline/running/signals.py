@@ -1,5 +1,5 @@
 """Signals that end a command: SIGTERM (Slurm, Kubernetes, a spot machine's notice), SIGHUP, and SIGUSR1 as
-`sbatch --signal` sends it. Ctrl-C stays Python's own.
+`sbatch --signal` sends it. Ctrl-C stays Python's own, but where work asks to finish first.
 
 The command line alone asks for them; a program that imports ci2p keeps its own handlers.
 """
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import FrameType
 
 HEEDED = tuple(signal.Signals[name] for name in ("SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
+_NOTED = (*HEEDED, signal.SIGINT)
 _CLOSED = b"\0"  # no signal's number
 # Slurm signals every process of a job, and whoever started one of several passes it on as well: that is one signal.
 _SAME_SIGNAL_S = 1.0
@@ -98,6 +99,7 @@ class _State:
     told_at: float = 0.0
     raised: bool = False
     passed_on: Callable[[int], None] | None = None
+    pid: int = 0  # that notes interrupts
 
 
 _state = _State()
@@ -129,16 +131,26 @@ def ending_by_signals() -> Iterator[None]:
 
 
 @contextmanager
-def finishing() -> Iterator[None]:
+def finishing(*, interrupts: bool = False) -> Iterator[None]:
     """Within it the first signal is only noted, for the work to end where it can be gone on from; a second one raises.
 
-    Whoever opens it asks `told`, or `end_if_told`, often.
+    With `interrupts` so is Ctrl-C, of a command and of any program that leaves it to Python. Whoever opens it asks
+    `told`, or `end_if_told`, often.
     """
+    is_main = threading.current_thread() is threading.main_thread()
+    ours = interrupts and is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if ours:
+        _state.pid = os.getpid()
+        signal.signal(signal.SIGINT, _note_interrupt)
     _state.finishing += 1
     try:
         yield
     finally:
         _state.finishing -= 1
+        if ours:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            if _state.told == signal.SIGINT:
+                _state.told = None
 
 
 @contextmanager
@@ -157,13 +169,13 @@ def told() -> int | None:
 
 
 def told_each() -> list[bool]:
-    """Of each of `HEEDED`, whether it has told this process to end; to be put together with those of others."""
-    return [number == _state.told for number in HEEDED]
+    """Of each that may be noted, whether it has told this process to end; to be put together with those of others."""
+    return [number == _state.told for number in _NOTED]
 
 
 def first_of(each: Sequence[bool]) -> int | None:
     """The signal of `told_each`, put together."""
-    return next((int(number) for number, is_told in zip(HEEDED, each, strict=True) if is_told), None)
+    return next((int(number) for number, is_told in zip(_NOTED, each, strict=True) if is_told), None)
 
 
 def end_if_told() -> None:
@@ -172,8 +184,10 @@ def end_if_told() -> None:
         raise ended_resumably(_state.told)
 
 
-def ended_resumably(number: int) -> Ended:
-    """Of work that the same command goes on with."""
+def ended_resumably(number: int) -> BaseException:
+    """Of work that the same command goes on with: Ended, or KeyboardInterrupt."""
+    if number == signal.SIGINT:
+        return KeyboardInterrupt()
     _state.raised = True
     return Ended(number, f"ended by {signal.Signals(number).name}; run the same command again to continue")
 
@@ -194,3 +208,16 @@ def _handle(number: int, frame: FrameType | None) -> None:
         os._exit(128 + number)
     _state.raised = True
     raise Ended(number)
+
+
+def _note_interrupt(number: int, frame: FrameType | None) -> None:
+    if os.getpid() != _state.pid:
+        return  # a loader's process that was forked meanwhile, which the one that is told ends
+    now = time.monotonic()
+    if _state.told is None:
+        _state.told, _state.told_at = number, now
+        if "RANK" not in os.environ:
+            # Not through sys.stderr, whose buffer may be in use.
+            os.write(2, b"\ninterrupted: ends after this step, with a checkpoint; once more ends at once\n")
+    elif not _is_same(now - _state.told_at):
+        raise KeyboardInterrupt

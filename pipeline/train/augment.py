@@ -22,7 +22,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from pipeline.train.recipe import Recipe
 
@@ -110,7 +109,8 @@ def mix_latents(latents_BCHW: Tensor, mix: Mix) -> Tensor:
 
 def mix_labels(labels_B: Tensor, mix: Mix, num_classes: int) -> Tensor:
     """int64 [B] -> float32 [B,K], shares of the classes. The loss smooths them, which is as good as smoothing first."""
-    targets_BK = one_hot(labels_B, num_classes).float()
+    # torch's one_hot first looks whether all labels are below `num_classes`, and waits for them.
+    targets_BK = (labels_B[:, None] == torch.arange(num_classes, device=labels_B.device)).float()
     return torch.lerp(_partners(targets_BK), targets_BK, mix.share)
 
 

@@ -81,6 +81,8 @@ class Checkpoint:
     """Which run: see `RunConfig.run_id`; empty where an older ci2p wrote it."""
     metrics: str | None = None
     """What metrics.jsonl holds of the finished epochs; None where an older ci2p wrote it."""
+    best: str | None = None
+    """The seal of the best weights so far: see `weights_file`; empty without any, None where an older ci2p wrote it."""
 
 
 def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
@@ -93,6 +95,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint) -> None:
         "ema": checkpoint.ema,
         "run": checkpoint.run,
         "metrics": checkpoint.metrics,
+        "best": checkpoint.best,
     }
     write_checkpoint(run / NEWEST, content, format_version=FORMAT_VERSION, previous=run / PREVIOUS)
 
@@ -111,7 +114,7 @@ def load_checkpoint(path: Path) -> Checkpoint | None:
         later = content.get("ema", {}), content.get("run", ""), content.get("metrics")  # than the first checkpoints
     except (KeyError, TypeError) as error:
         raise WorkError(f"{path} is no checkpoint of this version of ci2p ({error})") from error
-    return Checkpoint(progress, *parts, *later)
+    return Checkpoint(progress, *parts, *later, best=content.get("best"))
 
 
 def newest_checkpoint(run: Path) -> tuple[Checkpoint, bool] | None:

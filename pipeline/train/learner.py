@@ -33,7 +33,8 @@ class Learner:
         self._recipe = recipe
         self._num_classes = num_classes
         self._optimizer = build_optimizer(model, recipe, fabric.device.type)
-        forward = cast(nn.Module, torch.compile(model)) if recipe.compile else model
+        mode = recipe.compile if isinstance(recipe.compile, str) else None
+        forward = cast(nn.Module, torch.compile(model, mode=mode)) if recipe.compile else model
         self._wrapped, self._stepper = fabric.setup(forward, self._optimizer)
         self._schedule = build_schedule(self._optimizer, recipe, steps_per_epoch)
         self._wrapped.train()
@@ -44,6 +45,8 @@ class Learner:
 
         Returns this rank's loss from before the step, float32 [], still on the device.
         """
+        if self._recipe.compile == "reduce-overhead":
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         self._schedule.step_update(step)
         latents_BCHW, targets = augment(
             batch.latents,

@@ -24,7 +24,8 @@ from pipeline.running.lock import Lock
 from pipeline.running.peers import lost_peers
 from pipeline.running.progress import progress as show_progress
 from pipeline.running.tf32 import float32_products
-from pipeline.train.checkpoint import Progress, refuse_non_finite, save_checkpoint, take_previous
+from pipeline.train.checkpoint import Progress, refuse_non_finite, take_previous
+from pipeline.train.checkpoint_writer import CheckpointWriter
 from pipeline.train.data import Batches, Share, TrainingData
 from pipeline.train.fetched import fetched_by_machine
 from pipeline.train.launch import agreed, deterministic_on_cpu, launch, resolve_device, step_seed
@@ -37,6 +38,7 @@ from pipeline.train.one_run import only_run_in
 from pipeline.train.precision import decided
 from pipeline.train.recipe import Recipe
 from pipeline.train.run_folder import (
+    BEST,
     ModelBuilder,
     build_model,
     read_known_images,
@@ -46,8 +48,9 @@ from pipeline.train.run_folder import (
 )
 from pipeline.train.same_start import find_start
 from pipeline.train.starting_point import remember_ancestor, start_from
-from pipeline.train.trained_model import check_best, save_best
+from pipeline.train.trained_model import check_best, settle_best
 from pipeline.train.validation import validate
+from pipeline.train.weights_file import read_seal
 from pipeline.train.window import windowed
 
 logger = logging.getLogger("ci2p")
@@ -71,6 +74,8 @@ class TrainResult:
     """Training steps alone, those of an unfinished epoch too; 0 before the first."""
     seconds: float
     params: int
+    best_confusion: list[list[int]] | None = None
+    """What the best weights confuse, of `Validation`; None where this call has not evaluated them."""
 
 
 def train(
@@ -86,9 +91,12 @@ def train(
 ) -> TrainResult:
     """Trains until the recipe's last epoch or `max_minutes`, from the run folder's checkpoint if it has one.
 
-    Rank 0 calls each of `callbacks` when an epoch and its checkpoint are written; one that returns True ends the run as
-    the clock would. A signal that the command line heeds ends it likewise, and raises Ended. `loggers` are names of
-    `pipeline.train.loggers`, which rank 0 sends every epoch to.
+    Rank 0 calls each of `callbacks` when an epoch is over and its line written; one that returns True ends the run as
+    the clock would. A signal that the command line heeds ends it likewise, and raises Ended; Ctrl-C, KeyboardInterrupt.
+    `loggers` are names of `pipeline.train.loggers`, which rank 0 sends every epoch to.
+
+    Checkpoints are written by the recipe's clock or count of steps, and at the end, however it comes, but by a kill or
+    an error: the epochs since the last one then come again.
 
     Under torchrun every process calls this; rank 0 writes. Raises InputError for a run folder that holds another
     run or is being trained into, a single class, a batch that does not divide by the processes or is too small, a
@@ -140,20 +148,24 @@ def _train(
             begun_anew = f"{extended}another --out or --seed begins another run"
             logger.info("%s is finished: best top-1 %.2f %%; %s", run, best, begun_anew)
             if checkpoint is not None:
+                with writing_to(run):
+                    settle_best(run, checkpoint)
                 with Loggers(loggers, run, config) as followers:
                     followers.follow(checkpoint.metrics or "", finished=True)
         return _result(run, recipe, progress, images_per_step, params)
 
-    progress = check_best(run, progress)
+    if checkpoint is not None:
+        progress = check_best(run, checkpoint)
     train_batches = data.train_batches(
         share, batch_size=recipe.batch_size, seed=recipe.seed, flip=recipe.flip != "none"
     )
     val_batches = data.val_batches(share, batch_size=recipe.batch_size)
     fabric.barrier()  # all have read what rank 0 now writes over
     if is_writer:
-        if is_previous:
-            with writing_to(run):
+        with writing_to(run):
+            if is_previous:
                 take_previous(run)
+            settle_best(run, checkpoint)
         known = read_known_images(run) if recipe.init_from and checkpoint is not None else None
         write_config(run, config, known or remember_ancestor(data.known_images(), recipe.init_from))
     steps_per_epoch = train_batches.steps_per_epoch
@@ -166,19 +178,20 @@ def _train(
 
     saving_seconds = 0.0  # that are not in `progress` yet: a checkpoint cannot say what its own writing will take
 
-    def save(progress: Progress) -> None:
+    def save(progress: Progress, *, wait: bool) -> None:
+        """Only with `wait` it is written on return."""
         nonlocal saving_seconds
         started = time.monotonic()
         refuse_non_finite(learner.model, progress.epoch * steps_per_epoch + progress.step)
-        if lock is not None and log is not None:
-            with writing_to(run):
-                lock.check()
-                save_checkpoint(run, replace(learner.checkpoint(progress, config.run_id), metrics=log.text))
+        if writer is not None and log is not None:
+            writer.write(replace(learner.checkpoint(progress, config.run_id), metrics=log.text))
+            if wait:
+                writer.wait()
         deadlines.saved()
         saving_seconds += time.monotonic() - started
 
     with ExitStack() as stack:
-        stack.enter_context(signals.finishing())
+        stack.enter_context(signals.finishing(interrupts=True))
         stack.enter_context(step_errors(recipe, data, share))
         stack.enter_context(deterministic_on_cpu(share.device))
         steps_done = progress.epoch * steps_per_epoch + progress.step
@@ -189,18 +202,25 @@ def _train(
             followers.follow(log.text, finished=False)
         num_steps = recipe.epochs * steps_per_epoch
         advance = stack.enter_context(show_progress("train", num_steps, "steps", start=steps_done, quiet=not is_writer))
-        stop, told = False, None
+        writer = None
+        if lock is not None:
+            seal = read_seal(run / BEST) if progress.best_epoch else ""
+            writer = stack.enter_context(CheckpointWriter(run, lock, config, seal))
+        stop, told, confusion = False, None, None
         while progress.epoch < recipe.epochs and not stop:
+            is_due = False
             # Train: the epoch's steps, with checkpoints between them.
             for exchange in _steps(fabric, learner, train_batches, recipe, progress, share, deadlines):
                 new_steps = exchange.progress.step - progress.step
-                progress, stop, told = exchange.progress, exchange.stop, exchange.told
+                progress, stop, told, is_due = exchange.progress, exchange.stop, exchange.told, exchange.checkpoint
+                if writer is not None:
+                    writer.check()
                 rate = progress.step * images_per_step / progress.epoch_seconds
                 loss = progress.loss_sum / progress.step
                 advance(new_steps, f"epoch {progress.epoch + 1}, loss {loss:.3f}, {rate:.1f} images/s")
                 if progress.step < steps_per_epoch or told:
-                    if exchange.checkpoint or stop:
-                        save(progress)
+                    if is_due or stop:
+                        save(progress, wait=stop)
                     if stop:
                         break
             if progress.step < steps_per_epoch or told:
@@ -209,22 +229,20 @@ def _train(
             # Evaluate.
             epoch, started = progress.epoch + 1, time.monotonic()
             found = None
-            is_best = False
             if epoch % recipe.eval_every == 0 or epoch == recipe.epochs:
                 learner.share_statistics()
-                found = validate(fabric, learner.evaluated, val_batches)
+                found = validate(fabric, learner.evaluated, val_batches, num_classes=len(data.classes))
                 told = agreed(fabric)
                 if told:  # the whole evaluation comes again
-                    save(progress)
+                    save(progress, wait=True)
                     break
-                is_best = found.top1 > progress.best_top1
                 progress = replace(progress, last_top1=found.top1)
-                if is_best:
+                if found.top1 > progress.best_top1:
                     progress = replace(progress, best_top1=found.top1, best_epoch=epoch)
+                    confusion = found.confusion
             eval_seconds = time.monotonic() - started
 
-            # Record. Metrics and best weights before the checkpoint: a kill in between repeats the epoch and writes
-            # them again, while a checkpoint that came first would never see them written.
+            # Record. The line is for whoever watches: a checkpoint holds all of them, and a resume goes by those.
             now = traffic()
             is_remote = "://" in data.path
             fetched_bytes, stalled_s = fetched_by_machine(now - seen, launched_as()) if is_remote else (None, None)
@@ -243,28 +261,30 @@ def _train(
                 stalled_s=stalled_s,
             )
             refuse_non_finite(learner.model, metrics.step)
+            if writer is not None and progress.best_epoch == epoch:
+                writer.keep_best(learner.evaluated)
             if log is not None:
                 with writing_to(run):
                     log.write(metrics)
-                    if is_best:
-                        save_best(run, learner.evaluated, config)
                 logger.info("%s", metrics.line(recipe.epochs))
             other_seconds = time.monotonic() - started + saving_seconds
             progress = progress.next_epoch(num_images=progress.step * images_per_step, other_seconds=other_seconds)
             saving_seconds = 0.0
-            save(progress)
-            if log is not None:
-                followers.follow(log.text, finished=progress.epoch >= recipe.epochs)
             if callbacks:
                 answers = [callback(metrics) for callback in callbacks] if is_writer else []  # every one is called
-                stop = fabric.broadcast(any(answers))
+                stop = fabric.broadcast(any(answers)) or stop
+            is_finished = progress.epoch >= recipe.epochs
+            if is_due or stop or is_finished:
+                save(progress, wait=stop or is_finished)
+            if log is not None:
+                followers.follow(log.text, finished=is_finished)
     if told:
         raise signals.ended_resumably(told)
     if is_writer and progress.epoch < recipe.epochs:
         logger.info("%s stopped in time in epoch %d; run the same command to go on", run, progress.epoch + 1)
     fabric.barrier()
     progress = replace(progress, total_seconds=progress.total_seconds + saving_seconds)
-    return _result(run, recipe, progress, images_per_step, params)
+    return replace(_result(run, recipe, progress, images_per_step, params), best_confusion=confusion)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ _ONE_VALUE = "Expected more than 1 value per channel"  # torch's, where BatchNor
 
 
 def refuse_untrainable(recipe: Recipe, data: TrainingData, share: Share) -> None:
-    """Raises InputError for a single class, and a batch that does not divide by the processes."""
+    """Raises InputError for a single class, a batch that does not divide by the processes, and graphs across them."""
     if len(data.classes) < 2:
         raise InputError(
             f"{data.path} has one class ({data.classes[0]!r}), and a model learns to tell classes apart; encode images "
@@ -22,6 +22,10 @@ def refuse_untrainable(recipe: Recipe, data: TrainingData, share: Share) -> None
     if recipe.batch_size % share.world_size:
         raise InputError(
             f"batch_size = {recipe.batch_size} does not divide by {share.world_size} processes; change either"
+        )
+    if share.world_size > 1 and recipe.compile == "reduce-overhead":  # whose graphs would hold messages between them
+        raise InputError(
+            f'compile = "reduce-overhead" is for one process, and these are {share.world_size}; give --compile'
         )
     if share.world_size > 1 and data.num_train < recipe.batch_size:
         raise InputError(

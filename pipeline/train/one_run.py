@@ -73,9 +73,9 @@ def _lock(run: Path) -> Lock:
 def check_run(run: Path, config: RunConfig) -> None:
     """Sees to it that `config` continues the run that a folder holds, if it holds one.
 
-    Without a checkpoint a run is begun anew, and may be where nothing but its config was written, or one epoch of the
-    very same run, killed before its first checkpoint. Raises InputError naming the first field that would change the
-    result, both values and the way out, or the file that would be lost.
+    Without a checkpoint a run is begun anew, and may be where nothing but its config was written, or epochs of the very
+    same run, killed before its first checkpoint: that has no weights. Raises InputError naming the first field that
+    would change the result, both values and the way out, or the file that would be lost.
     """
     if any((run / name).exists() for name in (NEWEST, PREVIOUS)):
         refuse_other_run(run, read_config(run), config)
@@ -83,15 +83,12 @@ def check_run(run: Path, config: RunConfig) -> None:
     worth = [path for pattern in _WORTH_KEEPING for path in sorted(run.glob(pattern))]
     if worth:
         refused = f"{run} holds {worth[0].name} and no {NEWEST} to go on from, and is not written over; "
-        if not (run / CONFIG).exists() or _count_lines(run / METRICS) > 1:
+        is_run = (run / CONFIG).exists() and (worth == [run / METRICS] or not (run / METRICS).exists())
+        if not is_run:
             raise InputError(f"{refused}give another --out, or move that away")
         refuse_other_run(run, read_config(run), config)
     elif (run / CONFIG).exists():
         read_config(run)  # another program's is not written over
-
-
-def _count_lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
 def refuse_other_run(run: Path, theirs: RunConfig, ours: RunConfig) -> None:

@@ -118,14 +118,15 @@ class Recipe(BaseModel):
     precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = "auto"
     """Of convolutions and matrix products; weights, optimiser and loss are float32 throughout. "auto" is float32 on a
     CPU, and on a GPU bfloat16, or float16 where it has no bfloat16; a run keeps what it was begun with."""
-    compile: bool = False
-    """Whether torch.compile makes the model quicker; a C++ compiler is needed."""
+    compile: bool | Literal["reduce-overhead", "max-autotune-no-cudagraphs"] = False
+    """Whether torch.compile makes the model quicker; a C++ compiler is needed. Or a mode of it: "reduce-overhead" has a
+    GPU, one alone, replay a step as CUDA graphs, for small batches; the other tries more kernels out beforehand."""
     eval_every: _Count = Field(1, ge=1)
     """Epochs between evaluations; the last epoch is always evaluated."""
     checkpoint_every_minutes: float = Field(10.0, gt=0)
-    """Minutes between checkpoints inside an epoch."""
+    """Minutes between checkpoints, wherever the epochs end; there is one at the end, too, and at a stop."""
     checkpoint_every_steps: _Count = Field(0, ge=0)
-    """Steps between checkpoints inside an epoch; 0 leaves it to the clock."""
+    """Steps between checkpoints beside those of the clock, counted from the run's beginning; 0 leaves it to that."""
 
     @model_validator(mode="before")
     @classmethod

@@ -5,8 +5,9 @@ RUN/config.json        everything that was resolved: recipe, model, data, versio
     metrics.jsonl      a line per epoch
     train.lock         whose it is, while it is trained
     last.ckpt          what a resume needs
-    previous.ckpt      the one before it, for when that is damaged
-    best.safetensors   the weights with the best validation top-1: averaged ones where the recipe has ema_decay
+    previous.ckpt      the one before it, where there was one, for when that is damaged
+    best.safetensors   the weights with the best validation top-1 up to last.ckpt: averaged ones where the recipe has
+                       ema_decay; best.next while they are being written
     events.*           TensorBoard's, where it is installed
     loggers.json       what `--logger` has sent where
     curves.png         for people, where matplotlib is installed, and confusion.png at the end: nothing reads them
@@ -39,6 +40,8 @@ logger = logging.getLogger("ci2p")
 
 METRICS = "metrics.jsonl"
 CONFIG, IMAGES, BEST = "config.json", "images.npz", "best.safetensors"
+NEXT_BEST = "best.next"
+"""The best weights of a checkpoint that is being written; see `pipeline.train.checkpoint_writer`."""
 PUBLISHED = "model.safetensors"
 """The weights in a folder that `ci2p export --to hub` wrote: what they are of stands in them; its config.json is for
 timm."""

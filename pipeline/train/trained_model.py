@@ -1,6 +1,7 @@
 """The trained model of a run: its best weights as they are kept, checked and loaded again."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,36 +9,74 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from ci2p_cache.errors import InputError, WorkError
+from ci2p_cache.publish import fsync_folder
 from ci2p_cache.spec import values_of
 from pipeline.models import create_model
 from pipeline.running.finite import non_finite
-from pipeline.train.checkpoint import NEWEST, Progress, load_checkpoint, newest_checkpoint
-from pipeline.train.run_folder import BEST, CONFIG, PUBLISHED, ModelBuilder, RunConfig, build_model, read_config
-from pipeline.train.weights_file import read_weights, write_weights
+from pipeline.train.checkpoint import NEWEST, Checkpoint, Progress, load_checkpoint, newest_checkpoint
+from pipeline.train.run_folder import (
+    BEST,
+    CONFIG,
+    NEXT_BEST,
+    PUBLISHED,
+    ModelBuilder,
+    RunConfig,
+    build_model,
+    read_config,
+)
+from pipeline.train.weights_file import read_seal, read_weights, write_weights
 from pipeline.train.window import ThroughWindow
 
 logger = logging.getLogger("ci2p")
 
 
-def save_best(run: Path, model: nn.Module, config: RunConfig) -> None:
-    """Publishes the weights as best.safetensors."""
-    write_weights(run / BEST, model.state_dict(), config.model_dump_json())
+def save_next_best(run: Path, weights: Mapping[str, Tensor], config: RunConfig) -> str:
+    """Publishes new best weights under the name that they have until a checkpoint bears their seal; returns that."""
+    return write_weights(run / NEXT_BEST, weights, config.model_dump_json())
 
 
-def check_best(run: Path, progress: Progress) -> Progress:
-    """Sees to it that the best weights are still there and whole, in a run that is about to go on.
+def take_next_best(run: Path) -> None:
+    """Makes the new best weights the best."""
+    (run / NEXT_BEST).replace(run / BEST)
+    fsync_folder(run)
 
-    Where they are gone, the best of what follows is kept, which is said; where they are damaged, WorkError is raised.
+
+def best_weights(run: Path, checkpoint: Checkpoint | None) -> Path:
+    """The file that holds a checkpoint's best weights, if one does.
+
+    It is the new ones' where a kill came between that checkpoint and their name.
     """
+    is_next = checkpoint is not None and checkpoint.best and checkpoint.best == read_seal(run / NEXT_BEST)
+    return run / (NEXT_BEST if is_next else BEST)
+
+
+def settle_best(run: Path, checkpoint: Checkpoint | None) -> None:
+    """Gives a checkpoint's best weights their name, and removes new ones that no checkpoint knows of."""
+    if best_weights(run, checkpoint).name == NEXT_BEST:
+        take_next_best(run)
+    (run / NEXT_BEST).unlink(missing_ok=True)
+
+
+def check_best(run: Path, checkpoint: Checkpoint) -> Progress:
+    """Sees to it that the best weights are there, whole and the checkpoint's, in a run that is about to go on.
+
+    Where they are gone, or of a later epoch since the checkpoint is the previous one, the best of what follows is
+    kept, which is said; where they are damaged, WorkError is raised.
+    """
+    progress = checkpoint.progress
     if not progress.best_epoch:
         return progress
-    if (run / BEST).exists():
+    path = best_weights(run, checkpoint)
+    trouble = "has lost its"
+    if path.exists():
         try:
-            read_weights(run / BEST)
+            read_weights(path)
         except WorkError as error:
             raise WorkError(f"{error}; delete it to go on without the best weights so far") from error
-        return progress
-    logger.warning("%s has lost its %s of epoch %d: the best of what follows is kept", run, BEST, progress.best_epoch)
+        if checkpoint.best is None or checkpoint.best == read_seal(path):
+            return progress
+        trouble = "goes on from a checkpoint that does not know its"
+    logger.warning("%s %s %s: the best of what follows is kept", run, trouble, BEST)
     return replace(progress, best_epoch=0, best_top1=-1.0)
 
 
@@ -80,12 +119,12 @@ def read_stored(run_or_file: str | Path) -> Stored:
     path = Path(run_or_file)
     if not path.exists():
         raise InputError(f"{path} does not exist; train it with `ci2p train`")
-    run, weights_path = (path, path / BEST) if path.is_dir() else (path.parent, path)
+    run, weights_path = (path, _best_of(path)) if path.is_dir() else (path.parent, path)
     if path.is_dir() and not weights_path.exists() and (path / PUBLISHED).exists():
         weights_path = path / PUBLISHED
     if path.is_dir() and not weights_path.exists():
         config, weights_path, weights = read_config(run), run / NEWEST, _last_weights(run)
-    elif weights_path.suffix == ".safetensors":
+    elif weights_path.suffix == ".safetensors" or weights_path.name == NEXT_BEST:
         weights, told = read_weights(weights_path)
         config = _config_of(weights_path, told)
     else:
@@ -94,6 +133,13 @@ def read_stored(run_or_file: str | Path) -> Stored:
     if bad is not None:
         raise WorkError(f"{weights_path}: {bad} holds values that are infinite or no number; train it anew")
     return Stored(weights_path, weights, config)
+
+
+def _best_of(run: Path) -> Path:
+    if not (run / NEXT_BEST).exists():  # nothing of the kind is about, and no checkpoint need be read
+        return run / BEST
+    newest = newest_checkpoint(run)
+    return best_weights(run, None if newest is None else newest[0])
 
 
 def _config_of(weights: Path, told: str | None) -> RunConfig:
@@ -125,7 +171,7 @@ def _config_of(weights: Path, told: str | None) -> RunConfig:
 def _last_weights(run: Path) -> dict[str, Tensor]:
     newest = newest_checkpoint(run)
     if newest is None:
-        raise InputError(f"{run} has no weights yet: it was stopped before its first checkpoint")
+        raise InputError(f"{run} has no weights yet: there is no checkpoint of it so far; run its command again")
     if newest[0].progress.best_epoch:
         raise WorkError(f"{run} has lost its {BEST}; name {run / NEWEST} to take the last weights")
     logger.info("%s has not been evaluated yet; taking its last weights", run)

@@ -1,7 +1,7 @@
 """Validation: loss, top-1 and top-5 of a model on every sample of a split, over all ranks."""
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 from lightning_fabric import Fabric
@@ -13,6 +13,7 @@ from pipeline.running import signals
 from pipeline.train.data import Batch, Batches
 
 _TOP_K = 5
+_MOST_CONFUSED = 1000  # classes; of more the counts would take gigabytes
 
 
 @runtime_checkable
@@ -33,9 +34,11 @@ class Validation:
     """The same among the five likeliest, or among all when there are fewer."""
     loss: float
     """Mean cross entropy, in nats, without the label smoothing of the training loss."""
+    confusion: list[list[int]] | None
+    """[K][K], row: the label, column: the prediction; None of more than a thousand classes."""
 
 
-def validate(fabric: Fabric, model: nn.Module, batches: Batches) -> Validation:
+def validate(fabric: Fabric, model: nn.Module, batches: Batches, *, num_classes: int) -> Validation:
     """Measures a model on every sample.
 
     `model` is the bare module: ranks may differ in their number of batches, and a distributed wrapper would wait for
@@ -44,6 +47,8 @@ def validate(fabric: Fabric, model: nn.Module, batches: Batches) -> Validation:
     # Of samples: all, right, right among five, with no number for an output, and for an input.
     counts = torch.zeros(5, dtype=torch.int64, device=fabric.device)
     loss_sum = torch.zeros((), dtype=torch.float64, device=fabric.device)
+    K = num_classes if num_classes <= _MOST_CONFUSED else 0
+    cells = [torch.zeros(0, dtype=torch.int64, device=fabric.device)]  # of the confusion matrix, row by row
     model.eval()
     with torch.inference_mode(), fabric.autocast():
         for batch in batches.epoch(0):
@@ -53,6 +58,8 @@ def validate(fabric: Fabric, model: nn.Module, batches: Batches) -> Validation:
                 logits_BK = model(batch.latents).float()
                 loss_sum += cross_entropy(logits_BK, batch.labels, reduction="sum")
                 is_right, is_among = right_predictions(logits_BK, batch.labels)
+                if K:
+                    cells.append(batch.labels * K + logits_BK.argmax(1))
                 is_bad = ~torch.isfinite(logits_BK).all(1)
                 is_bad_input = ~torch.isfinite(batch.latents).flatten(1).all(1)
                 counts += torch.stack([torch.ones_like(is_right), is_right, is_among, is_bad, is_bad_input]).sum(1)
@@ -63,7 +70,12 @@ def validate(fabric: Fabric, model: nn.Module, batches: Batches) -> Validation:
         names = _name_of_first(fabric, model, batches)
         raise WorkError(_what_is_none(int(num_bad), int(num_bad_inputs), int(total), names))
     top1, top5 = (float(count / total) for count in right)
-    return Validation(top1, top5, float(fabric.all_reduce(loss_sum, reduce_op="sum") / total))
+    loss = float(fabric.all_reduce(loss_sum, reduce_op="sum") / total)
+    confusion = None
+    if K:
+        counts_KK = torch.bincount(torch.cat(cells), minlength=K * K).view(K, K)
+        confusion = cast(Tensor, fabric.all_reduce(counts_KK, reduce_op="sum")).tolist()
+    return Validation(top1, top5, loss, confusion)
 
 
 def _name_of_first(fabric: Fabric, model: nn.Module, batches: Batches) -> str:

@@ -24,11 +24,12 @@ from ci2p_cache.publish import publish
 _METADATA = "ci2p"
 
 
-def write_weights(path: Path, weights: Mapping[str, Tensor], config: str) -> None:
-    """Publishes weights with the JSON of their config. Raises OSError when the disk refuses."""
+def write_weights(path: Path, weights: Mapping[str, Tensor], config: str) -> str:
+    """Publishes weights with the JSON of their config; returns their seal. Raises OSError when the disk refuses."""
     plain = _row_major(weights)
-    metadata = {"config": config, "sha256": _seal(plain, config)}
-    publish(path, safetensors.torch.save(plain, {_METADATA: json.dumps(metadata)}))
+    seal = _seal(plain, config)
+    publish(path, safetensors.torch.save(plain, {_METADATA: json.dumps({"config": config, "sha256": seal})}))
+    return seal
 
 
 def write_plain_weights(path: Path, weights: Mapping[str, Tensor]) -> None:
@@ -60,6 +61,15 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], str | None]:
     if not whole:
         raise WorkError(f"{path} is damaged (its bytes are not those that were written)")
     return weights, config
+
+
+def read_seal(path: Path) -> str:
+    """The seal that a weights file bears, empty where it has none or cannot be read; `read_weights` holds it to it."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            return str(json.loads((file.metadata() or {})[_METADATA])["sha256"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError):
+        return ""
 
 
 def _row_major(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -3,7 +3,7 @@
     python -m tests.storm [--tries 100] [--seed 0] [--kind NAME ...] [--table docs/reliability.md]
 
 A try draws all it does from (seed, kind, number), so that one that went wrong can be repeated alone (`--first`). The
-ordinary suite makes ten of each kind (tests/test_storm.py).
+ordinary suite makes two or four of each kind (tests/test_storm.py).
 
 kind.py       what a kind of storm is, and how its tries are counted
 victims.py    processes that may be killed: quickly started, since they are forked where all is imported

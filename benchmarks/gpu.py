@@ -9,7 +9,8 @@ steps        whole training steps on a batch that lies on the device, eager, com
              share of the product's rate, the host's own time, memory
 updates      what a step does behind its gradients: AdamW fused and not, the average of the weights ours and timm's
 precisions   steps again, eager, in float32, TF32 and bfloat16
-encode       `ci2p encode` of DIR from files to shards: images/s, and how busy the card is meanwhile
+encode       the encoder alone, from pixels to bytes, both on the host; then `ci2p encode` of DIR from files to shards:
+             images/s, and how busy the card is meanwhile
 feeding      steps again, from a cache held on the card, held in memory, or decompressed as it goes
 pixels       steps of a pixel model from pictures in memory and from fresh crops, and of the first model with the
              encoder in every step
@@ -34,6 +35,7 @@ from typing import Any
 import numpy as np
 import torch
 from commands import ci2p, command_line, cores, machine
+from encoder_rate import encoder_rate
 from step_rates import Row, held_batch, rates, update_times
 from training import endless, matrix_rate, seconds_of
 
@@ -42,6 +44,7 @@ from pipeline.baselines.on_the_fly import encode_on_the_fly
 from pipeline.baselines.pixels import open_pixel_data
 from pipeline.encode.encoder import load_encoder
 from pipeline.encode.preprocess import load_pixels, preprocessing
+from pipeline.encode.shard_writer import packing_threads
 from pipeline.models import reads_pixels
 from pipeline.running.tf32 import float32_products
 from pipeline.train.data import Share, TrainingData, open_training_data
@@ -154,10 +157,19 @@ def pixels(options: argparse.Namespace) -> Iterator[Row]:
 
 
 def encode(options: argparse.Namespace) -> Iterator[Row]:
+    for precision in ("float32", "bfloat16"):
+        rate = encoder_rate(options.device, precision, options.image_size, _ROUNDS)  # type: ignore[arg-type]
+        yield {"encoder alone": precision, "views_s": rate}
     with gpu_use() as use:
         _, report = encoded(options)
     num_images, seconds = (sum(split[key] for split in report.values()) for key in ("num_encoded", "seconds"))
-    row = {"images": num_images, "seconds": seconds, "images_s": num_images / seconds, "cores": cores()}
+    row = {
+        "images": num_images,
+        "seconds": seconds,
+        "images_s": num_images / seconds,
+        "cores": cores(),
+        "packers": packing_threads(),
+    }
     yield row | ({"gpu_busy_percent": statistics.mean(use)} if use else {})
 
 

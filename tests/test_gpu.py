@@ -5,6 +5,7 @@ None of these has run on a card yet: bounds are what the arithmetic lets expect.
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ import torch
 from ci2p_cache.cache import open_cache
 from ci2p_cache.loader import BatchLoader
 from pipeline.baselines.on_the_fly import encode_on_the_fly
-from pipeline.encode.encoder import load_encoder
+from pipeline.encode.encoder import Encoder, load_encoder
+from pipeline.encode.stored_batch import StoredBatch
 from pipeline.models.global_batch import GlobalBatchNorm
 from pipeline.running.tf32 import float32_products
 from pipeline.train.checkpoint import load_checkpoint
@@ -46,6 +48,38 @@ def test_float32_integers_are_the_cpu_s() -> None:
     assert (ours != theirs).float().mean() < 1e-4  # with TF32 it is 4e-4 to 8e-4
     assert (ours - theirs).abs().max() <= 1
     assert torch.equal(load_encoder("bundled", "cuda")(pixels_B3SS).cpu().round(), ours)
+
+
+def test_bfloat16_integers_are_few_others() -> None:
+    """As few as on a CPU, where it is 0.4 % of those of photographs: squares and roots are bfloat16 there, too."""
+    coarse = np.random.default_rng(0).integers(0, 256, (8, 3, 32, 32), dtype=np.uint8)
+    pixels_B3SS = torch.from_numpy(coarse.repeat(8, axis=2).repeat(8, axis=3))
+    exact = load_encoder("bundled", "cpu")(pixels_B3SS).round()
+    shares = [
+        float((load_encoder("bundled", device, "bfloat16")(pixels_B3SS).cpu().round() != exact).float().mean())
+        for device in ("cpu", "cuda")
+    ]
+    assert 0 < shares[1] < 1.3 * shares[0]
+
+
+@pytest.mark.parametrize(("store", "step"), [("int", 1.0), ("int", 0.37), ("float16", None)])
+def test_what_is_stored_is_the_cpu_s_however_many_batches_are_under_way(store: str, step: float | None) -> None:
+    rng = np.random.default_rng(0)
+    latents_NCHW = torch.from_numpy((rng.standard_t(1.5, (16, 192, 16, 16)) * 9).astype(np.float32))  # with escapes
+    spec = SimpleNamespace(store=store, step=step, views=("plain", "mirror"))
+    pixels_RB3SS = torch.zeros(2, 8, 3, 256, 256, dtype=torch.uint8)
+
+    def begun(device: str) -> list[StoredBatch]:
+        """Three, of other latents each, before any is waited for."""
+        given = iter([latents_NCHW.roll(turn, 0).to(device) for turn in range(6)])
+        encoder = Encoder(lambda _: next(given), "0", torch.device(device), "float32")
+        return [StoredBatch(encoder, pixels_RB3SS, spec) for _ in range(3)]  # type: ignore[arg-type]
+
+    for ours, theirs in zip(begun("cuda"), begun("cpu"), strict=True):
+        for place in range(8):
+            (here, *rest), (there, *others) = ours.image(place), theirs.image(place)
+            assert all(map(np.array_equal, here, there)) and rest == others
+    assert store == "float16" or others[0]
 
 
 @pytest.mark.parametrize("step", [1.0, 0.05])  # the second has escapes

@@ -128,9 +128,35 @@ def test_the_clock_goes_on_over_the_ends_of_epochs(tmp_path: Path, monkeypatch: 
     learnt = Learner.learn
     monkeypatch.setattr(Learner, "learn", learn)
     monkeypatch.setattr("pipeline.running.deadlines.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("pipeline.running.deadlines._LEAST_SECONDS", float("inf"))
     monkeypatch.setattr(checkpoint_writer, "save_checkpoint", save)
     train_it(tmp_path, **BY_CLOCK)
     assert steps == [(0, 3), (1, 1), (1, 4), (2, 2), (3, 0)]
+
+
+@pytest.mark.parametrize(("writing_seconds", "ends"), [(0.04, [1, 2, 3]), (0.06, [2, 3])])
+def test_the_end_of_an_epoch_is_due_where_writing_is_a_twentieth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writing_seconds: float, ends: list[int]
+) -> None:
+    """Epochs of five steps and a second each."""
+    from pipeline.train.learner import Learner
+
+    now, epochs, learnt = [0.0], [], Learner.learn
+
+    def learn(learner: Learner, batch: Any, step: int, seed: int) -> Any:
+        now[0] += 0.2
+        return learnt(learner, batch, step, seed)
+
+    def save(run: Path, checkpoint: Checkpoint) -> None:
+        epochs.append(checkpoint.progress.epoch)
+
+    monkeypatch.setattr(Learner, "learn", learn)
+    monkeypatch.setattr("pipeline.running.deadlines.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("pipeline.running.deadlines._LEAST_SECONDS", 0.5)
+    monkeypatch.setattr(CheckpointWriter, "seconds", writing_seconds)
+    monkeypatch.setattr(checkpoint_writer, "save_checkpoint", save)
+    train_it(tmp_path, **BY_CLOCK)
+    assert epochs == ends
 
 
 def test_t3_killed_before_the_clock_it_begins_anew(whole: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ who asks for the next one waits for it. The names in the run folder change in an
 
 import copy
 import logging
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +75,14 @@ class CheckpointWriter:
         self._new_best: HostCopy | None = None
         self._thread = ThreadPoolExecutor(1, "ci2p-checkpoint")
         self._pending: Future[None] | None = None
+        self._started, self._took = 0.0, 0.0
+
+    @property
+    def seconds(self) -> float:
+        """That the last checkpoint took to be written, or that one has taken which is being written; 0 before any."""
+        if self._pending is not None and not self._pending.done():
+            return time.monotonic() - self._started
+        return self._took
 
     def keep_best(self, model: nn.Module) -> None:
         """Takes a copy of the best weights so far, which the next checkpoint is written with."""
@@ -84,6 +93,7 @@ class CheckpointWriter:
         self.wait()
         tensors = HostCopy({name: getattr(checkpoint, name) for name in ("model", "optimizer", "precision", "ema")})
         best, self._new_best = self._new_best, None
+        self._started = time.monotonic()
         self._pending = self._thread.submit(self._write, checkpoint, tensors, best)
 
     def check(self) -> None:
@@ -105,6 +115,7 @@ class CheckpointWriter:
             save_checkpoint(self._run, replace(checkpoint, **tensors.get(), best=self._best))
             if best is not None:
                 take_next_best(self._run)
+        self._took = time.monotonic() - self._started
 
     def __enter__(self) -> Self:
         return self

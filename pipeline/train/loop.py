@@ -95,8 +95,8 @@ def train(
     the clock would. A signal that the command line heeds ends it likewise, and raises Ended; Ctrl-C, KeyboardInterrupt.
     `loggers` are names of `pipeline.train.loggers`, which rank 0 sends every epoch to.
 
-    Checkpoints are written by the recipe's clock or count of steps, and at the end, however it comes, but by a kill or
-    an error: the epochs since the last one then come again.
+    Checkpoints are written by the recipe's clock or count of steps, where an epoch ends and writing takes little beside
+    it, and at the end, however it comes, but by a kill or an error: what came since the last one then comes again.
 
     Under torchrun every process calls this; rank 0 writes. Raises InputError for a run folder that holds another
     run or is being trained into, a single class, a batch that does not divide by the processes or is too small, a
@@ -210,7 +210,7 @@ def _train(
         while progress.epoch < recipe.epochs and not stop:
             is_due = False
             # Train: the epoch's steps, with checkpoints between them.
-            for exchange in _steps(fabric, learner, train_batches, recipe, progress, share, deadlines):
+            for exchange in _steps(fabric, learner, train_batches, recipe, progress, share, deadlines, writer):
                 new_steps = exchange.progress.step - progress.step
                 progress, stop, told, is_due = exchange.progress, exchange.stop, exchange.told, exchange.checkpoint
                 if writer is not None:
@@ -305,6 +305,7 @@ def _steps(
     progress: Progress,
     share: Share,
     deadlines: Deadlines,
+    writer: CheckpointWriter | None,
 ) -> Iterator[_Exchange]:
     """Learns the rest of an epoch, and yields at every exchange; the time until it is resumed does not count."""
     num_steps = batches.steps_per_epoch
@@ -321,7 +322,8 @@ def _steps(
         is_told = share.world_size == 1 and signals.told() is not None
         if not (is_due or is_exchange or is_told or step + 1 == num_steps):
             continue
-        wishes = deadlines.checkpoint_is_due, deadlines.time_is_up
+        is_worth = step + 1 == num_steps and writer is not None and deadlines.epoch_is_due(writer.seconds)
+        wishes = deadlines.checkpoint_is_due or is_worth, deadlines.time_is_up
         by_clock, time_is_up, *signalled = losses.exchange(fabric, *wishes, of_any=signals.told_each())
         told = signals.first_of(signalled)
         seconds = time.monotonic() - lap

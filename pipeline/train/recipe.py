@@ -124,7 +124,8 @@ class Recipe(BaseModel):
     eval_every: _Count = Field(1, ge=1)
     """Epochs between evaluations; the last epoch is always evaluated."""
     checkpoint_every_minutes: float = Field(10.0, gt=0)
-    """Minutes between checkpoints, wherever the epochs end; there is one at the end, too, and at a stop."""
+    """Minutes between checkpoints, wherever the epochs end; there is one at the end, too, at a stop, and after an epoch
+    that took twenty times as long as writing one."""
     checkpoint_every_steps: _Count = Field(0, ge=0)
     """Steps between checkpoints beside those of the clock, counted from the run's beginning; 0 leaves it to that."""
 

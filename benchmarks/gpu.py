@@ -138,7 +138,7 @@ def feeding(options: argparse.Namespace) -> Iterator[Row]:
 
 def pixels(options: argparse.Namespace) -> Iterator[Row]:
     batch_size = min(256, max(options.batches))
-    peak = matrix_rate(torch.device(options.device), options.precision, _ROUNDS)
+    peak = product_rate(options.device, options.precision)
     share = Share(0, 1, torch.device(options.device))
     of_pixels = next(filter(reads_pixels, options.models), "vit_tiny_p32")
     images = ("folder", str(options.data_dir))

@@ -50,18 +50,6 @@ def rates(
     peak: float,
 ) -> Row:
     """Of whole steps, a lap of them without a wait between, as in a training."""
-    with float32_products(tf32=options.precision == "tf32"):
-        return _rates(name, batch_size, compiled, batches, options, peak)
-
-
-def _rates(
-    name: str,
-    batch_size: int,
-    compiled: bool | str,
-    batches: Iterator[Batch],
-    options: argparse.Namespace,
-    peak: float,
-) -> Row:
     device = torch.device(options.device)
     recipe = Recipe(model=name, batch_size=batch_size, precision=options.precision, compile=compiled)
     fabric = launch(options.device, options.precision)
@@ -84,9 +72,10 @@ def _rates(
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    first, _ = lap(1)
-    lap(options.steps // 4 + 1)
-    laps = [lap(options.steps) for _ in range(_LAPS)]
+    with float32_products(tf32=options.precision == "tf32"):
+        first, _ = lap(1)
+        lap(options.steps // 4 + 1)
+        laps = [lap(options.steps) for _ in range(_LAPS)]
     seconds = [each for each, _ in laps]
     median = statistics.median(seconds)
     gmacs = measure([name], [size])[0].gmacs_trained

@@ -6,7 +6,7 @@ function of (seed, epoch, step), so that a resumed run is the run (promise T3).
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,12 +26,11 @@ from pipeline.running.progress import progress as show_progress
 from pipeline.running.tf32 import float32_products
 from pipeline.train.checkpoint import Progress, refuse_non_finite, take_previous
 from pipeline.train.checkpoint_writer import CheckpointWriter
-from pipeline.train.data import Batches, Share, TrainingData
+from pipeline.train.data import Share, TrainingData
 from pipeline.train.fetched import fetched_by_machine
-from pipeline.train.launch import agreed, deterministic_on_cpu, launch, resolve_device, step_seed
+from pipeline.train.launch import agreed, deterministic_on_cpu, launch, resolve_device
 from pipeline.train.learner import Learner
 from pipeline.train.loggers.follower import Loggers, require_loggers
-from pipeline.train.loss_log import LossLog
 from pipeline.train.metrics_log import EpochMetrics, MetricsLog
 from pipeline.train.obstacles import refuse_untrainable, step_errors
 from pipeline.train.one_run import only_run_in
@@ -48,15 +47,13 @@ from pipeline.train.run_folder import (
 )
 from pipeline.train.same_start import find_start
 from pipeline.train.starting_point import remember_ancestor, start_from
+from pipeline.train.steps import epoch_steps
 from pipeline.train.trained_model import check_best, settle_best
 from pipeline.train.validation import validate
 from pipeline.train.weights_file import read_seal
 from pipeline.train.window import windowed
 
 logger = logging.getLogger("ci2p")
-
-# A GPU runs ahead of the host until it is asked for a loss; asking rarely keeps it busy. A CPU loses nothing by it.
-_STEPS_PER_EXCHANGE = {"cpu": 1, "cuda": 16, "mps": 16}
 
 
 @dataclass(frozen=True)
@@ -210,7 +207,7 @@ def _train(
         while progress.epoch < recipe.epochs and not stop:
             is_due = False
             # Train: the epoch's steps, with checkpoints between them.
-            for exchange in _steps(fabric, learner, train_batches, recipe, progress, share, deadlines, writer):
+            for exchange in epoch_steps(fabric, learner, train_batches, recipe, progress, share, deadlines, writer):
                 new_steps = exchange.progress.step - progress.step
                 progress, stop, told, is_due = exchange.progress, exchange.stop, exchange.told, exchange.checkpoint
                 if writer is not None:
@@ -285,51 +282,6 @@ def _train(
     fabric.barrier()
     progress = replace(progress, total_seconds=progress.total_seconds + saving_seconds)
     return replace(_result(run, recipe, progress, images_per_step, params), best_confusion=confusion)
-
-
-@dataclass(frozen=True)
-class _Exchange:
-    """Where all ranks stand together: losses settled, what rank 0's clock wants, and what any of them was told."""
-
-    progress: Progress
-    checkpoint: bool
-    stop: bool
-    told: int | None  # the signal that ends the run
-
-
-def _steps(
-    fabric: Fabric,
-    learner: Learner,
-    batches: Batches,
-    recipe: Recipe,
-    progress: Progress,
-    share: Share,
-    deadlines: Deadlines,
-    writer: CheckpointWriter | None,
-) -> Iterator[_Exchange]:
-    """Learns the rest of an epoch, and yields at every exchange; the time until it is resumed does not count."""
-    num_steps = batches.steps_per_epoch
-    losses = LossLog(progress.loss_sum, progress.step)
-    lap = time.monotonic()
-    for step, batch in enumerate(batches.epoch(progress.epoch, progress.step), start=progress.step):
-        run_step = progress.epoch * num_steps + step
-        loss = learner.learn(batch, run_step, step_seed(recipe.seed, progress.epoch, step))
-        losses.add(loss, run_step, learner.lr)
-
-        every = recipe.checkpoint_every_steps
-        is_due = every > 0 and (run_step + 1) % every == 0
-        is_exchange = (step + 1) % _STEPS_PER_EXCHANGE[share.device.type] == 0
-        is_told = share.world_size == 1 and signals.told() is not None
-        if not (is_due or is_exchange or is_told or step + 1 == num_steps):
-            continue
-        is_worth = step + 1 == num_steps and writer is not None and deadlines.epoch_is_due(writer.seconds)
-        wishes = deadlines.checkpoint_is_due or is_worth, deadlines.time_is_up
-        by_clock, time_is_up, *signalled = losses.exchange(fabric, *wishes, of_any=signals.told_each())
-        told = signals.first_of(signalled)
-        seconds = time.monotonic() - lap
-        progress = progress.advance(losses.num_steps, losses.loss_sum, seconds)
-        yield _Exchange(progress, checkpoint=is_due or by_clock, stop=time_is_up or told is not None, told=told)
-        lap = time.monotonic()
 
 
 def _result(run: Path, recipe: Recipe, progress: Progress, images_per_step: int, params: int) -> TrainResult:

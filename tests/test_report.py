@@ -198,7 +198,7 @@ def test_a_run_that_has_only_begun_has_a_page(home: Path, tmp_path: Path) -> Non
     (tmp_path / "run").mkdir()
     shutil.copy(home / RUN / "config.json", tmp_path / "run")
     written = call_ci2p("report", "run", "--shards", home / "cache", cwd=tmp_path)
-    assert written.returncode == 0 and "stopped before its first checkpoint" in written.stdout
+    assert written.returncode == 0 and "there is no checkpoint of it so far" in written.stdout
     page = (tmp_path / "run/report.html").read_text()
     assert "no epoch is finished" in page and "not finished: 0 of 2 epochs" in page and "bytes a view" in page
 

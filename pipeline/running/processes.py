@@ -24,6 +24,7 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from ci2p_cache.errors import InputError, WorkError
 from ci2p_cache.printable import counted
 from pipeline.running import signals
+from pipeline.running.cores import num_cores
 
 STARTED_HERE = "CI2P_PROCESS_STARTED"  # in the environment of a process of ours: the file where it says why it ends
 _HOST = "127.0.0.1"
@@ -111,7 +112,7 @@ class _Process:
 def _started(command: Sequence[str], count: int, folder: str) -> Iterator[list[_Process]]:
     """The processes, of which none is left when it ends. They meet in a store of this one's, as torchrun's do."""
     store = TCPStore(_HOST, 0, is_master=True, wait_for_workers=False)
-    threads = max(1, len(os.sched_getaffinity(0)) // count) if hasattr(os, "sched_getaffinity") else 1
+    threads = max(1, num_cores() // count)
     common = {
         "MASTER_ADDR": _HOST,
         "MASTER_PORT": str(store.port),

@@ -177,7 +177,7 @@ def checkpoints(options: argparse.Namespace) -> Iterator[Row]:
     """By the usual clock, which four epochs do not reach: the last one is what is waited for; and one after another."""
     cache, _ = encoded(options)
     for minutes in (10, 0.001):
-        run, report = options.work / f"run-{minutes}", options.work / "train.json"
+        run, report = (options.work / f"{name}-{minutes}" for name in ("run", "train"))
         begin = time.perf_counter()
         ci2p(
             *("train", "--shards", cache, "--model", options.models[0], "--epochs", 4, "--out", run),

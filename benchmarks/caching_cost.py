@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from commands import DOCS, ci2p, command_line, cores, machine
+from commands import ci2p, command_line, cores, machine
+from seeds import mean_and_deviation
 from sweep import parser_of, subset_of
 
 from ci2p_cache.publish import publish
@@ -139,10 +140,9 @@ def table(found: list[Found], levels: Sequence[float]) -> list[str]:
     for each in found:
         cells = [shown(each, level, cold=cold) for level in levels for cold in (True, False)]
         whole = statistics.fmean(seed.minutes[-1] for seed in each.seeds)
-        spread = f" ± {statistics.stdev(each.last):.2f}" if len(each.last) > 1 else ""
         lines.append(
             f"| {each.way.name} | {each.encoding:.1f} | {whole:.1f} | {' | '.join(cells)} | "
-            f"{statistics.fmean(each.last):.2f}{spread} | {len(each.seeds)} |"
+            f"{mean_and_deviation(each.last)} | {len(each.seeds)} |"
         )
     return lines
 
@@ -219,7 +219,6 @@ def main() -> None:
     parser.add_argument("--augment", choices=["none", "randaugment", "authors"], default="none", help="of all crops")
     parser.add_argument("--levels", type=float, nargs="+", default=[60.0, 70.0, 80.0], help="of top-1, in percent")
     parser.add_argument("--note", help="what else a reader has to know of this run, for the report")
-    parser.add_argument("--out", type=Path, default=DOCS, help="where the report goes")
     arguments = parser.parse_args()
     images = subset_of(arguments)
     chosen = pairs(arguments.crops, arguments.augment)
@@ -238,8 +237,8 @@ def main() -> None:
         "encoding_minutes": {way.name: encoding[way] for way in ways},
         "curves": curves,
     }
-    publish(arguments.out / "caching-cost.md", text.encode())
-    publish(arguments.out / "caching-cost.json", (json.dumps(result, indent=1) + "\n").encode())
+    publish(arguments.docs / "caching-cost.md", text.encode())
+    publish(arguments.docs / "caching-cost.json", (json.dumps(result, indent=1) + "\n").encode())
     print(text)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+from seeds import mean_and_deviation
 
 from ci2p_cache.publish import publish
 from pipeline.models.complexity import measure
@@ -140,16 +141,10 @@ def _table(
         taken, rate = (statistics.fmean(run[key] for run in runs) for key in ("seconds", "images_per_s"))
         lines.append(
             f"{start}| {runs[0]['params']:,} | {macs} | {epochs} | {taken / 60:.1f} | {rate:.1f} "
-            f"| {spread([100 * run['final_top1'] for run in runs])} "
-            f"| {spread([100 * run['best_top1'] for run in runs])} | {count} |"
+            f"| {mean_and_deviation([100 * run['final_top1'] for run in runs])} "
+            f"| {mean_and_deviation([100 * run['best_top1'] for run in runs])} | {count} |"
         )
     return lines
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean and, of more than one, standard deviation."""
-    several = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.2f}{several}"
 
 
 def curve(measured: dict[str, Any]) -> tuple[list[float], list[float], list[float]]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from commands import DOCS, ROOT
+from seeds import mean_and_deviation
 
 from ci2p_cache.publish import publish
 from pipeline.train.metrics_log import read_metrics
@@ -52,8 +53,7 @@ class Row:
     @property
     def accuracy(self) -> str:
         """The mean, and with several seeds of ours the standard deviation."""
-        spread = f" ± {statistics.stdev(self.top1):.2f}" if len(self.top1) > 1 else ""
-        return f"{statistics.fmean(self.top1):.2f}{spread}"
+        return mean_and_deviation(self.top1)
 
     @property
     def runs(self) -> str:

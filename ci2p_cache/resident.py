@@ -75,7 +75,7 @@ def hold(
     else:
         if neighbours is not None and need > resident_limit_bytes():
             if resident == "cpu":
-                raise _too_large(need, resident_limit_bytes(), " a process, which cannot share it here")
+                raise too_large(need, resident_limit_bytes(), " a process, which cannot share it here")
             _say(neighbours, not_held)
             return None
         whole = load_resident(cache, reader, torch.device("cpu"), view=view)
@@ -122,11 +122,12 @@ def _fits(resident: Resident, need: int, device: torch.device, neighbours: Neigh
             )
     allowed = resident_limit_bytes(is_shared=neighbours is not None)
     if resident == "cpu" and need > allowed:
-        raise _too_large(need, allowed, "" if neighbours is None else " for all processes together")
+        raise too_large(need, allowed, "" if neighbours is None else " for all processes together")
     return [is_on_card, need <= allowed]
 
 
-def _too_large(need: int, allowed: float, of_whom: str) -> InputError:
+def too_large(need: int, allowed: float, of_whom: str) -> InputError:
+    """That `need` bytes `of_whom` cannot be held in memory, as --resident cpu asks."""
     return InputError(
         f"--resident cpu needs {need / _GIB:.1f} GiB{of_whom}, and half of the free memory is "
         f"{allowed / _GIB:.1f} GiB; use --resident off"

@@ -24,6 +24,7 @@ from pipeline.baselines.pixel_batches import PixelBatches
 from pipeline.baselines.pixels import VIEWS, PixelData
 from pipeline.encode.codec import ENCODER, load_analysis
 from pipeline.encode.encoder import Encoder, Precision, frozen_encoder
+from pipeline.encode.stored_batch import whole_steps
 from pipeline.train.data import Batch, Share
 
 _SHARD_SIZE = 512  # of the cache that there is not
@@ -83,8 +84,7 @@ class OnTheFlyData:
     def _encoded(self, batches: PixelBatches, share: Share) -> "LatentBatches":
         encoder = frozen_encoder(self.transform, self.latent_spec.weights_sha256, share.device, self.precision)
         assert self.latent_spec.step is not None
-        # On the device, where a CPU's number would be divided by as if multiplied by its inverse.
-        return LatentBatches(batches, encoder, torch.tensor(self.latent_spec.step, device=share.device))
+        return LatentBatches(batches, encoder, self.latent_spec.step)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class LatentBatches:
 
     pixels: PixelBatches
     encoder: Encoder
-    step: Tensor  # float32 [] on the device
+    step: float
 
     @property
     def steps_per_epoch(self) -> int:
@@ -104,7 +104,7 @@ class LatentBatches:
         for pixels_B3SS, labels in self.pixels.pixels(epoch, first_step):
             latents_BCHW = torch.cat([self.encoder(part) for part in torch.split(pixels_B3SS, _ENCODED_AT_ONCE)])
             # No more of inference mode, whose tensors no gradient can be taken through. Adding 0 makes 0 of -0.
-            yield _Latents(latents_BCHW.div_(self.step).round_().add_(0.0).mul_(self.step), labels)
+            yield _Latents(whole_steps(latents_BCHW, self.step).add_(0.0).mul_(self.step), labels)
 
 
 @dataclass(frozen=True)

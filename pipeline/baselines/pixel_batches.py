@@ -13,7 +13,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from itertools import islice
-from typing import overload
 
 import numpy as np
 import torch
@@ -24,6 +23,7 @@ from ci2p_cache.ahead import BATCHES_AHEAD, work_ahead
 from ci2p_cache.errors import WorkError
 from ci2p_cache.free_memory import resident_limit_bytes
 from ci2p_cache.order import BatchOrder
+from pipeline.encode.batches import ComputedBatches
 from pipeline.encode.crops import Crops
 from pipeline.encode.datasets import ImageSplit
 from pipeline.encode.decoding import MEND_IT, decode_batches
@@ -112,7 +112,7 @@ class PixelBatches:
 
 
 @dataclass(frozen=True, eq=False)
-class EpochBatches(Sequence[list[int]]):
+class EpochBatches(ComputedBatches):
     """The items of each batch from a step of an epoch on; `endless`: on through the epochs behind it."""
 
     order: BatchOrder
@@ -124,13 +124,7 @@ class EpochBatches(Sequence[list[int]]):
     def __len__(self) -> int:
         return _ENDLESS if self.endless else self.order.steps_per_epoch - self.first_step
 
-    @overload
-    def __getitem__(self, number: int) -> list[int]: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[list[int]]: ...
-    def __getitem__(self, number: int | slice) -> list[int] | list[list[int]]:
-        if isinstance(number, slice):
-            return [self[each] for each in range(*number.indices(len(self)))]
+    def items_of(self, number: int) -> list[int]:
         step = (self.first_step + number) % self.order.steps_per_epoch
         samples, _ = next(self.order.epoch(self.epoch_of(number), step))
         items: list[int] = self.sample_to_item[samples].tolist()

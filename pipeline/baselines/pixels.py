@@ -12,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ci2p_cache.errors import InputError
 from ci2p_cache.free_memory import resident_limit_bytes
 from ci2p_cache.known_images import HeldOut, KnownImages, as_ids, name_id
 from ci2p_cache.loader import PLAIN_VIEW
@@ -20,6 +19,7 @@ from ci2p_cache.marker import Failure
 from ci2p_cache.order import BatchOrder
 from ci2p_cache.packed_strings import PackedStrings
 from ci2p_cache.plan import plan_order
+from ci2p_cache.resident import too_large
 from ci2p_cache.spec import hash_items
 from ci2p_cache.views import view_names
 from pipeline.baselines.pixel_batches import PixelBatches, PixelSource
@@ -131,10 +131,7 @@ class PixelData:
         need = len(split.keys) * int(np.prod(self.input_shape))
         allowed = resident_limit_bytes()
         if self.resident == "cpu" and need > allowed:
-            raise InputError(
-                f"--resident cpu needs {need / 2**30:.1f} GiB a process, and half of the free memory is "
-                f"{allowed / 2**30:.1f} GiB; use --resident off"
-            )
+            raise too_large(need, allowed, " a process")
         return need <= allowed
 
 

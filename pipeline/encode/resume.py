@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from ci2p_cache.remote_path import AnyPath
 from ci2p_cache.shard import reopen_split
 from ci2p_cache.spec import CacheSpec
 from ci2p_cache.written import written_shards
+from pipeline.encode.batches import ComputedBatches
 from pipeline.encode.datasets.split import ImageSplit
 from pipeline.encode.decoding import read_item
 from pipeline.encode.preprocess import BadImage
@@ -61,7 +61,7 @@ class ShardWork:
         return self.marker.failures if self.marker is not None else []
 
 
-class WorkBatches(Sequence[list[int]]):
+class WorkBatches(ComputedBatches):
     """What is to be encoded of some shards in batches, of which none goes across two; made as they are asked for."""
 
     def __init__(self, work: Sequence[ShardWork], batch_size: int):
@@ -77,15 +77,9 @@ class WorkBatches(Sequence[list[int]]):
         """The shard that a batch is of."""
         return self._work[int(np.searchsorted(self._ends, number, "right"))]
 
-    @overload
-    def __getitem__(self, number: int) -> list[int]: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[list[int]]: ...
-    def __getitem__(self, number: int | slice) -> list[int] | list[list[int]]:
-        if isinstance(number, slice):
-            return [self[each] for each in range(*number.indices(len(self)))]
-        shard = int(np.searchsorted(self._ends, range(len(self))[number], "right"))
-        begin = (range(len(self))[number] - (int(self._ends[shard - 1]) if shard else 0)) * self._batch_size
+    def items_of(self, number: int) -> list[int]:
+        shard = int(np.searchsorted(self._ends, number, "right"))
+        begin = (number - (int(self._ends[shard - 1]) if shard else 0)) * self._batch_size
         end = begin + self._batch_size
         work = self._work[shard]
         return replace(work, planned=work.planned[begin:end]).items if work.some is None else work.some[begin:end]

@@ -125,7 +125,7 @@ class Recipe(BaseModel):
     """Epochs between evaluations; the last epoch is always evaluated."""
     checkpoint_every_minutes: float = Field(10.0, gt=0)
     """Minutes between checkpoints, wherever the epochs end; there is one at the end, too, at a stop, and after an epoch
-    that took twenty times as long as writing one."""
+    where the last one is twenty times as long ago as it takes to write."""
     checkpoint_every_steps: _Count = Field(0, ge=0)
     """Steps between checkpoints beside those of the clock, counted from the run's beginning; 0 leaves it to that."""
 

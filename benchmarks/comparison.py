@@ -4,9 +4,10 @@
 
 Same images, order, split, recipe and seeds, in two ways: for equal time, in which every model trains for as many
 epochs as fit into --minutes, with a schedule of that length, found by a short run of each; and for equal epochs, as
-many as --epochs says, or as fit for the slowest. A model that would take more than twice --minutes for those is left
-out of them, and the report says so. Under every recipe of --recipes: the paper's, which only flips, and `best`, for
-which the cache holds four crops of an image and the pixel models, which may, draw a fresh crop of it every epoch.
+many as --epochs says, or as fit for the slowest; `--epochs 0` leaves this way out. A model that would take more than
+twice --minutes for those is left out of them, and the report says so. Under every recipe of --recipes: the paper's,
+which only flips, and `best`, for which the cache holds eight crops of an image with RandAugment and the pixel models,
+which may, draw a fresh one every epoch.
 With --unseen all of it a second time, on images that the bundled encoder was not trained on: those of DIR/val, three
 quarters of each class to train and the rest to validate.
 
@@ -52,9 +53,10 @@ WIDTHS = {
     },
 }
 # What a recipe takes beside the plain image and its mirror image: of `encode`, and of `baseline`.
+_BEST = ("--crop-scale", "0.25", "1", "--augment", "randaugment")
 _AUTHORS = ("--crop-scale", "0.08", "1", "--augment", "authors")
 CROPS = {
-    "best": (("--crops", "4"), ("--crops", "fresh")),
+    "best": (("--crops", "8", *_BEST), ("--crops", "fresh", *_BEST)),
     "authors-animals10": (("--crops", "8", *_AUTHORS), ("--crops", "fresh", *_AUTHORS)),
 }
 _VALIDATION_COST = 1 / 3  # of a validation image, in training images: no backward pass
@@ -120,9 +122,11 @@ def plan(setting: Setting, models: dict[str, str], encoded: dict[str, Any], pace
     """How many epochs every model trains for, in each of the ways."""
     budget = 60 * float(setting.arguments.minutes)
     fitting = {name: math.ceil(budget / seconds) for name, seconds in paces.items()}
-    same = setting.arguments.epochs or min(fitting.values())
-    in_reach = {name: same for name in models if same * paces[name] <= 2 * budget}
-    return Block(setting.data, setting.recipe, encoded, models, {"time": fitting, "epochs": in_reach})
+    ways = {"time": fitting}
+    if setting.arguments.epochs != 0:
+        same = setting.arguments.epochs or min(fitting.values())
+        ways["epochs"] = {name: same for name in models if same * paces[name] <= 2 * budget}
+    return Block(setting.data, setting.recipe, encoded, models, ways)
 
 
 def unseen(data_dir: Path, work: Path, per_class: int) -> Path:
@@ -148,7 +152,7 @@ def main() -> None:
     parser.add_argument("--train-per-class", type=int, default=10**9, help="the first so many images by name")
     parser.add_argument("--val-per-class", type=int, default=10**9)
     parser.add_argument("--minutes", type=float, default=30, help="of training each model")
-    parser.add_argument("--epochs", type=int, help="of the equal-epochs way; as many as the slowest fits if not given")
+    parser.add_argument("--epochs", type=int, help="of the equal-epochs way, 0 without it; else what fits the slowest")
     parser.add_argument("--recipes", nargs="+", default=["paper-animals10", "best"])
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="over every recipe")
     parser.add_argument("--precision", default="bfloat16")

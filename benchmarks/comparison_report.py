@@ -17,6 +17,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
 WAYS = {"time": "Equal time", "epochs": "Equal epochs"}
+_AXES = {"epochs": (0, "epochs"), "time": (1, "minutes of training and validation")}
+"""In the picture from left to right: which of a curve's numbers lies along the axis, and what it is."""
 _IMAGES = {
     "all": "training images, which the bundled encoder was trained on without their labels, and validation images, "
     "which it was not",
@@ -97,7 +99,7 @@ def write_report(
             "bytes a view.",
             "",
         ]
-        for way, title in WAYS.items():
+        for way, title in ((way, WAYS[way]) for way in block.epochs):
             ran = {name: _of(done, block, name, epochs) for name, epochs in block.epochs[way].items()}
             lines += [f"### {title}{f', {minutes:g} minutes' if way == 'time' else ''}, `{block.recipe}`, {block.data}"]
             lines += ["", *_table(block, way, ran, gmacs, seeds), ""]
@@ -161,11 +163,14 @@ def curve(measured: dict[str, Any]) -> tuple[list[float], list[float], list[floa
 
 
 def _draw(file: Path, blocks: Sequence[Block], done: Sequence[Trained]) -> None:
-    figure, rows = plt.subplots(len(blocks), 2, figsize=(11, 4 * len(blocks)), dpi=120, sharey="row", squeeze=False)
-    for block, (left, right) in zip(blocks, rows, strict=True):
-        for axes, way, place in ((left, "epochs", 0), (right, "time", 1)):
+    ways = [way for way in _AXES if any(way in block.epochs for block in blocks)]
+    size = (5.5 * len(ways), 4 * len(blocks))
+    figure, rows = plt.subplots(len(blocks), len(ways), figsize=size, dpi=120, sharey="row", squeeze=False)
+    for block, row in zip(blocks, rows, strict=True):
+        for axes, way in zip(row, ways, strict=True):
+            place, xlabel = _AXES[way]
             for color, name in enumerate(block.models):
-                if name not in block.epochs[way]:
+                if name not in block.epochs.get(way, {}):
                     continue
                 curves = [curve(measured) for measured in _of(done, block, name, block.epochs[way][name])]
                 if not curves:
@@ -182,9 +187,8 @@ def _draw(file: Path, blocks: Sequence[Block], done: Sequence[Trained]) -> None:
             axes.grid(alpha=0.3)
             if axes.get_lines():
                 axes.legend(loc="lower right", fontsize="small")
-        title = block.title.replace("`", "")
-        left.set(xlabel="epochs", ylabel="validation top-1, %", title=f"equal epochs: {title}")
-        right.set(xlabel="minutes of training and validation", title=f"equal time: {title}")
+            axes.set(xlabel=xlabel, title=f"{WAYS[way].lower()}: {block.title}".replace("`", ""))
+        row[0].set_ylabel("validation top-1, %")
     figure.tight_layout()
     figure.savefig(file)
     plt.close(figure)

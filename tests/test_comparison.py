@@ -50,6 +50,9 @@ def test_a_table_says_which_seeds_it_lacks(report: Any, tmp_path: Path) -> None:
     assert "| 1 | | | | | 0 of 2 |" in equal_time and "| 2 | | | | | 0 of 2 |" in equal_epochs
     assert "Left out, for it would take over 10 minutes: ResNet-18." in equal_epochs
     found = json.loads((tmp_path / "results.json").read_text())
+    in_time_alone = report.Block("all", "best", encoded, models, {"time": ways["time"]})
+    report.write_report(tmp_path / "one", [in_time_alone], done, **settings)
+    assert (tmp_path / "one/results.md").read_text().count("### ") == 1
     assert not found["complete"] and len(found["runs"]) == 3 and (tmp_path / "comparison.png").stat().st_size > 1000
 
 

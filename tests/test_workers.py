@@ -71,7 +71,7 @@ def test_items_come_in_order(workers: int) -> None:
     ("event", "says"),
     [
         ("killed", r"a decoding process was killed, as the system does when memory runs out, at item \d .*--workers"),
-        ("SIGBUS", r"/dev/shm is too small for what the decoding processes pass on; enlarge it .*--workers 0"),
+        ("SIGBUS", r"/dev/shm \(\d+ MB free\) is too small .*--shm-size 2g\), or give --workers 0"),
         ("SIGSEGV", r"a decoding process ended by SIGSEGV, at item \d or soon after it; .* --workers 0"),
         ("exit", r"a decoding process ended with status 3, at item \d or soon after it; .* --workers 0"),
         ("memory", r"not enough memory for a batch of images; give a smaller --batch-size, or fewer --workers"),

@@ -194,8 +194,7 @@ def _explained(error: Exception, processes: set[BaseProcess], place: str) -> Wor
             "the decoding processes ran out of open files; raise the limit (ulimit -n 65536), or give --workers 0"
         )
     if any(words in text for words in ("shared memory", "shm", "</torch_", "unable to mmap")):
-        free = f" ({shutil.disk_usage(SHARED_MEMORY).free / 1e6:.0f} MB free)" if SHARED_MEMORY.is_dir() else ""
-        return _short_of_shared_memory(free)
+        return _short_of_shared_memory()
     if isinstance(error, EOFError | OSError) and processes:  # one closed its end of the line: it may be ending
         try:
             wait([process.sentinel for process in processes], timeout=_ENDING_S)
@@ -207,7 +206,7 @@ def _explained(error: Exception, processes: set[BaseProcess], place: str) -> Wor
     if not ends and "DataLoader worker" not in text:
         return None
     if -signal.SIGBUS in ends:
-        return _short_of_shared_memory("")
+        return _short_of_shared_memory()
     again = f"at {place} or soon after it; run the same command again with"
     if -signal.SIGKILL in ends or "Killed" in text:
         return WorkError(
@@ -223,7 +222,8 @@ def _short_of_memory() -> WorkError:
     return WorkError("not enough memory for a batch of images; give a smaller --batch-size, or fewer --workers")
 
 
-def _short_of_shared_memory(free: str) -> WorkError:
+def _short_of_shared_memory() -> WorkError:
+    free = f" ({shutil.disk_usage(SHARED_MEMORY).free / 1e6:.0f} MB free)" if SHARED_MEMORY.is_dir() else ""
     return WorkError(
         f"{SHARED_MEMORY}{free} is too small for what the decoding processes pass on; enlarge it "
         f"(docker run --shm-size 2g), or give --workers 0"

@@ -21,10 +21,11 @@ import numpy as np
 import torch
 
 from ci2p_cache.publish import publish
-from pipeline.encode.encoder import load_encoder, resolve_device
+from pipeline.encode.encoder import load_encoder
 from pipeline.encode.preprocess import load_pixels, preprocessing
 from pipeline.encode.whole_codec import load_codec
 from pipeline.running.bfloat16 import lacks_bfloat16
+from pipeline.running.devices import resolve_device
 
 MACS_PER_VIEW = 2.764e9  # of the analysis transform at 256 px
 

@@ -11,8 +11,9 @@ import torch
 from ci2p_cache.errors import InputError
 from pipeline.encode.codec import BUNDLED_WEIGHTS, hash_weights, load_analysis
 from pipeline.encode.decoding import PixelBatch
-from pipeline.encode.encoder import Encoder, Precision, load_encoder, resolve_device
+from pipeline.encode.encoder import Encoder, Precision, load_encoder
 from pipeline.models import create_model
+from pipeline.running.devices import resolve_device
 
 VIEWS = ("plain", "mirror")
 
@@ -114,12 +115,21 @@ def test_weights_that_are_not_finite_stop_the_run(tmp_path: Path, image_folder: 
         encode_folder(image_folder, tmp_path / "cache", weights=str(tmp_path / "nan.safetensors"))
 
 
-def test_devices_are_refused_by_name() -> None:
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        *((name, f"--device '{name}' is unknown; use auto") for name in ("gpu", "xpu", "meta", "cpu:1", "cuda:", "")),
+        ("cuda:99", r"--device cuda:99: torch finds \d CUDA devices?; use --device auto"),
+        ("mps", "--device mps: this machine has none"),
+    ],
+)
+def test_devices_are_refused_by_name(device: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert resolve_device("cpu").type == "cpu"
-    with pytest.raises(InputError, match="--device gpu is not a device"):
-        resolve_device("gpu")
-    with pytest.raises(InputError, match="--device cuda:99"):
-        resolve_device("cuda:99")
+    with pytest.raises(InputError, match=message):
+        resolve_device(device)
+    with pytest.raises(InputError, match=message):
+        load_encoder("bundled", device)
 
 
 @pytest.mark.parametrize(("precision", "share", "furthest"), [("float32", 1e-4, 1e-3), ("bfloat16", 0.05, 1.5)])

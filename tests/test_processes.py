@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ci2p_cache.errors import InputError
-from pipeline.encode.encoder import resolve_device
+from pipeline.running.devices import resolve_device
 from pipeline.running.launched import ALONE, Launched, launched_as
 from pipeline.running.processes import count_processes
 from pipeline.train.launch import launch

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ci2p_cache.errors import InputError
-from ci2p_cache.printable import counted
 from pipeline.encode.codec import load_analysis
 from pipeline.encode.openvino_engine import openvino_transform
 from pipeline.running.bfloat16 import warn_of_slow_bfloat16
+from pipeline.running.devices import resolve_device
 from pipeline.running.tf32 import float32_products
 from pipeline.transforms import freeze
 
@@ -85,28 +85,3 @@ def frozen_encoder(transform: nn.Module, weights_sha256: str, device: torch.devi
     frozen = freeze(transform, DTYPES[precision]).to(device)
     frozen = frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Encoder(frozen, weights_sha256, device, precision)
-
-
-def resolve_device(device: str | torch.device, local_rank: int = 0) -> torch.device:
-    """The device of `--device`; "auto" is CUDA where there is any, else the CPU.
-
-    One process of several on a machine takes the GPU of its local rank. Raises InputError for a device that is not
-    there.
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        target = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"--device {device} is not a device; give cpu, cuda or cuda:N") from error
-    if target.type != "cuda":
-        return target
-    index = local_rank if target.index is None else target.index
-    if target.index is None and local_rank >= torch.cuda.device_count() > 0:
-        raise InputError(
-            f"--device {device}: more processes on this machine than its {counted(torch.cuda.device_count(), 'GPU')}: "
-            f"process {local_rank} finds none; start as many as there are GPUs, or give --device cpu"
-        )
-    if index >= torch.cuda.device_count():
-        raise InputError(f"--device {device}: this machine has {torch.cuda.device_count()} CUDA devices; use cpu")
-    return torch.device("cuda", index)

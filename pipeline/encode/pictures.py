@@ -10,7 +10,7 @@ from PIL import Image
 from ci2p_cache.errors import InputError
 from ci2p_cache.spec import CacheSpec
 from pipeline.encode.codec import load_synthesis
-from pipeline.encode.encoder import resolve_device
+from pipeline.running.devices import resolve_device
 
 _JPEG_QUALITY = 88
 

@@ -22,9 +22,10 @@ from pipeline.baselines.pixels import VIEWS
 from pipeline.encode.datasets import ImageSplit, open_pool
 from pipeline.encode.datasets.split import SourceSplit
 from pipeline.encode.decoding import MEND_IT, OnError, decode_batches
-from pipeline.encode.encoder import Encoder, load_encoder, resolve_device
+from pipeline.encode.encoder import Encoder, load_encoder
 from pipeline.encode.preprocess import Preprocessing, preprocessing_of
 from pipeline.evaluate.predictions import Predictions, predict_inputs
+from pipeline.running.devices import resolve_device
 from pipeline.running.launched import ALONE, Launched
 from pipeline.running.pixel_limit import MAX_PIXELS
 

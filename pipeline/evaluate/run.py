@@ -18,7 +18,6 @@ from ci2p_cache.views import MIRROR
 from pipeline.baselines.on_the_fly_record import images_of_record
 from pipeline.baselines.pixel_spec import is_pixels
 from pipeline.encode.decoding import OnError, default_workers
-from pipeline.encode.encoder import resolve_device
 from pipeline.evaluate.held_out import refuse_changed
 from pipeline.evaluate.images import Rendering, open_rendering, predict_split
 from pipeline.evaluate.inputs import find_inputs
@@ -27,6 +26,7 @@ from pipeline.evaluate.predictions import Predictions, in_order, predict_cache, 
 from pipeline.evaluate.reports import EvalReport, PredictReport
 from pipeline.evaluate.run_images import images_of_split
 from pipeline.evaluate.scores import Scores, Scoring
+from pipeline.running.devices import resolve_device
 from pipeline.running.launched import Launched, gather, launched_as
 from pipeline.running.pixel_limit import MAX_PIXELS
 from pipeline.running.progress import progress

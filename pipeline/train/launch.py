@@ -20,6 +20,7 @@ from ci2p_cache.errors import InputError
 from ci2p_cache.printable import counted
 from pipeline.running import signals
 from pipeline.running.bfloat16 import warn_of_slow_bfloat16
+from pipeline.running.devices import named_device
 from pipeline.running.launched import Launched, launched_as
 from pipeline.running.peers import lost_peers, meet
 from pipeline.train.precision import refuse_unable
@@ -61,7 +62,7 @@ def launch(device: str, precision: str) -> Fabric:
     precision tf32 or float32 the steps belong into `float32_products`. Raises InputError for a device that is not
     there, or a precision that it cannot do, and where machines have different numbers of processes, or more than GPUs.
     """
-    resolved = resolve_device(device)
+    resolved = named_device(device, auto_mps=True)
     accelerator, _, index = resolved.partition(":")
     launched = launched_as()
     world_size, local_world_size = launched.world_size, launched.local_world_size
@@ -101,20 +102,6 @@ def _refuse_uneven(launched: Launched) -> None:
             f"{counted(world, 'process')} in all, and {local} on this machine: training wants as many on each; give "
             "torchrun the same --nproc-per-node everywhere"
         )
-
-
-def resolve_device(device: str) -> str:
-    """cpu, mps, cuda or cuda:N for one of those or auto. Raises InputError for a device that is not there."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    kind, _, index = device.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (index and not (kind == "cuda" and index.isdigit())):
-        raise InputError(f"--device {device!r} is unknown; use auto, cpu, cuda, cuda:N or mps")
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise InputError("--device mps: this machine has none; use --device auto")
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        raise InputError(f"--device {device}: torch finds {torch.cuda.device_count()} CUDA devices; use --device auto")
-    return device
 
 
 def agreed(fabric: Fabric) -> int | None:

@@ -19,6 +19,7 @@ from pipeline.models import create_model
 from pipeline.models.token_drop import drop_tokens
 from pipeline.running import signals
 from pipeline.running.deadlines import Deadlines
+from pipeline.running.devices import named_device
 from pipeline.running.launched import launched_as
 from pipeline.running.lock import Lock
 from pipeline.running.peers import lost_peers
@@ -28,7 +29,7 @@ from pipeline.train.checkpoint import Progress, refuse_non_finite, take_previous
 from pipeline.train.checkpoint_writer import CheckpointWriter
 from pipeline.train.data import Share, TrainingData
 from pipeline.train.fetched import fetched_by_machine
-from pipeline.train.launch import agreed, deterministic_on_cpu, launch, resolve_device
+from pipeline.train.launch import agreed, deterministic_on_cpu, launch
 from pipeline.train.learner import Learner
 from pipeline.train.loggers.follower import Loggers, require_loggers
 from pipeline.train.metrics_log import EpochMetrics, MetricsLog
@@ -104,7 +105,7 @@ def train(
     require_loggers(loggers)
     data = windowed(data, recipe.window)
     deadlines = Deadlines(checkpoint_every_minutes=recipe.checkpoint_every_minutes, max_minutes=max_minutes)
-    recipe = decided(recipe, run, resolve_device(device))
+    recipe = decided(recipe, run, named_device(device, auto_mps=True))
     fabric = launch(device, recipe.precision)
     share = Share(fabric.global_rank, fabric.world_size, fabric.device)
     refuse_untrainable(recipe, data, share)

@@ -17,7 +17,6 @@ from ci2p_cache.errors import InputError
 from ci2p_cache.printable import counted, printable
 from ci2p_cache.publish import publish, remove_leftovers
 from pipeline.encode.codec import hash_weights
-from pipeline.encode.encoder import resolve_device
 from pipeline.encode.fit.checkpoint import FitCheckpoint, load_checkpoint
 from pipeline.encode.fit.images import (
     GONE,
@@ -39,6 +38,7 @@ from pipeline.encode.preprocess import BadImage
 from pipeline.encode.whole_codec import Codec, load_codec, new_codec
 from pipeline.running.bfloat16 import warn_of_slow_bfloat16
 from pipeline.running.cores import num_cores
+from pipeline.running.devices import resolve_device
 from pipeline.running.lock import Lock
 from pipeline.running.pixel_limit import MAX_PIXELS
 

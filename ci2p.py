@@ -683,7 +683,7 @@ def train(
     from pipeline.train.recipe import load_recipe
     from pipeline.train.run_folder import default_run
 
-    if max_minutes is not None and max_minutes <= 0:
+    if max_minutes is not None and not max_minutes > 0:
         raise InputError(f"ci2p.train(max_minutes={max_minutes}): give more than 0 minutes, or leave it out")
     path = cache.path if isinstance(cache, Cache) else os.fspath(cache)
     resolved = load_recipe(os.fspath(recipe), settings)

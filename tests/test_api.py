@@ -557,6 +557,7 @@ WRONG: list[tuple[Callable[[ci2p.Cache], object], str]] = [
     (lambda cache: ci2p.train(cache, recipe="quik"), "did you mean 'quick'?"),
     (lambda cache: ci2p.train(cache, callbacks=[3]), "ci2p.train(callbacks=[3]): its number 0, 3, is of type int"),
     (lambda cache: ci2p.train(cache, max_minutes=0), "ci2p.train(max_minutes=0)"),
+    (lambda cache: ci2p.train(cache, max_minutes=float("nan")), "ci2p.train(max_minutes=nan)"),
     (lambda cache: ci2p.load("nowhere"), "nowhere does not exist; train it with `ci2p train`"),
     (lambda cache: ci2p.load(cache), "ci2p.load(run=ci2p.Cache("),
     (lambda cache: ci2p.evaluate("nowhere"), "nowhere does not exist"),

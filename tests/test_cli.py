@@ -46,6 +46,15 @@ def test_help_answers_quickly() -> None:
         assert best < 1.0
 
 
+@pytest.mark.parametrize(
+    ("command", "option"), [("train", "--max-minutes"), ("fit-encoder", "--max-minutes"), ("encode", "--ray-gpus")]
+)
+def test_nan_is_no_number_of_any_range(command: str, option: str, tmp_path: Path) -> None:
+    assert refused(call_ci2p(command, option, "nan", cwd=tmp_path)).startswith(
+        f"Error: Invalid value for '{option}': 'nan' is no"
+    )
+
+
 def test_the_options_are_frozen() -> None:
     """The contract's options; a change here is a change for every user."""
     import cli

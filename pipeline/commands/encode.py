@@ -12,6 +12,7 @@ from pipeline.commands.gpus import STARTED_BY_GPUS, is_first, runs_elsewhere
 from pipeline.commands.local_path import CachePath
 from pipeline.commands.options import (
     STORES,
+    FloatRange,
     augment_option,
     column_options,
     crop_scale_option,
@@ -98,9 +99,9 @@ GROUPS = {
 @click.option("--launch", type=click.Choice(["ray"]), help="ray: encoders on all nodes of a Ray cluster; an extra.")
 @click.option("--ray-address", metavar="HOST:PORT", help="Default: RAY_ADDRESS, or the cluster that runs here.")
 @click.option(
-    "--ray-gpus", type=click.FloatRange(min=0, min_open=True), help="GPUs an encoder, 0.5 for two on one. Default: 1."
+    "--ray-gpus", type=FloatRange(min=0, min_open=True), help="GPUs an encoder, 0.5 for two on one. Default: 1."
 )
-@click.option("--ray-cpus", type=click.FloatRange(min=1), help="Cores an encoder. Default: its share of a node's.")
+@click.option("--ray-cpus", type=FloatRange(min=1), help="Cores an encoder. Default: its share of a node's.")
 @click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16"]),

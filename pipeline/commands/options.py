@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,17 @@ from ci2p_cache.errors import InputError
 from pipeline.commands import completion
 from pipeline.running.pixel_limit import MAX_PIXELS
 
+
+class FloatRange(click.FloatRange):
+    """click's, which takes nan for a number of any range, and this one does not."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return number
+
+
 json_option = click.option("--json", "json_file", metavar="FILE", help="Write what was measured as JSON ('-': stdout).")
 
 
@@ -17,7 +29,7 @@ device_option = click.option(
 )
 gpus_option = click.option("--gpus", metavar="N|all", help="A process for each of so many GPUs of this machine.")
 max_minutes_option = click.option(
-    "--max-minutes", type=click.FloatRange(min=0, min_open=True), help="End after so long, resumably."
+    "--max-minutes", type=FloatRange(min=0, min_open=True), help="End after so long, resumably."
 )
 checkpoint_option = click.option(
     "--checkpoint", metavar="RUN|FILE", shell_complete=completion.runs, help="Default: the newest run under runs/."

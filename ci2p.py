@@ -525,7 +525,7 @@ class Loader:
         if self._open is None or self._open[0] != os.getpid():
             from ci2p_cache.loader import BatchLoader
             from pipeline.api.view_dataset import RANDOM, view_number
-            from pipeline.encode.encoder import resolve_device
+            from pipeline.running.devices import resolve_device
 
             cache = self._cache._cache
             settings = self._settings | {"device": resolve_device(self._settings["device"])}
@@ -738,7 +738,7 @@ class Model:
 
     @_public
     def __init__(self, run: _Path | None = None, *, weights: _Path = "bundled", device: str = "auto"):
-        from pipeline.encode.encoder import resolve_device
+        from pipeline.running.devices import resolve_device
         from pipeline.train.run_folder import newest_run
         from pipeline.train.trained_model import load_model
 

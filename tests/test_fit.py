@@ -202,8 +202,11 @@ def test_psnr_is_that_of_its_definition() -> None:
         (("--from", "encoder.safetensors"), "--from encoder.safetensors holds an encoder alone"),
         (("--crop-size", "100"), "--crop-size 100: give a multiple of 16"),
         (("--scale", "2", "1"), "--scale 2 1: give two positive factors"),
-        (("--steps", "0"), "--steps 0 must be above 0"),
-        (("--lr", "-1"), "--lr -1.0 must be above 0"),
+        (("--steps", "0"), "--steps 0 must be a number above 0"),
+        (("--lr", "-1"), "--lr -1.0 must be a number above 0"),
+        (("--lr", "inf"), "--lr inf must be a number above 0"),
+        (("--lmbda", "nan"), "--lmbda nan must be a number above 0"),
+        (("--scale", "1", "inf"), "--scale 1 inf: give two positive factors"),
     ],
 )
 def test_wrong_wishes_are_refused_by_name(tmp_path: Path, arguments: tuple[str, str], message: str) -> None:

@@ -1,5 +1,6 @@
 """Settings of a codec's training: everything that decides its weights, and the schedules as functions of the step."""
 
+import math
 from dataclasses import dataclass
 
 from ci2p_cache.errors import InputError
@@ -28,15 +29,15 @@ class FitSettings:
     def __post_init__(self) -> None:
         """Raises InputError for a value outside of its range."""
         for name in ("steps", "batch_size", "lmbda", "lr", "grad_clip"):
-            if not getattr(self, name) > 0:
-                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)} must be above 0")
+            if not 0 < getattr(self, name) < math.inf:
+                raise InputError(f"--{name.replace('_', '-')} {getattr(self, name)} must be a number above 0")
         for name in ("crop_size", "final_crop_size"):
             if getattr(self, name) < 32 or getattr(self, name) % 16:
                 raise InputError(
                     f"--{name.replace('_', '-')} {getattr(self, name)}: give a multiple of 16, 32 or more, such as 128"
                 )
         low, high = self.scale
-        if not 0 < low <= high:
+        if not 0 < low <= high < math.inf:
             raise InputError(f"--scale {low:g} {high:g}: give two positive factors, the smaller one first")
 
     @property

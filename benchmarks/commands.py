@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from ci2p_cache.printable import counted
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 
@@ -45,7 +47,7 @@ def machine() -> str:
     ]
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ", no GPU"
     processor = f"{named[0] if named else platform.machine()} ({torch.backends.cpu.get_cpu_capability()})"
-    return f"{cores()} cores of {processor}{gpu}, torch {torch.__version__}"
+    return f"{counted(cores(), 'core')} of {processor}{gpu}, torch {torch.__version__}"
 
 
 def command_line() -> str:

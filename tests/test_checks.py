@@ -42,7 +42,7 @@ def test_recipes_are_listed_shown_and_copied(tmp_path: Path) -> None:
     listed = call_ci2p("recipes", cwd=tmp_path).stdout
     assert "quick" in listed and "ci2p_vit_tiny, 12 epochs of 32" in listed and "label_smoothing = 0.1" in listed
     shown = call_ci2p("recipes", "show", "best", cwd=tmp_path).stdout
-    assert shown.startswith("#") and 'model = "ci2p_vit_small"' in shown
+    assert shown.startswith("#") and 'model = "ci2p_vit_tiny"' in shown
     assert call_ci2p("recipes", "copy", "best", "mine.toml", cwd=tmp_path).returncode == 0
     assert load_recipe(tmp_path / "mine.toml") == load_recipe("best")
     (tmp_path / "mine.toml").write_text("lr = 1")

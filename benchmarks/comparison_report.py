@@ -85,7 +85,7 @@ def write_report(
         "deviation to either side.",
         "",
         *([missing, ""] if missing else []),
-        "![accuracy against epochs and against minutes](comparison.png)",
+        "![accuracy as training goes on](comparison.png)",
         "",
     ]
     for block in blocks:
@@ -99,9 +99,11 @@ def write_report(
             "bytes a view.",
             "",
         ]
-        for way, title in ((way, WAYS[way]) for way in block.epochs):
+        for way in block.epochs:
             ran = {name: _of(done, block, name, epochs) for name, epochs in block.epochs[way].items()}
-            lines += [f"### {title}{f', {minutes:g} minutes' if way == 'time' else ''}, `{block.recipe}`, {block.data}"]
+            lines += [
+                f"### {WAYS[way]}{f', {minutes:g} minutes' if way == 'time' else ''}, `{block.recipe}`, {block.data}"
+            ]
             lines += ["", *_table(block, way, ran, gmacs, seeds), ""]
             left_out = sorted(set(block.models) - set(ran))
             if left_out:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ci2p_cache.extras import EXTRAS
+from pipeline.running.cores import num_cores
 from pipeline.running.machine import describe_machine, look_at_machine
 from pipeline.train.recipe import Recipe, describe_keys, load_recipe
 from tests.conftest import call_ci2p
@@ -16,7 +17,7 @@ from tests.conftest import call_ci2p
 def test_checks_say_what_is_here_and_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     machine = look_at_machine()
     assert torch.__version__.startswith(str(machine.packages["torch"]))  # which has the build behind it
-    assert 1 <= machine.num_cores <= len(os.sched_getaffinity(0)) and machine.free_memory > 1 << 20
+    assert 1 <= machine.num_cores == num_cores() <= len(os.sched_getaffinity(0)) and machine.free_memory > 1 << 20
     assert machine.extras.keys() == EXTRAS.keys()
     monkeypatch.setitem(EXTRAS, "openvino", "nothing-of-this-name>=3")
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)

@@ -9,6 +9,7 @@ import safetensors.torch
 import torch
 
 from ci2p_cache.errors import InputError
+from ci2p_cache.printable import counted
 from pipeline.encode.codec import BUNDLED_WEIGHTS, hash_weights, load_analysis
 from pipeline.encode.decoding import PixelBatch
 from pipeline.encode.encoder import Encoder, Precision, load_encoder
@@ -119,7 +120,10 @@ def test_weights_that_are_not_finite_stop_the_run(tmp_path: Path, image_folder: 
     ("device", "message"),
     [
         *((name, f"--device '{name}' is unknown; use auto") for name in ("gpu", "xpu", "meta", "cpu:1", "cuda:", "")),
-        ("cuda:99", r"--device cuda:99: torch finds \d CUDA devices?; use --device auto"),
+        (
+            "cuda:99",
+            f"--device cuda:99: torch finds {counted(torch.cuda.device_count(), 'CUDA device')}; use --device auto",
+        ),
         ("mps", "--device mps: this machine has none"),
     ],
 )

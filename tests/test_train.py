@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from ci2p_cache import order
 from ci2p_cache.disk_cache import LocalDisk
 from ci2p_cache.errors import InputError, WorkError
+from ci2p_cache.printable import counted
 from pipeline.models import create_model
 from pipeline.train import checkpoint_writer
 from pipeline.train.checkpoint import Checkpoint, load_checkpoint, refuse_non_finite, save_checkpoint
@@ -326,7 +327,11 @@ def test_a_step_s_seed_is_its_own() -> None:
         ("gpu", "float32", r"--device 'gpu' is unknown; use auto, cpu, cuda"),
         ("cpu", "float16", r"precision float16: it needs a GPU, and the device is the cpu; use bfloat16 or float32"),
         ("cpu", "tf32", r"precision tf32: it is what NVIDIA's GPUs do, and the device is the cpu; use bfloat16 or fl"),
-        ("cuda:99", "float32", r"--device cuda:99: torch finds \d+ CUDA devices?"),
+        (
+            "cuda:99",
+            "float32",
+            f"--device cuda:99: torch finds {counted(torch.cuda.device_count(), 'CUDA device')}; use",
+        ),
     ],
 )
 def test_devices_are_refused_by_name(tmp_path: Path, device: str, precision: str, message: str) -> None:

@@ -25,7 +25,7 @@ json_option = click.option("--json", "json_file", metavar="FILE", help="Write wh
 
 
 device_option = click.option(
-    "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N."
+    "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:N or mps."
 )
 gpus_option = click.option("--gpus", metavar="N|all", help="A process for each of so many GPUs of this machine.")
 max_minutes_option = click.option(

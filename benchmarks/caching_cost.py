@@ -10,6 +10,7 @@ Writes caching-cost.md, with the rows in which the cache loses, and caching-cost
 """
 
 import argparse
+import itertools
 import json
 import math
 import statistics
@@ -23,6 +24,7 @@ from commands import ci2p, command_line, cores, machine
 from seeds import mean_and_deviation
 from sweep import parser_of, subset_of
 
+from ci2p_cache.printable import counted
 from ci2p_cache.publish import publish
 
 
@@ -101,6 +103,7 @@ def encode(way: Way, images: Path, arguments: argparse.Namespace) -> float:
     measured = ci2p(
         *("encode", "--dataset", "folder", "--data-dir", images, "--out", cache_of(way, arguments)),
         *("--image-size", arguments.image_size, "--device", arguments.device, *way.options),
+        *("--precision", arguments.encoder_precision),
         report=arguments.work / f"{way.folder}.encode.json",
         threads=cores(),
     )["train"]
@@ -112,12 +115,14 @@ def train(way: Way, seed: int, images: Path, arguments: argparse.Namespace) -> T
     data: tuple[object, ...] = ("--shards", cache_of(way, arguments))
     if not way.is_cached:
         data = ("--encode", "on-the-fly", "--data-dir", images, "--image-size", arguments.image_size, *way.options)
+        data += ("--encoder-precision", arguments.encoder_precision)
+    settings = itertools.chain.from_iterable(("--set", each) for each in arguments.set)
     run = arguments.work / "runs" / f"{way.folder}-{seed}"
     workers = 1 if way.is_cached else max(1, cores() // arguments.jobs)
     ci2p(
         *("train", *data, "--out", run, "--model", arguments.model, "--recipe", arguments.recipe, "--seed", seed),
         *("--epochs", arguments.epochs, "--precision", arguments.precision, "--device", arguments.device),
-        *("--workers", workers, "--no-pictures"),
+        *("--workers", workers, "--no-pictures", *settings),
         report=arguments.work / f"{way.folder}-{seed}.json",
         threads=max(1, cores() // arguments.jobs),
     )
@@ -186,8 +191,10 @@ def report(found: list[tuple[Found, Found]], images: Path, arguments: argparse.N
     setting = (
         f"{counts['train']:,} training and {counts['val']:,} validation images of `{arguments.data_dir.name}` at "
         f"{arguments.image_size} px, `{arguments.model}`, recipe `{arguments.recipe}`, {arguments.epochs} epochs, "
-        f"{arguments.precision}, seeds 0 to {arguments.seeds - 1}; {machine()}; {arguments.jobs} trainings at a time. "
-        + (arguments.note or "")
+        f"{arguments.precision}, the encoder {arguments.encoder_precision}"
+        + "".join(f", `{each}`" for each in arguments.set)
+        + f", seeds 0 to {arguments.seeds - 1}; {machine()}; "
+        f"{counted(arguments.jobs, 'training')} at a time. " + (arguments.note or "")
     )
     rows = [row for pair in found for row in lost(*pair, arguments.levels)]
     losses = ["| what | cache | its | on the fly |", "|---|---|---|---|", *rows] if rows else ["In none of the above."]
@@ -213,7 +220,9 @@ def main() -> None:
     parser = parser_of(__doc__)
     parser.add_argument("--model", default="ci2p_vit_tiny")
     parser.add_argument("--recipe", default="quick")
-    parser.add_argument("--precision", default="bfloat16")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="over the recipe")
+    parser.add_argument("--precision", default="bfloat16", help="of the training")
+    parser.add_argument("--encoder-precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--crops", type=int, default=8, help="that the second cache holds of an image")
     parser.add_argument("--augment", choices=["none", "randaugment", "authors"], default="none", help="of all crops")

@@ -10,6 +10,14 @@ from pipeline.train import checkpoint_writer
 from tests.toy_training import Killed, ToyData, train_toy
 
 accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+writers = pytest.importorskip("tensorboard.summary.writer.event_file_writer")
+
+
+@pytest.fixture(autouse=True)
+def first_of_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorBoard reads files by name: second, host, process, number. One process's tenth comes before its ninth
+    there, if both are of one second; a run that is gone on with is another process's."""
+    monkeypatch.setattr(writers, "_global_uid", writers.AtomicCounter(0))
 
 
 @pytest.mark.parametrize("checkpoints", [0, 1, 2])

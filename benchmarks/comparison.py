@@ -2,12 +2,12 @@
 
     python benchmarks/comparison.py --data-dir imagenette --work /tmp/comparison --minutes 30 --unseen
 
-Same images, order, split, recipe and seeds, in two ways: for equal time, in which every model trains for as many
-epochs as fit into --minutes, with a schedule of that length, found by a short run of each; and for equal epochs, as
-many as --epochs says, or as fit for the slowest; `--epochs 0` leaves this way out. A model that would take more than
-twice --minutes for those is left out of them, and the report says so. Under every recipe of --recipes: the paper's,
-which only flips, and `best`, for which the cache holds eight crops of an image with RandAugment and the pixel models,
-which may, draw a fresh one every epoch.
+Same images, order, split, recipe and seeds, in the ways of --ways. `time`: every model trains for as many epochs as fit
+into --minutes, with a schedule of that length, found by a short run of each. `cold`: the pixel models, which need no
+cache, have the time of its encoding besides. `epochs`: as many for all as --epochs says, or as fit for the slowest; a
+model that would take more than twice --minutes for those is left out of them, and the report says so. Under every
+recipe of --recipes: the paper's, which only flips, and `best`, for which the cache holds eight crops of an image with
+RandAugment and the pixel models, which may, draw a fresh one every epoch.
 With --unseen all of it a second time, on images that the bundled encoder was not trained on: those of DIR/val, three
 quarters of each class to train and the rest to validate.
 
@@ -21,13 +21,13 @@ import itertools
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from commands import DOCS, ci2p, command_line, cores, machine
-from comparison_report import Block, Trained, write_report
+from comparison_report import WAYS, Block, Trained, reads_cache, write_report
 from sweep import subset_of
 
 from ci2p_cache.printable import counted
@@ -97,7 +97,7 @@ class Setting:
         """Report of a run, with its epochs' metrics."""
         own: tuple[object, ...] = ("baseline", "--data-dir", self.images, "--image-size", self.arguments.image_size)
         own += self._views[1]
-        if model.startswith("ci2p"):
+        if reads_cache(model):
             own = ("train", "--shards", self.work / "caches" / self.cache)
         name = f"{self.data}-{self.recipe}-{name}"
         run = self.work / "runs" / name
@@ -121,12 +121,19 @@ class Setting:
 def plan(setting: Setting, models: dict[str, str], encoded: dict[str, Any], paces: dict[str, float]) -> Block:
     """How many epochs every model trains for, in each of the ways."""
     budget = 60 * float(setting.arguments.minutes)
+    block = Block(setting.data, setting.recipe, encoded, models, {})
     fitting = {name: math.ceil(budget / seconds) for name, seconds in paces.items()}
-    ways = {"time": fitting}
-    if setting.arguments.epochs != 0:
-        same = setting.arguments.epochs or min(fitting.values())
-        ways["epochs"] = {name: same for name in models if same * paces[name] <= 2 * budget}
-    return Block(setting.data, setting.recipe, encoded, models, ways)
+    same = setting.arguments.epochs or min(fitting.values())
+    ways = {
+        "time": fitting,
+        "cold": {
+            name: math.ceil((budget + (not reads_cache(model)) * block.encoding) / paces[name])
+            for name, model in models.items()
+        },
+        "epochs": {name: same for name in models if same * paces[name] <= 2 * budget},
+    }
+    chosen = {way: epochs for way, epochs in ways.items() if way in setting.arguments.ways}
+    return replace(block, epochs=chosen)
 
 
 def unseen(data_dir: Path, work: Path, per_class: int) -> Path:
@@ -152,7 +159,8 @@ def main() -> None:
     parser.add_argument("--train-per-class", type=int, default=10**9, help="the first so many images by name")
     parser.add_argument("--val-per-class", type=int, default=10**9)
     parser.add_argument("--minutes", type=float, default=30, help="of training each model")
-    parser.add_argument("--epochs", type=int, help="of the equal-epochs way, 0 without it; else what fits the slowest")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=["time", "epochs"])
+    parser.add_argument("--epochs", type=int, help="of the equal-epochs way; what fits the slowest if not given")
     parser.add_argument("--recipes", nargs="+", default=["paper-animals10", "best"])
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="over every recipe")
     parser.add_argument("--precision", default="bfloat16")

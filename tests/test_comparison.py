@@ -53,6 +53,11 @@ def test_a_table_says_which_seeds_it_lacks(report: Any, tmp_path: Path) -> None:
     in_time_alone = report.Block("all", "best", encoded, models, {"time": ways["time"]})
     report.write_report(tmp_path / "one", [in_time_alone], done, **settings)
     assert (tmp_path / "one/results.md").read_text().count("### ") == 1
+    cold = report.Block("all", "best", encoded, models, {"cold": {"CI2P-ViT": 2, "ViT/32": 3}})
+    report.write_report(tmp_path / "cold", [cold], done, **settings)
+    page = (tmp_path / "cold/results.md").read_text()
+    assert "Equal time, encoding counted, 7.0 minutes" in page  # two of them the cache's
+    assert "| 2 | 3.0 | 9.0 | 61.00 ± 1.41 |" in page and "| 3 | 1.0 | 9.0 | 60.00 |" in page
     assert not found["complete"] and len(found["runs"]) == 3 and (tmp_path / "comparison.png").stat().st_size > 1000
 
 

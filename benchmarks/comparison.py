@@ -7,13 +7,14 @@ into --minutes, with a schedule of that length, found by a short run of each. `c
 cache, have the time of its encoding besides. `epochs`: as many for all as --epochs says, or as fit for the slowest; a
 model that would take more than twice --minutes for those is left out of them, and the report says so. Under every
 recipe of --recipes: the paper's, which only flips, and `best`, for which the cache holds eight crops of an image with
-RandAugment and the pixel models, which may, draw a fresh one every epoch.
+RandAugment and the pixel models, which may, draw a fresh one every epoch. `best-plain` is `best` with a cache of the
+plain image and its mirror image alone, which is soon made and enough for a short training.
 With --unseen all of it a second time, on images that the bundled encoder was not trained on: those of DIR/val, three
 quarters of each class to train and the rest to validate.
 
 All is done by `ci2p` commands, so a killed run goes on where it was, by the same command. Seed 0 of everything comes
-first. docs/results.md, docs/results.json and docs/comparison.png are written after every training, and say how many of
-their seeds they lack.
+first. docs/results.md, .json and .png (or `--name`) are written after every training, and say how many of their seeds
+they lack.
 """
 
 import argparse
@@ -55,8 +56,9 @@ WIDTHS = {
 # What a recipe takes beside the plain image and its mirror image: of `encode`, and of `baseline`.
 _BEST = ("--crop-scale", "0.25", "1", "--augment", "randaugment")
 _AUTHORS = ("--crop-scale", "0.08", "1", "--augment", "authors")
-CROPS = {
+CROPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "best": (("--crops", "8", *_BEST), ("--crops", "fresh", *_BEST)),
+    "best-plain": ((), ("--crops", "fresh", *_BEST)),
     "authors-animals10": (("--crops", "8", *_AUTHORS), ("--crops", "fresh", *_AUTHORS)),
 }
 _VALIDATION_COST = 1 / 3  # of a validation image, in training images: no backward pass
@@ -103,7 +105,16 @@ class Setting:
         run = self.work / "runs" / name
         settings = itertools.chain.from_iterable(("--set", each) for each in self.arguments.set)
         measured = ci2p(
-            *(*own, "--model", model, "--recipe", self.recipe, "--precision", self.arguments.precision, *settings),
+            *(
+                *own,
+                "--model",
+                model,
+                "--recipe",
+                self.recipe.removesuffix("-plain"),
+                "--precision",
+                self.arguments.precision,
+                *settings,
+            ),
             *("--workers", self.threads, "--no-pictures", "--out", run, *options),
             report=self.work / f"{name}.json",
             threads=self.threads,
@@ -168,6 +179,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time, each with its share of the cores")
     parser.add_argument("--pace-minutes", type=float, default=1, help="of the short run that sets the epochs")
     parser.add_argument("--docs", type=Path, default=DOCS, help="where the report goes")
+    parser.add_argument("--name", default="results", help="of the report's files")
     parser.add_argument("--note", help="what else a reader has to know of this run, for the report")
     arguments = parser.parse_args()
     models = WIDTHS[arguments.width]
@@ -205,7 +217,7 @@ def _train_all(
         with lock:
             done.append(Trained(setting.data, setting.recipe, name, epochs, seed, measured))
             write_report(
-                arguments.docs,
+                arguments.docs / arguments.name,
                 blocks,
                 done,
                 seeds=arguments.seeds,

@@ -1,4 +1,4 @@
-"""What `comparison` has come to so far, as docs/results.md, docs/results.json and docs/comparison.png."""
+"""What `comparison` has come to so far: a page, its data and a picture."""
 
 import json
 import statistics
@@ -33,6 +33,12 @@ _IMAGES = {
 
 def reads_cache(model: str) -> bool:
     return model.startswith("ci2p")
+
+
+_VIEWS = {
+    "best": " The cache has eight crops of each image, which went through RandAugment.",
+    "best-plain": " That is `best` on a cache of the plain images and their mirror images.",
+}
 
 
 @dataclass(frozen=True)
@@ -77,7 +83,7 @@ class Trained:
 
 
 def write_report(
-    docs: Path,
+    report: Path,
     blocks: Sequence[Block],
     done: Sequence[Trained],
     *,
@@ -87,7 +93,7 @@ def write_report(
     setting: str,
     command: str,
 ) -> None:
-    """Writes the three files; what is missing stands in them."""
+    """Writes REPORT.md, REPORT.json and REPORT.png; what is missing stands in them."""
     planned = seeds * sum(len(block.lengths(name)) for block in blocks for name in block.models)
     missing = f"**Not complete: {len(done)} of {planned} trainings are done.**" if len(done) < planned else ""
     gmacs = {
@@ -102,7 +108,7 @@ def write_report(
         "deviation to either side.",
         "",
         *([missing, ""] if missing else []),
-        "![accuracy as training goes on](comparison.png)",
+        f"![accuracy as training goes on]({report.name}.png)",
         "",
     ]
     for block in blocks:
@@ -112,7 +118,7 @@ def write_report(
             "",
             f"Images: {sizes}; {_IMAGES[block.data]}. Encoding the cache, once for all trainings to come and not in "
             f"the tables that do not say so: {block.encoding / 60:.1f} minutes on all cores, "
-            f"{block.encoded['train']['bytes_per_view']:,.0f} bytes a view.",
+            f"{block.encoded['train']['bytes_per_view']:,.0f} bytes a view.{_VIEWS.get(block.recipe, '')}",
             "",
         ]
         for way in block.epochs:
@@ -125,8 +131,8 @@ def write_report(
             left_out = sorted(set(block.models) - set(ran))
             if left_out:
                 lines += [f"Left out, for it would take over {2 * minutes:g} minutes: {', '.join(left_out)}.", ""]
-    docs.mkdir(parents=True, exist_ok=True)
-    publish(docs / "results.md", "\n".join(lines).encode())
+    report.parent.mkdir(parents=True, exist_ok=True)
+    publish(report.with_suffix(".md"), "\n".join(lines).encode())
     result = {
         "setting": setting,
         "command": command,
@@ -134,8 +140,8 @@ def write_report(
         "blocks": [asdict(block) for block in blocks],
         "runs": [asdict(trained) for trained in done],
     }
-    publish(docs / "results.json", (json.dumps(result, indent=1) + "\n").encode())
-    _draw(docs / "comparison.png", blocks, done)
+    publish(report.with_suffix(".json"), (json.dumps(result, indent=1) + "\n").encode())
+    _draw(report.with_suffix(".png"), blocks, done)
 
 
 def _of(done: Sequence[Trained], block: Block, name: str, epochs: int) -> list[dict[str, Any]]:

@@ -42,7 +42,7 @@ def test_a_table_says_which_seeds_it_lacks(report: Any, tmp_path: Path) -> None:
     assert [block.lengths(name) for name in models] == [[2], [2, 3], [1]]
     done = [trained(report, "CI2P-ViT", 2, seed) for seed in (1, 0)] + [trained(report, "ViT/32", 3, 0)]
     settings = {"seeds": 2, "image_size": 64, "minutes": 5, "setting": "a toy", "command": "python benchmarks/x.py"}
-    report.write_report(tmp_path, [block], done, **settings)
+    report.write_report(tmp_path / "results", [block], done, **settings)
     page = (tmp_path / "results.md").read_text()
     assert "**Not complete: 3 of 8 trainings are done.**" in page
     equal_time, equal_epochs = page.split("### ")[1:]
@@ -51,14 +51,14 @@ def test_a_table_says_which_seeds_it_lacks(report: Any, tmp_path: Path) -> None:
     assert "Left out, for it would take over 10 minutes: ResNet-18." in equal_epochs
     found = json.loads((tmp_path / "results.json").read_text())
     in_time_alone = report.Block("all", "best", encoded, models, {"time": ways["time"]})
-    report.write_report(tmp_path / "one", [in_time_alone], done, **settings)
+    report.write_report(tmp_path / "one/results", [in_time_alone], done, **settings)
     assert (tmp_path / "one/results.md").read_text().count("### ") == 1
     cold = report.Block("all", "best", encoded, models, {"cold": {"CI2P-ViT": 2, "ViT/32": 3}})
-    report.write_report(tmp_path / "cold", [cold], done, **settings)
+    report.write_report(tmp_path / "cold/results", [cold], done, **settings)
     page = (tmp_path / "cold/results.md").read_text()
     assert "Equal time, encoding counted, 7.0 minutes" in page  # two of them the cache's
     assert "| 2 | 3.0 | 9.0 | 61.00 ± 1.41 |" in page and "| 3 | 1.0 | 9.0 | 60.00 |" in page
-    assert not found["complete"] and len(found["runs"]) == 3 and (tmp_path / "comparison.png").stat().st_size > 1000
+    assert not found["complete"] and len(found["runs"]) == 3 and (tmp_path / "results.png").stat().st_size > 1000
 
 
 def test_the_probe_reads_what_a_line_divides_and_nothing_else(probes: Any, zarr_cache: Path) -> None:

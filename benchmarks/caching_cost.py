@@ -193,7 +193,7 @@ def report(found: list[tuple[Found, Found]], images: Path, arguments: argparse.N
         f"{arguments.image_size} px, `{arguments.model}`, recipe `{arguments.recipe}`, {arguments.epochs} epochs, "
         f"{arguments.precision}, the encoder {arguments.encoder_precision}"
         + "".join(f", `{each}`" for each in arguments.set)
-        + f", seeds 0 to {arguments.seeds - 1}; {machine()}; "
+        + f", {counted(arguments.seeds, 'seed')}; {machine()}; "
         f"{counted(arguments.jobs, 'training')} at a time. " + (arguments.note or "")
     )
     rows = [row for pair in found for row in lost(*pair, arguments.levels)]

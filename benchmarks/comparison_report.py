@@ -103,9 +103,9 @@ def write_report(
     lines = ["# CI2P-ViT beside the pixel models", "", f"Written by `{command}`.", "", setting, ""]
     lines += [
         "Baselines read pixels that were decoded once and lie in memory, unless they draw fresh crops, which flatters "
-        "them: they wait for no decoder. Minutes are those of training and validation. Last and best top-1 are of "
-        "validation images, mean and standard deviation over the seeds; bands in the picture are one standard "
-        "deviation to either side.",
+        "them: they wait for no decoder. Minutes are those of training and validation, and of encoding where a title "
+        "counts it. Last and best top-1 are of validation images, mean and standard deviation over the seeds; bands in "
+        "the picture are one standard deviation to either side.",
         "",
         *([missing, ""] if missing else []),
         f"![accuracy as training goes on]({report.name}.png)",
@@ -116,9 +116,9 @@ def write_report(
         lines += [
             f"## {block.title[:1].upper()}{block.title[1:]}",
             "",
-            f"Images: {sizes}; {_IMAGES[block.data]}. Encoding the cache, once for all trainings to come and not in "
-            f"the tables that do not say so: {block.encoding / 60:.1f} minutes on all cores, "
-            f"{block.encoded['train']['bytes_per_view']:,.0f} bytes a view.{_VIEWS.get(block.recipe, '')}",
+            f"Images: {sizes}; {_IMAGES[block.data]}. Encoding the cache, once for all trainings to come: "
+            f"{block.encoding / 60:.1f} minutes on all cores, {block.encoded['train']['bytes_per_view']:,.0f} bytes a "
+            f"view.{_VIEWS.get(block.recipe, '')}",
             "",
         ]
         for way in block.epochs:

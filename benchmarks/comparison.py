@@ -105,16 +105,8 @@ class Setting:
         run = self.work / "runs" / name
         settings = itertools.chain.from_iterable(("--set", each) for each in self.arguments.set)
         measured = ci2p(
-            *(
-                *own,
-                "--model",
-                model,
-                "--recipe",
-                self.recipe.removesuffix("-plain"),
-                "--precision",
-                self.arguments.precision,
-                *settings,
-            ),
+            *(*own, "--model", model, "--recipe", self.recipe.removesuffix("-plain"), *settings),
+            *("--precision", self.arguments.precision),
             *("--workers", self.threads, "--no-pictures", "--out", run, *options),
             report=self.work / f"{name}.json",
             threads=self.threads,

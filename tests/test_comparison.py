@@ -1,6 +1,7 @@
 """What the benchmarks of accuracy write of what has not come yet, and the linear probe beside them."""
 
 import json
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,12 @@ from tests.benchmark_scripts import benchmark_script
 @pytest.fixture(scope="module")
 def report() -> Iterator[Any]:
     with benchmark_script("comparison_report") as module:
+        yield module
+
+
+@pytest.fixture(scope="module")
+def comparison() -> Iterator[Any]:
+    with benchmark_script("comparison") as module:
         yield module
 
 
@@ -59,6 +66,15 @@ def test_a_table_says_which_seeds_it_lacks(report: Any, tmp_path: Path) -> None:
     assert "Equal time, encoding counted, 7.0 minutes" in page  # two of them the cache's
     assert "| 2 | 3.0 | 9.0 | 61.00 ± 1.41 |" in page and "| 3 | 1.0 | 9.0 | 60.00 |" in page
     assert not found["complete"] and len(found["runs"]) == 3 and (tmp_path / "results.png").stat().st_size > 1000
+
+
+def test_what_reads_no_cache_has_its_encodings_time_besides(comparison: Any) -> None:
+    ways = ["time", "cold"]
+    setting = comparison.Setting("all", Path(), "best", Path(), Namespace(minutes=10, epochs=None, ways=ways))
+    models = {"CI2P-ViT": "ci2p_vit_tiny", "ViT/32": "vit_tiny_p32"}
+    encoded = {"train": {"seconds": 150.0}, "val": {"seconds": 50.0}}
+    block = comparison.plan(setting, models, encoded, dict.fromkeys(models, 100.0))
+    assert block.epochs == {"time": {"CI2P-ViT": 6, "ViT/32": 6}, "cold": {"CI2P-ViT": 6, "ViT/32": 8}}
 
 
 def test_the_probe_reads_what_a_line_divides_and_nothing_else(probes: Any, zarr_cache: Path) -> None:

@@ -10,7 +10,6 @@ Writes caching-cost.md, with the rows in which the cache loses, and caching-cost
 """
 
 import argparse
-import itertools
 import json
 import math
 import statistics
@@ -20,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from commands import ci2p, command_line, cores, machine
+from commands import ci2p, command_line, cores, machine, set_options
 from seeds import mean_and_deviation
 from sweep import parser_of, subset_of
 
@@ -116,13 +115,12 @@ def train(way: Way, seed: int, images: Path, arguments: argparse.Namespace) -> T
     if not way.is_cached:
         data = ("--encode", "on-the-fly", "--data-dir", images, "--image-size", arguments.image_size, *way.options)
         data += ("--encoder-precision", arguments.encoder_precision)
-    settings = itertools.chain.from_iterable(("--set", each) for each in arguments.set)
     run = arguments.work / "runs" / f"{way.folder}-{seed}"
     workers = 1 if way.is_cached else max(1, cores() // arguments.jobs)
     ci2p(
         *("train", *data, "--out", run, "--model", arguments.model, "--recipe", arguments.recipe, "--seed", seed),
         *("--epochs", arguments.epochs, "--precision", arguments.precision, "--device", arguments.device),
-        *("--workers", workers, "--no-pictures", *settings),
+        *("--workers", workers, "--no-pictures", *set_options(arguments.set)),
         report=arguments.work / f"{way.folder}-{seed}.json",
         threads=max(1, cores() // arguments.jobs),
     )

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,11 @@ def ci2p(*arguments: object, report: Path, threads: int) -> dict[str, Any]:
 def _without_folders(found: dict[str, Any]) -> dict[str, Any]:
     """Where caches and runs lie is of this machine alone."""
     return {key: Path(value).name if key in ("out", "run") else value for key, value in found.items()}
+
+
+def set_options(settings: Sequence[str]) -> list[str]:
+    """`--set KEY=VALUE` for each of them."""
+    return [word for each in settings for word in ("--set", each)]
 
 
 def cores() -> int:

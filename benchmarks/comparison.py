@@ -18,7 +18,6 @@ they lack.
 """
 
 import argparse
-import itertools
 import json
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from commands import DOCS, ci2p, command_line, cores, machine
+from commands import DOCS, ci2p, command_line, cores, machine, set_options
 from comparison_report import WAYS, Block, Trained, reads_cache, write_report
 from sweep import subset_of
 
@@ -61,6 +60,8 @@ CROPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "best-plain": ((), ("--crops", "fresh", *_BEST)),
     "authors-animals10": (("--crops", "8", *_AUTHORS), ("--crops", "fresh", *_AUTHORS)),
 }
+RECIPES = {"best-plain": "best"}
+"""What is trained by where the name in --recipes is not a recipe's own."""
 _VALIDATION_COST = 1 / 3  # of a validation image, in training images: no backward pass
 
 
@@ -103,10 +104,9 @@ class Setting:
             own = ("train", "--shards", self.work / "caches" / self.cache)
         name = f"{self.data}-{self.recipe}-{name}"
         run = self.work / "runs" / name
-        settings = itertools.chain.from_iterable(("--set", each) for each in self.arguments.set)
         measured = ci2p(
-            *(*own, "--model", model, "--recipe", self.recipe.removesuffix("-plain"), *settings),
-            *("--precision", self.arguments.precision),
+            *(*own, "--model", model, "--recipe", RECIPES.get(self.recipe, self.recipe)),
+            *("--precision", self.arguments.precision, *set_options(self.arguments.set)),
             *("--workers", self.threads, "--no-pictures", "--out", run, *options),
             report=self.work / f"{name}.json",
             threads=self.threads,

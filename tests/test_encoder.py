@@ -201,3 +201,12 @@ def test_a_batch_of_pixels_is_pinned_by_the_loader(monkeypatch: pytest.MonkeyPat
     batch = PixelBatch([3], torch.zeros(1, 1, 3, 32, 32, dtype=torch.uint8), [], {})
     again = pin_memory(batch)
     assert isinstance(again, PixelBatch) and again.indices == [3] and len(pinned) == 1
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_its_precision_is_not_the_caller_s_autocast(precision: Precision) -> None:
+    encoder = load_encoder("bundled", "cpu", precision)
+    pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    expected = encoder(pixels)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(encoder(pixels), expected)

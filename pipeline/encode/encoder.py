@@ -41,7 +41,8 @@ class Encoder:
         images = pixels / torch.full((), 255.0, device=self.device)
         if self.engine == "openvino":
             return self.transform(images)
-        with float32_products(tf32=False):
+        # Its precision is its own, also within a validation that autocasts the model.
+        with float32_products(tf32=False), torch.autocast(self.device.type, enabled=False):
             latents: Tensor = self.transform(images.to(DTYPES[self.precision]))
         return latents.float().contiguous()
 
